@@ -1,0 +1,131 @@
+"""Frames in, batches out: the one door to the data.
+
+Batches are dicts of NumPy arrays:
+
+  frames         [B, F, H, W, 3] uint8, the target frame (offset 0) first
+  intrinsics     [B, 3, 3] float32, pixels of the H x W frames
+  labels         [B, H, W] uint8, train ids 0 .. 18, 255 = unlabelled
+  index          [B] int32, the example's index in its split
+
+and, for evaluation only:
+
+  depth          [B, Hg, Wg] float32, metres, 0 = no measurement; zero-padded
+                 at the bottom and the right to the split's largest size
+  native_size    [B, 2] int32, height and width of the depth map
+  native_labels  [B, Hg, Wg] uint8, the labels at that size, 255 in the padding;
+                 absent where `config.data.labels` is `none`
+  mask           [B] bool, False for the padding of the last batch
+"""
+
+import sys
+
+import numpy as np
+
+from input_pipeline import checking, reading, sampling
+
+check_data = checking.check_data
+example_indices = sampling.example_indices
+
+
+def create_train_batches(config_data, *, seed, start_step, batch_size,
+                         process_index=0, process_count=1):
+  """Training batches from a step on; the order depends on (seed, step) alone.
+
+  Args:
+    config_data: the config's `data`.
+    seed: non-negative integer.
+    start_step: the first step to make a batch for.
+    batch_size: global batch size, a multiple of the number of processes.
+    process_index: this process, 0 .. process_count - 1.
+    process_count: number of processes.
+
+  Returns:
+    An endless iterator of this process' rows of each batch.
+
+  Raises:
+    FileNotFoundError, ValueError: as `check_data`, or the batch does not
+      divide; while iterating: a file cannot be read.
+  """
+  rows = sampling.process_rows(
+    batch_size, process_index=process_index, process_count=process_count)
+  table = checking.open_table(
+    config_data, config_data.train_split,
+    frame_offsets=config_data.frame_offsets)
+
+  def indices(step):
+    return sampling.example_indices(
+      step, seed=seed, num_examples=len(table), batch_size=batch_size)[rows]
+
+  indices(start_step)  # Refuses a bad seed or step before the files are read.
+  steps = range(start_step, sys.maxsize)
+  if config_data.reader == 'tf':
+    return reading.tf_batches(
+      table, indices, steps=steps, batch_size=batch_size // process_count)
+  reader = reading.MemoryReader(table, np.arange(len(table)))
+  return map(reader.batch, map(indices, steps))
+
+
+def create_eval_batches(config_data, *, split, batch_size, process_index=0,
+                        process_count=1, frame_offsets=(0,)):
+  """Evaluation batches: every example of a split once, in its order.
+
+  Args:
+    config_data: the config's `data`.
+    split: path of a split list, or its lines.
+    batch_size: global batch size, a multiple of the number of processes.
+    process_index: this process, 0 .. process_count - 1.
+    process_count: number of processes.
+    frame_offsets: frame offsets of an example, 0 first; the target alone by
+      default, since test frames may have no neighbours.
+
+  Returns:
+    A sized iterable of this process' rows of each batch, which can be gone
+    through many times; all processes yield the same number of batches.
+
+  Raises:
+    FileNotFoundError, ValueError: as `create_train_batches`.
+  """
+  rows = sampling.process_rows(
+    batch_size, process_index=process_index, process_count=process_count)
+  table = checking.open_table(
+    config_data, split, frame_offsets=frame_offsets,
+    ground_truth=config_data.ground_truth)
+  return EvalBatches(table, config_data.reader, batch_size, rows)
+
+
+class EvalBatches:
+  """This process' share of the batches of a split; see `create_eval_batches`.
+
+  The padding of the last batch repeats the last example under a False mask.
+  """
+
+  def __init__(self, table, reader, batch_size, rows):
+    """Plans the batches.
+
+    Args:
+      table: an `examples.ExampleTable` with ground truth.
+      reader: `memory` or `tf`.
+      batch_size: global batch size.
+      rows: slice of the global batch that is this process' share.
+    """
+    self._table = table
+    positions = np.arange(-(-len(table) // batch_size) * batch_size)
+    positions = positions.reshape(-1, batch_size)[:, rows]
+    self._masks = positions < len(table)
+    self._indices = np.minimum(positions, len(table) - 1)
+    self._reader = None
+    if reader == 'memory':
+      self._reader = reading.MemoryReader(table, self._indices)
+
+  def __len__(self):
+    return len(self._indices)
+
+  def __iter__(self):
+    if self._reader is None:
+      batches = reading.tf_batches(
+        self._table, self._indices.__getitem__, steps=range(len(self)),
+        batch_size=self._indices.shape[1])
+    else:
+      batches = map(self._reader.batch, self._indices)
+    for batch, mask in zip(batches, self._masks, strict=True):
+      yield batch | {'mask': mask}

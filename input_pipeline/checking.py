@@ -1,0 +1,203 @@
+"""Config -> checked tables: everything that can be refused before training."""
+
+import dataclasses
+import functools
+import os
+
+from input_pipeline import examples, images, labels, splits
+
+SOURCES = ('street', 'kitti')
+READERS = ('memory', 'tf')
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSummary:
+  """What the two splits hold.
+
+  Attributes:
+    train_examples: number of training examples.
+    eval_examples: number of evaluation examples.
+    train_drives: drives of the training split, sorted.
+    eval_drives: drives of the evaluation split, sorted.
+    sizes: native (height, width) of the images, sorted; from the first frame
+      of every drive and camera.
+    train_labelled: training examples that have a mask.
+    eval_labelled: evaluation examples that have a mask.
+  """
+
+  train_examples: int
+  eval_examples: int
+  train_drives: tuple
+  eval_drives: tuple
+  sizes: tuple
+  train_labelled: int
+  eval_labelled: int
+
+  def __str__(self):
+    sizes = ', '.join(f'{width}x{height}' for height, width in self.sizes)
+    both = len(set(self.train_drives) & set(self.eval_drives))
+    return (
+      f'train: {self.train_examples} examples from '
+      f'{_count_drives(len(self.train_drives))}, {self.train_labelled} with '
+      f'labels; eval: {self.eval_examples} from '
+      f'{_count_drives(len(self.eval_drives))}, {self.eval_labelled} with '
+      f'labels; images {sizes}'
+      + (f'; {_count_drives(both)} in both splits' if both else ''))
+
+
+def check_data(config_data):
+  """Checks both split lists against the folder, before any training.
+
+  Args:
+    config_data: the config's `data`.
+
+  Returns:
+    A `DataSummary`; its `str` is one line.
+
+  Raises:
+    FileNotFoundError: the root or a split list is absent.
+    ValueError: a field of the config, a line of a list or a calibration file is
+      wrong, or files are missing: their number and the first ten.
+  """
+  folder = open_folder(config_data)
+  train = _read_split(config_data.train_split, folder)
+  evaluation = _read_split(config_data.eval_split, folder)
+  _refuse_missing(folder, dict.fromkeys(
+    examples.find_missing(
+      folder, train, frame_offsets=config_data.frame_offsets)
+    + examples.find_missing(
+      folder, evaluation, frame_offsets=(0,),
+      ground_truth=config_data.ground_truth)))
+  first_frames = {}
+  for example in train + evaluation:
+    folder.calibration(example).check_camera(example.camera)
+    first_frames.setdefault((example.drive, example.side), example)
+  return DataSummary(
+    train_examples=len(train), eval_examples=len(evaluation),
+    train_drives=_drives(train), eval_drives=_drives(evaluation),
+    sizes=tuple(sorted({
+      images.read_size(folder.file('image', example))
+      for example in first_frames.values()})),
+    train_labelled=_count_labelled(config_data, folder, train),
+    eval_labelled=_count_labelled(config_data, folder, evaluation))
+
+
+def open_table(config_data, split, *, frame_offsets, ground_truth=None):
+  """Makes the table of a split, after the checks of `check_data`.
+
+  Args:
+    config_data: the config's `data`.
+    split: path of a split list, or its lines.
+    frame_offsets: frame offsets of an example, 0 first.
+    ground_truth: one of `examples.GROUND_TRUTHS`, or None for training.
+
+  Returns:
+    An `examples.ExampleTable`.
+
+  Raises:
+    FileNotFoundError, ValueError: as `check_data`.
+  """
+  _check_offsets(frame_offsets)
+  folder = open_folder(config_data)
+  lines = _read_split(split, folder)
+  _refuse_missing(folder, examples.find_missing(
+    folder, lines, frame_offsets=frame_offsets, ground_truth=ground_truth))
+  return examples.make_table(
+    folder, lines, size=(config_data.height, config_data.width),
+    frame_offsets=frame_offsets, coding=config_data.labels,
+    ground_truth=ground_truth)
+
+
+def open_folder(config_data):
+  """Checks the config's fields and opens the folder, rendering the street.
+
+  Args:
+    config_data: the config's `data`.
+
+  Returns:
+    An `examples.Folder`.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: a field has an impossible value.
+  """
+  for name, choices in (('source', SOURCES), ('reader', READERS),
+                        ('labels', ('none', *labels.CODINGS)),
+                        ('ground_truth', examples.GROUND_TRUTHS)):
+    value = getattr(config_data, name)
+    if value not in choices:
+      raise ValueError(
+        f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}')
+  if config_data.height < 1 or config_data.width < 1:
+    raise ValueError('config.data.height and config.data.width must be at '
+                     f'least 1, got {config_data.height}, {config_data.width}')
+  _check_offsets(config_data.frame_offsets)
+  root = config_data.root
+  if not root:
+    raise ValueError('config.data.root is empty; pass --config.data.root=FOLDER'
+                     ', the folder that holds 2011_09_26 and the other dates')
+  if config_data.source == 'street':
+    _render_street(root, config_data.street)
+  if not os.path.isdir(root):
+    raise FileNotFoundError(
+      f'there is no folder {root}; pass --config.data.root=FOLDER, the folder '
+      'that holds 2011_09_26 and the other dates')
+  return examples.Folder(root)
+
+
+def _render_street(root, street_config):
+  """Renders the street unless this very street is there already."""
+  from input_pipeline import street
+
+  render = functools.partial(
+    street.render_street, root, drives=street_config.drives,
+    frames=street_config.frames, height=street_config.height,
+    width=street_config.width, seed=street_config.seed,
+    test_drives=street_config.test_drives, workers=os.cpu_count() or 1)
+  try:
+    try:
+      render()
+    except OSError:
+      # Another process of this run may have put the same street there first.
+      if not os.path.isdir(root):
+        raise
+      render()
+  except ValueError as error:
+    raise ValueError(
+      f'config.data.root and config.data.street: {error}') from None
+
+
+def _check_offsets(frame_offsets):
+  offsets = tuple(frame_offsets)
+  if not offsets or offsets[0] != 0 or len(set(offsets)) != len(offsets):
+    raise ValueError('frame_offsets must start with 0 and name each offset '
+                     f'once, got {offsets}')
+
+
+def _read_split(split, folder):
+  if isinstance(split, str | os.PathLike):
+    return splits.read_split(splits.find_split(split, folder.root))
+  return splits.parse_lines(split, source='the list of lines')
+
+
+def _refuse_missing(folder, missing):
+  missing = list(missing)
+  if missing:
+    raise ValueError(
+      f'{len(missing)} files that the split lists need are missing below '
+      f'{folder.root}, the first of them: ' + ', '.join(missing[:10])
+      + '. Frames may be .png or .jpg; check --config.data.root and the lists')
+
+
+def _drives(lines):
+  return tuple(sorted({example.drive for example in lines}))
+
+
+def _count_drives(count):
+  return f'{count} drive' + ('' if count == 1 else 's')
+
+
+def _count_labelled(config_data, folder, lines):
+  if config_data.labels == 'none':
+    return 0
+  return sum(folder.file('semantic', example) is not None for example in lines)

@@ -1,0 +1,275 @@
+"""Split lines + folder -> a table of examples, checked file by file.
+
+The table knows where every array of an example comes from, and reads it. It is
+the one source of both readers, so it also says what a batch holds.
+"""
+
+import dataclasses
+import functools
+import os
+
+import numpy as np
+
+from input_pipeline import images, kitti, labels
+
+GROUND_TRUTHS = ('lidar', 'lidar_z', 'dense')
+# Endings of a kind of file, the preferred ones first; .png where none is given.
+_SUFFIXES = {
+  'image': ('.png', '.jpg', '.jpeg'), 'velodyne_points': ('.bin',)}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExampleTable:
+  """N examples of a split, ready to be read.
+
+  Attributes:
+    size: (height, width) of the frames.
+    frame_files: the frames' paths, each once.
+    frame_rows: [N, F] int64, the rows of `frame_files` that make an example.
+    label_files: N paths, None where a frame has no mask.
+    coding: coding of the masks, or `none`.
+    intrinsics: [N, 3, 3] float32, pixels of the resized frames.
+    truths: N functions that give a depth map in metres, or None for training.
+    native_sizes: [N, 2] int32, height and width of the depth maps, or None.
+  """
+
+  size: tuple
+  frame_files: tuple
+  frame_rows: np.ndarray
+  label_files: tuple
+  coding: str
+  intrinsics: np.ndarray
+  truths: tuple | None
+  native_sizes: np.ndarray | None
+
+  def __len__(self):
+    return len(self.frame_rows)
+
+  def read_frame(self, row):
+    """Reads one of `frame_files`: [H, W, 3] uint8."""
+    height, width = self.size
+    return images.read_frame(
+      self.frame_files[row], height=height, width=width)
+
+  def read_frames(self, index):
+    """Reads the frames of an example: [F, H, W, 3] uint8."""
+    return np.stack([self.read_frame(row) for row in self.frame_rows[index]])
+
+  def read_fields(self, index):
+    """Reads everything of an example but its frames.
+
+    Args:
+      index: the example's index in its split.
+
+    Returns:
+      A dict of arrays, as `field_specs` describes them.
+
+    Raises:
+      ValueError: a file cannot be read; the message names it.
+    """
+    height, width = self.size
+    mask = None
+    if self.label_files[index] is not None:
+      mask = labels.read_labels(self.label_files[index], coding=self.coding)
+    fields = {
+      'intrinsics': self.intrinsics[index],
+      'index': np.int32(index),
+      'labels': _resize_labels(mask, height, width)}
+    if self.truths is not None:
+      native_size = self.native_sizes[index]
+      fields['native_size'] = native_size
+      fields['depth'] = _pad(self.truths[index](), self.truth_size, value=0)
+      if self.coding != 'none':
+        fields['native_labels'] = _pad(
+          _resize_labels(mask, *native_size), self.truth_size,
+          value=labels.UNLABELLED)
+    return fields
+
+  @functools.cached_property
+  def truth_size(self):
+    """(height, width) that all depth maps of the split are padded to."""
+    return tuple(int(size) for size in self.native_sizes.max(axis=0))
+
+  def field_specs(self):
+    """Shape and dtype of every field of an example.
+
+    Returns:
+      Name -> (shape, NumPy dtype), the frames included.
+    """
+    specs = {
+      'frames': ((self.frame_rows.shape[1], *self.size, 3), np.uint8),
+      'intrinsics': ((3, 3), np.float32),
+      'index': ((), np.int32),
+      'labels': (self.size, np.uint8)}
+    if self.truths is not None:
+      specs['native_size'] = ((2,), np.int32)
+      specs['depth'] = (self.truth_size, np.float32)
+      if self.coding != 'none':
+        specs['native_labels'] = (self.truth_size, np.uint8)
+    return specs
+
+
+class Folder:
+  """A KITTI raw folder; lists each of its folders once.
+
+  Attributes:
+    root: path of the folder.
+  """
+
+  def __init__(self, root):
+    self.root = root
+    self._calibrations = {}
+    self._listings = {}
+
+  def file(self, kind, example, offset=0):
+    """Finds a file of an example.
+
+    Args:
+      kind: `image`, `semantic`, `depth` or `velodyne_points`.
+      example: a `splits.Example`.
+      offset: frame offset from the example's target frame.
+
+    Returns:
+      Its path, or None where it is absent.
+    """
+    folder = self._data_folder(kind, example)
+    if folder not in self._listings:
+      self._listings[folder] = kitti.list_frames(
+        folder, _SUFFIXES.get(kind, ('.png',)))
+    return self._listings[folder].get(example.frame + offset)
+
+  def expected_file(self, kind, example, offset=0):
+    """Names the file that `file` looks for, relative to the root."""
+    suffix = '.bin' if kind == 'velodyne_points' else '.png'
+    return os.path.relpath(
+      os.path.join(self._data_folder(kind, example),
+                   f'{example.frame + offset:010d}{suffix}'), self.root)
+
+  def calibration(self, example):
+    """Reads the calibration of the example's date, each date once."""
+    folder = self._date_folder(example)
+    if folder not in self._calibrations:
+      self._calibrations[folder] = kitti.read_calibration(folder)
+    return self._calibrations[folder]
+
+  def calibration_files(self, example):
+    """Paths of the two calibration files of the example's date."""
+    folder = self._date_folder(example)
+    return (os.path.join(folder, kitti.CAMERA_FILE),
+            os.path.join(folder, kitti.VELODYNE_FILE))
+
+  def _date_folder(self, example):
+    return os.path.dirname(os.path.join(self.root, example.drive))
+
+  def _data_folder(self, kind, example):
+    camera = None if kind == 'velodyne_points' else example.camera
+    return kitti.data_folder(
+      os.path.join(self.root, example.drive), kind, camera)
+
+
+def find_missing(folder, examples, *, frame_offsets, ground_truth=None):
+  """Files that a split needs and the folder lacks.
+
+  Args:
+    folder: a `Folder`.
+    examples: list of `splits.Example`.
+    frame_offsets: frame offsets of an example, 0 first.
+    ground_truth: one of `GROUND_TRUTHS`, or None for training.
+
+  Returns:
+    Their paths relative to the root, each once, in the order of the split.
+  """
+  missing = {}
+  exists = functools.cache(os.path.isfile)
+  for example in examples:
+    needed = [('image', offset) for offset in frame_offsets]
+    calibrations = folder.calibration_files(example)[:1]
+    if ground_truth == 'dense':
+      needed.append(('depth', 0))
+    elif ground_truth is not None:
+      needed.append(('velodyne_points', 0))
+      calibrations = folder.calibration_files(example)
+    for path in calibrations:
+      if not exists(path):
+        missing[os.path.relpath(path, folder.root)] = None
+    for kind, offset in needed:
+      if folder.file(kind, example, offset) is None:
+        missing[folder.expected_file(kind, example, offset)] = None
+  return list(missing)
+
+
+def make_table(folder, examples, *, size, frame_offsets, coding,
+               ground_truth=None):
+  """Makes the table of a split whose files are all there.
+
+  Args:
+    folder: a `Folder`.
+    examples: list of `splits.Example` for which `find_missing` is empty.
+    size: (height, width) of the resized frames.
+    frame_offsets: frame offsets of an example, 0 first.
+    coding: coding of the masks: `none`, `train_ids` or `ids`.
+    ground_truth: one of `GROUND_TRUTHS`, or None for training.
+
+  Returns:
+    An `ExampleTable`.
+
+  Raises:
+    ValueError: a calibration file or the header of a depth map cannot be read.
+  """
+  rows = {}
+  frame_rows = [
+    [rows.setdefault(folder.file('image', example, offset), len(rows))
+     for offset in frame_offsets] for example in examples]
+  cameras = {}
+  for example in examples:
+    key = (os.path.dirname(example.drive), example.camera)
+    if key not in cameras:
+      cameras[key] = kitti.intrinsics(
+        folder.calibration(example), camera=example.camera, height=size[0],
+        width=size[1])
+  label_files = [None] * len(examples)
+  if coding != 'none':
+    label_files = [folder.file('semantic', example) for example in examples]
+  truths, native_sizes = None, None
+  if ground_truth is not None:
+    truths, native_sizes = zip(*[
+      _truth(folder, example, ground_truth) for example in examples],
+      strict=True)
+    native_sizes = np.array(native_sizes, np.int32)
+  return ExampleTable(
+    size=tuple(size), frame_files=tuple(rows),
+    frame_rows=np.array(frame_rows, np.int64), label_files=tuple(label_files),
+    coding=coding, truths=truths, native_sizes=native_sizes,
+    intrinsics=np.stack([
+      cameras[os.path.dirname(example.drive), example.camera]
+      for example in examples]))
+
+
+def _truth(folder, example, ground_truth):
+  """A function that gives the depth map, and the map's size."""
+  if ground_truth == 'dense':
+    path = folder.file('depth', example)
+    return functools.partial(images.read_depth, path), images.read_size(path)
+  calibration = folder.calibration(example)
+  calibration.check_camera(example.camera)
+  path = folder.file('velodyne_points', example)
+
+  def read():
+    return kitti.scan_depth(
+      kitti.read_scan(path), calibration, camera=example.camera,
+      forward_distance=ground_truth == 'lidar')
+
+  return read, calibration.sizes[example.camera]
+
+
+def _resize_labels(mask, height, width):
+  if mask is None:
+    return np.full((height, width), labels.UNLABELLED, np.uint8)
+  return images.resize_nearest(mask, height=height, width=width)
+
+
+def _pad(array, size, *, value):
+  """Pads [h, w] at the bottom and the right to `size`."""
+  rows, columns = (new - old for new, old in zip(size, array.shape,
+                                                 strict=True))
+  return np.pad(array, ((0, rows), (0, columns)), constant_values=value)

@@ -1,0 +1,119 @@
+"""Reads picture files with Pillow: frames, label masks, 16-bit depth.
+
+The one decode-and-resize function of the project, `read_frame`, is here: every
+reader calls it, so that their batches agree bit for bit (the Lanczos filters
+and JPEG decoders of other libraries give other values).
+"""
+
+import numpy as np
+from PIL import Image
+
+# Modes that Pillow converts to RGB without a loss of range; 16-bit and float
+# pictures would be clipped to white instead.
+_EIGHT_BIT_MODES = ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr')
+
+
+def open_image(path):
+  """Reads a whole picture file.
+
+  Args:
+    path: the file, in any format that Pillow knows.
+
+  Returns:
+    A loaded `PIL.Image.Image`.
+
+  Raises:
+    ValueError: the file is absent, truncated or no picture; the message names
+      it and the reason.
+  """
+  try:
+    with Image.open(path) as image:
+      image.load()
+  except Exception as error:  # Each of Pillow's plugins fails in its own way.
+    raise ValueError(_unreadable(path, error)) from error
+  return image
+
+
+def read_size(path):
+  """Height and width of a picture, from its header alone.
+
+  Args:
+    path: the file.
+
+  Returns:
+    (height, width) in pixels.
+
+  Raises:
+    ValueError: the header cannot be read.
+  """
+  try:
+    with Image.open(path) as image:
+      return image.height, image.width
+  except Exception as error:  # As in open_image.
+    raise ValueError(_unreadable(path, error)) from error
+
+
+def read_frame(path, *, height, width):
+  """Decodes a frame and resizes it with Pillow's Lanczos filter.
+
+  Args:
+    path: a PNG or JPEG file with 8 bits per channel.
+    height: rows of the result.
+    width: columns of the result.
+
+  Returns:
+    [height, width, 3] uint8, RGB.
+
+  Raises:
+    ValueError: the file cannot be read or has more than 8 bits per channel.
+  """
+  image = open_image(path)
+  if image.mode not in _EIGHT_BIT_MODES:
+    raise ValueError(
+      f'{path} has Pillow mode {image.mode}: frames need 8 bits per channel')
+  image = image.convert('RGB')
+  return np.array(image.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def read_depth(path):
+  """Reads a depth map in KITTI's coding: 16 bits, metres x 256, 0 = none.
+
+  Args:
+    path: a 16-bit greyscale PNG file.
+
+  Returns:
+    [H, W] float32, metres; 0 where nothing was measured.
+
+  Raises:
+    ValueError: the file cannot be read or is no 16-bit greyscale picture.
+  """
+  image = open_image(path)
+  if not image.mode.startswith('I'):
+    raise ValueError(
+      f'{path} has Pillow mode {image.mode}: depth needs a 16-bit greyscale '
+      'PNG of metres x 256')
+  return np.array(image).astype(np.float32) / np.float32(256)
+
+
+def resize_nearest(array, *, height, width):
+  """Resizes labels to the nearest neighbour, half-pixel.
+
+  Args:
+    array: [H, W] uint8.
+    height: rows of the result.
+    width: columns of the result.
+
+  Returns:
+    [height, width] uint8.
+  """
+  image = Image.fromarray(array)
+  return np.array(image.resize((width, height), Image.Resampling.NEAREST))
+
+
+def _unreadable(path, error):
+  reason = str(error) or type(error).__name__
+  if isinstance(error, OSError) and error.strerror:
+    reason = error.strerror
+  elif 'cannot identify image file' in reason:
+    reason = 'not a picture in a known format'
+  return f'{path} cannot be read: {reason}'

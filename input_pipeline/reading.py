@@ -1,0 +1,177 @@
+"""Rows of a table -> batches, from memory or through a tf.data graph.
+
+Both readers call the same functions of the table, in the same order, so their
+batches agree bit for bit. TensorFlow is imported by `tf_batches` alone.
+"""
+
+import concurrent.futures
+import functools
+import os
+import sys
+import time
+import weakref
+
+import numpy as np
+
+_THREADS = min(16, os.cpu_count() or 1)
+# Batches that the tf.data graph makes ahead.
+_PREFETCH = 2
+
+
+class MemoryReader:
+  """Holds decoded examples; each frame file is decoded once.
+
+  Attributes:
+    nbytes: bytes held.
+  """
+
+  def __init__(self, table, indices):
+    """Decodes the examples.
+
+    Args:
+      table: an `examples.ExampleTable`.
+      indices: the examples that will be asked for, any order, any number of
+        times.
+
+    Raises:
+      ValueError: a file cannot be read; the message names it.
+    """
+    indices = np.unique(indices)
+    frames, rows = np.unique(table.frame_rows[indices], return_inverse=True)
+    # Position in the arrays below by index in the split.
+    self._positions = np.full(len(table), -1, np.int64)
+    self._positions[indices] = np.arange(len(indices))
+    self._frame_rows = rows.reshape(len(indices), -1)
+    self._frames = np.empty(
+      (len(frames), *table.field_specs()['frames'][0][1:]), np.uint8)
+    self._fields = {
+      name: np.empty((len(indices), *shape), dtype)
+      for name, (shape, dtype) in table.field_specs().items()
+      if name != 'frames'}
+
+    def read_frame(position):
+      self._frames[position] = table.read_frame(frames[position])
+
+    def read_fields(position):
+      for name, value in table.read_fields(indices[position]).items():
+        self._fields[name][position] = value
+
+    _for_each(read_frame, len(frames), f'decoding {len(frames)} frames')
+    _for_each(read_fields, len(indices), f'reading {len(indices)} examples')
+    self.nbytes = self._frames.nbytes + sum(
+      field.nbytes for field in self._fields.values())
+
+  def batch(self, indices):
+    """Gathers a batch.
+
+    Args:
+      indices: [B] integers, each among those that were decoded.
+
+    Returns:
+      Name -> [B, ...] array, as the table's `field_specs`.
+    """
+    positions = self._positions[indices]
+    batch = {'frames': self._frames[self._frame_rows[positions]]}
+    return batch | {
+      name: field[positions] for name, field in self._fields.items()}
+
+
+def tf_batches(table, indices, *, steps, batch_size):
+  """Reads batches in a tf.data graph: parallel reads, fixed order, prefetch.
+
+  Args:
+    table: an `examples.ExampleTable`.
+    indices: function of a step that gives its examples, [batch_size] int64.
+    steps: range of the steps to make batches for.
+    batch_size: rows per batch.
+
+  Yields:
+    Name -> [batch_size, ...] array, as the table's `field_specs`.
+
+  Raises:
+    ValueError: TensorFlow is not installed, or a file cannot be read; the
+      message names it.
+  """
+  tf = _import_tensorflow()
+  specs = table.field_specs()
+  names = list(specs)
+  read = functools.partial(_read_or_report, table)
+
+  def read_example(index):
+    types = [tf.as_dtype(specs[name][1]) for name in names] + [tf.string]
+    values = tf.numpy_function(read, [index], types)
+    for name, value in zip(names, values, strict=False):
+      value.set_shape(specs[name][0])
+    values[-1].set_shape(())
+    return dict(zip([*names, 'error'], values, strict=True))
+
+  def step_indices(step):
+    value = tf.numpy_function(indices, [step], tf.int64)
+    value.set_shape([batch_size])
+    return value
+
+  # Steps come from a counter and not from a Python generator, which TensorFlow
+  # cannot close cleanly when the interpreter ends before the dataset.
+  dataset = tf.data.Dataset.range(steps.start, steps.stop)
+  dataset = dataset.map(step_indices).unbatch()
+  dataset = dataset.map(
+    read_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(_PREFETCH)
+  running = [dataset.as_numpy_iterator()]
+  # The graph's threads call Python: stop them before the interpreter ends, or
+  # it waits for them forever.
+  weakref.finalize(dataset, running.clear)
+  while (batch := next(running[0], None)) is not None:
+    for error in batch.pop('error'):
+      if error:
+        raise ValueError(error.decode())
+    yield batch
+
+
+def _read_or_report(table, index):
+  """Reads an example as a list of its fields and a message, empty if all went.
+
+  A failure travels as a value: it comes out at its place in the order, and
+  without a trace from inside TensorFlow.
+  """
+  specs = table.field_specs()
+  try:
+    fields = table.read_fields(index) | {'frames': table.read_frames(index)}
+    error = ''
+  except (ValueError, OSError) as problem:
+    fields = {name: np.zeros(*spec) for name, spec in specs.items()}
+    error = str(problem)
+  return [fields[name] for name in specs] + [error.encode()]
+
+
+def _import_tensorflow():
+  try:
+    import tensorflow as tf
+  except ImportError as error:
+    raise ValueError(
+      "config.data.reader='tf' needs TensorFlow: install tensorflow-cpu, or "
+      'pass --config.data.reader=memory') from error
+  # The accelerator's memory belongs to JAX.
+  for kind in ('GPU', 'TPU'):
+    tf.config.set_visible_devices([], kind)
+  return tf
+
+
+def _for_each(function, count, what):
+  """Calls function(0 .. count - 1) in threads, with a line of progress."""
+  started = time.monotonic()
+  shown = started
+  pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+  try:
+    for done, _ in enumerate(pool.map(function, range(count)), start=1):
+      now = time.monotonic()
+      if now - shown > 0.5:
+        shown = now
+        left = (now - started) / done * (count - done)
+        sys.stderr.write(f'\r{what}: {done}/{count}, {left:.0f} s left ')
+        sys.stderr.flush()
+  finally:
+    # After a failure the files still waiting need not be read.
+    pool.shutdown(cancel_futures=True)
+    if shown > started:
+      sys.stderr.write('\n')

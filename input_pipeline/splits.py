@@ -1,0 +1,122 @@
+"""Split lists: which frames a training or an evaluation uses.
+
+The published format, one example a line: `DRIVE FRAME SIDE`, as in
+`2011_09_26/2011_09_26_drive_0022_sync 473 r`. DRIVE is a folder below the root,
+FRAME the number of the target frame, SIDE `l` for the left colour camera
+(image_02) or `r` for the right one (image_03). Blank lines and lines that start
+with `#` are skipped.
+"""
+
+import dataclasses
+import os
+import re
+
+_CAMERAS = {'l': 2, 'r': 3}
+_FRAME = re.compile(r'[0-9]{1,10}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One line of a split list.
+
+  Attributes:
+    drive: the drive's folder below the root, with forward slashes.
+    frame: number of the target frame, from 0.
+    side: `l` or `r`.
+  """
+
+  drive: str
+  frame: int
+  side: str
+
+  @property
+  def camera(self):
+    """Number of the KITTI camera: 2 (left colour) or 3 (right colour)."""
+    return _CAMERAS[self.side]
+
+  def __str__(self):
+    return f'{self.drive} {self.frame} {self.side}'
+
+
+def find_split(split, root):
+  """Where a split list lies.
+
+  Args:
+    split: path of the list: absolute, relative to the working directory, or
+      else below the root.
+    root: the data folder.
+
+  Returns:
+    The path of an existing file.
+
+  Raises:
+    FileNotFoundError: there is no such file in either place.
+  """
+  below = os.path.join(root, split)
+  for path in (split, below):
+    if os.path.isfile(path):
+      return path
+  places = split if os.path.isabs(split) else f'{split} nor at {below}'
+  raise FileNotFoundError(
+    f'no split list at {places}; pass a list of DRIVE FRAME SIDE lines with '
+    '--config.data.train_split and --config.data.eval_split')
+
+
+def read_split(path):
+  """Reads a split list.
+
+  Args:
+    path: the text file.
+
+  Returns:
+    A non-empty list of `Example`, in the order of the file.
+
+  Raises:
+    ValueError: a line does not parse (the message names file and line) or the
+      list is empty.
+  """
+  # Bytes that are no UTF-8 become marks that fail below, with their line.
+  with open(path, encoding='utf-8-sig', errors='replace') as file:
+    return parse_lines(file.read().split('\n'), source=path)
+
+
+def parse_lines(lines, *, source):
+  """Parses the lines of a split list.
+
+  Args:
+    lines: iterable of strings.
+    source: what to call the list in messages, its path as a rule.
+
+  Returns:
+    A non-empty list of `Example`.
+
+  Raises:
+    ValueError: a line does not parse, or there is no example at all.
+  """
+  examples = []
+  for number, line in enumerate(lines, start=1):
+    text = line.strip()
+    if text and not text.startswith('#'):
+      examples.append(_parse_line(text, where=f'{source}, line {number}'))
+  if not examples:
+    raise ValueError(f'{source} names no example: it needs at least one line '
+                     '`DRIVE FRAME SIDE`')
+  return examples
+
+
+def _parse_line(text, *, where):
+  fields = text.split()
+  if len(fields) != 3:
+    raise ValueError(f'{where}: expected the three fields `DRIVE FRAME SIDE`, '
+                     f'found {len(fields)}: {text[:80]!r}')
+  drive, frame, side = fields
+  if not _FRAME.fullmatch(frame):
+    raise ValueError(f'{where}: the frame must be a number of at most ten '
+                     f'digits, found {frame[:80]!r}')
+  if side not in _CAMERAS:
+    raise ValueError(f'{where}: the side must be l or r, found {side[:80]!r}')
+  folders = drive.split('/')
+  if os.path.isabs(drive) or '..' in folders or '\0' in drive:
+    raise ValueError(f'{where}: the drive must be a folder below the root, '
+                     f'found {drive[:80]!r}')
+  return Example(drive=drive.rstrip('/'), frame=int(frame), side=side)

@@ -1,0 +1,99 @@
+"""Tests of input_pipeline.labels."""
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as numpy_strategies
+from PIL import Image
+
+from input_pipeline import labels
+from tests import kitti_folder
+
+
+def test_tables_are_cityscapes():
+  assert len(labels.NAMES) == len(labels.IDS) == len(labels.COLOURS) == 19
+  assert len(set(labels.NAMES)) == len(set(labels.COLOURS)) == 19
+  assert [labels.NAMES[i] for i in labels.THIN_CLASSES] == [
+    'pole', 'traffic light', 'traffic sign', 'person', 'rider', 'motorcycle',
+    'bicycle']
+  assert [labels.NAMES[i] for i in labels.MOVING_CLASSES] == [
+    'person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle']
+
+
+def test_ids_to_train_ids():
+  # Every Cityscapes id in order; -1 is a licence plate.
+  expected = [255] * 7 + [
+    0, 1, 255, 255, 2, 3, 4, 255, 255, 255, 5, 255, 6, 7, 8, 9, 10, 11, 12, 13,
+    14, 15, 255, 255, 16, 17, 18]
+  train_ids = labels.ids_to_train_ids(np.arange(34))
+  assert train_ids.dtype == np.uint8
+  assert train_ids.tolist() == expected
+  assert labels.ids_to_train_ids(np.array([-1, 255])).tolist() == [255, 255]
+
+
+def test_round_trip_from_train_ids():
+  train_ids = np.r_[np.arange(19), 255].reshape(4, 5).astype(np.uint8)
+  ids = labels.train_ids_to_ids(train_ids)
+  assert ids.dtype == np.uint8 and ids[-1, -1] == 0
+  np.testing.assert_array_equal(labels.ids_to_train_ids(ids), train_ids)
+
+
+@pytest.mark.parametrize('function, value', [
+  (labels.ids_to_train_ids, 34), (labels.ids_to_train_ids, -2),
+  (labels.ids_to_train_ids, 256), (labels.train_ids_to_ids, 19)])
+def test_values_outside_the_coding(function, value):
+  with pytest.raises(ValueError, match=f'value {value} is outside'):
+    function(np.array([0, value]))
+
+
+def test_floats_are_refused():
+  with pytest.raises(ValueError, match='integers, not float64'):
+    labels.ids_to_train_ids(np.zeros(3))
+
+
+def test_reads_both_codings(tmp_path):
+  path = tmp_path / 'mask.png'
+  kitti_folder.save(np.array([[7, 33, 0]], np.uint8), path)
+  assert labels.read_labels(path, coding='ids').tolist() == [[0, 18, 255]]
+  with pytest.raises(ValueError, match='mask.png: value 33 .*train_ids'):
+    labels.read_labels(path, coding='train_ids')
+  with pytest.raises(ValueError, match="not 'colours'"):
+    labels.read_labels(path, coding='colours')
+
+
+def test_palette_pictures_are_ids_and_colours_are_refused(tmp_path):
+  mask = Image.fromarray(np.array([[5, 255]], np.uint8))
+  mask.putpalette(np.array(labels.COLOURS, np.uint8).tobytes())
+  mask.save(tmp_path / 'palette.png')
+  read = labels.read_labels(tmp_path / 'palette.png', coding='train_ids')
+  assert read.tolist() == [[5, 255]]
+  mask.convert('RGB').save(tmp_path / 'colours.png')
+  with pytest.raises(ValueError, match='colours.png .*one channel'):
+    labels.read_labels(tmp_path / 'colours.png', coding='train_ids')
+
+
+@hypothesis.settings(deadline=None, derandomize=True)
+@hypothesis.given(
+  mask=numpy_strategies.arrays(np.uint8, (3, 4)),
+  coding=st.sampled_from(labels.CODINGS))
+def test_any_mask_is_mapped_or_refused(tmp_path_factory, mask, coding):
+  path = tmp_path_factory.mktemp('masks') / 'mask.png'
+  kitti_folder.save(mask, path)
+  last = {'ids': 33, 'train_ids': 18}[coding]
+  outside = mask[(mask > last) & (mask != 255)]
+  if outside.size:
+    with pytest.raises(ValueError, match=f'mask.png: value {outside[0]} '):
+      labels.read_labels(path, coding=coding)
+  else:
+    read = labels.read_labels(path, coding=coding)
+    assert set(np.unique(read)) <= {*range(19), 255}
+
+
+@hypothesis.settings(deadline=None, derandomize=True)
+@hypothesis.given(content=st.binary(max_size=100))
+def test_no_picture_is_named(tmp_path_factory, content):
+  path = tmp_path_factory.mktemp('masks') / 'mask.png'
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match='mask.png cannot be read'):
+    labels.read_labels(path, coding='ids')
