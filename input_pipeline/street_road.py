@@ -1,0 +1,173 @@
+"""The bent road of the street and the motion along it.
+
+World frame: metres, x east, y north, z up, the road surface at z = 0. Road
+coordinates: arc length s along the centre line and lateral distance, positive
+to the left. Traffic keeps to the right.
+"""
+
+import dataclasses
+
+import numpy as np
+
+HALF_WIDTH = 5.5      # of the road: a lane of 3.4 m and a parking strip of 2.1
+LANE = 1.7            # lateral distance of a lane's middle
+PARKING = 4.45        # and of a parked car's
+PAVEMENT = 2.9        # the pavement's width
+KERB = 0.12           # its height
+FRAME_RATE = 10.0     # frames a second
+
+_STEP = 0.5           # metres between the nodes of the centre line
+_MARGIN = 180.0       # road before the first and beyond the last camera
+
+
+class Road:
+  """A centre line whose heading is a sum of sines, so that it never loops.
+
+  Args:
+    rng: a NumPy generator.
+    length: metres that the camera travels, from s = 0.
+  """
+
+  def __init__(self, rng, length):
+    self.start, self.end = -_MARGIN, length + _MARGIN
+    s = np.arange(self.start, self.end, _STEP)
+    heading = np.zeros_like(s)
+    for size, wave in ((0.42, 190), (0.26, 95)):
+      wave = wave * rng.uniform(0.85, 1.2)
+      phase = rng.uniform(0, 2 * np.pi)
+      heading += size * np.sin(2 * np.pi * s / wave + phase)
+    self._heading = heading
+    middle = 0.5 * (heading[1:] + heading[:-1])
+    steps = _STEP * np.stack([np.cos(middle), np.sin(middle)], 1)
+    self._points = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)])
+    self._s = s
+
+  def pose(self, s, lateral):
+    """Road coordinates -> the world.
+
+    Args:
+      s: [...] float, metres.
+      lateral: [...] float, metres.
+
+    Returns:
+      x, y (metres) and the road's heading (radians from east towards north),
+      each [...].
+    """
+    x, y, heading = self._at(np.asarray(s, float))
+    return (x - lateral * np.sin(heading), y + lateral * np.cos(heading),
+            heading)
+
+  def locate(self, x, y, guess=None):
+    """The world -> road coordinates, by Newton steps on the foot point.
+
+    Args:
+      x: [N] float, metres.
+      y: [N] float, metres.
+      guess: [N] arc lengths near the answer, if known.
+
+    Returns:
+      s, lateral and the road's heading at the foot point, each [N].
+    """
+    steps = 4 if guess is None else 2
+    s = np.interp(x, self._points[:, 0], self._s) if guess is None else guess
+    for _ in range(steps):
+      cx, cy, heading = self._at(s)
+      s = s + (x - cx) * np.cos(heading) + (y - cy) * np.sin(heading)
+      s = np.clip(s, self.start, self.end - 2 * _STEP)
+    cx, cy, heading = self._at(s)
+    return s, (y - cy) * np.cos(heading) - (x - cx) * np.sin(heading), heading
+
+  def _at(self, s):
+    position = np.clip((s - self.start) / _STEP, 0, len(self._s) - 2)
+    node = position.astype(np.int64)
+    w = position - node
+    low, high = self._points[node], self._points[node + 1]
+    heading = self._heading[node]
+    heading = heading + w * (self._heading[node + 1] - heading)
+    return (low[..., 0] + w * (high[..., 0] - low[..., 0]),
+            low[..., 1] + w * (high[..., 1] - low[..., 1]), heading)
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+  """The camera car's motion, one row a frame.
+
+  Attributes:
+    s: [N] float, arc length along the road, metres.
+    camera_to_world: [N, 4, 4] float; camera x right, y down, z forward.
+  """
+
+  s: np.ndarray
+  camera_to_world: np.ndarray
+
+
+def travel(rng, frames):
+  """Arc lengths of a drive whose speed wanders between 5 and 15 m/s.
+
+  Args:
+    rng: a NumPy generator.
+    frames: how many frames at 10 Hz.
+
+  Returns:
+    [frames] float, metres, from 0.
+  """
+  time = np.arange(frames) / FRAME_RATE
+  speed = 10.5 + 0 * time
+  for size, period in ((2.8, 14), (1.5, 6)):
+    period = period * rng.uniform(0.8, 1.3)
+    speed += size * np.sin(2 * np.pi * (time / period + rng.random()))
+  speed = np.clip(speed, 5, 15)
+  return np.concatenate([[0], np.cumsum(speed[1:] + speed[:-1])]) * (
+    0.5 / FRAME_RATE)
+
+
+def drive(rng, road, s, *, camera_height=1.65):
+  """Drives the camera along the right-hand lane, with sway and bounce.
+
+  Args:
+    rng: a NumPy generator.
+    road: a `Road`.
+    s: [N] float, arc lengths, metres.
+    camera_height: metres above the road.
+
+  Returns:
+    A `Motion`.
+  """
+  def wander(size, *waves):
+    return sum(size / len(waves) * np.sin(
+      2 * np.pi * (s / (wave * rng.uniform(0.8, 1.2)) + rng.random()))
+      for wave in waves)
+
+  lateral = -LANE + wander(0.3, 45, 80)
+  x, y, heading = road.pose(s, lateral)
+  yaw = heading + wander(0.03, 31, 53)
+  pitch = wander(0.006, 13, 19)
+  roll = wander(0.006, 17, 29)
+  height = camera_height + wander(0.015, 13, 23)
+  pose = np.tile(np.eye(4), (len(s), 1, 1))
+  pose[:, :3, :3] = rotation(yaw, pitch, roll) @ _AXES
+  pose[:, :3, 3] = np.stack([x, y, height], 1)
+  return Motion(s=s, camera_to_world=pose)
+
+
+# Camera axes (right, down, forward) in a car's (forward, left, up).
+_AXES = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+
+
+def rotation(yaw, pitch, roll):
+  """Car axes (forward, left, up) to the world: Rz(yaw) Ry(pitch) Rx(roll).
+
+  Args:
+    yaw: [N] float, radians, from east towards north.
+    pitch: [N] float, radians, positive nose down.
+    roll: [N] float, radians, positive left side up.
+
+  Returns:
+    [N, 3, 3] float64.
+  """
+  cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
+  cr, sr = np.cos(roll), np.sin(roll)
+  rows = [[cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+          [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+          [-sp, cp * sr, cp * cr]]
+  return np.stack([np.stack(row, -1) for row in rows], -2)
