@@ -1,0 +1,181 @@
+"""Cameras and rigid motion: pose vectors, disparity, (back)projection.
+
+Conventions, here and everywhere: pixels are (x, y) with centres at integer
+coordinates; the camera looks along +z with x to the right and y down; lengths
+are metres (up to the unknown scale of monocular training), angles radians.
+`T_source_target` maps points of the target camera into the source camera.
+"""
+
+import chex
+import jax.numpy as jnp
+
+_SMALL_ANGLE = 1e-4  # Below it sin(a)/a is taken from its series.
+_AXIS_EPS = 1e-7  # Monodepth2's guard in the axis v / (|v| + eps).
+_DEPTH_EPS = 1e-7  # Monodepth2's guard against division by zero depth.
+
+
+def pose_vector_to_matrix(axis_angle, translation, *, invert=False):
+  """Returns the rigid transform T R of a rotation vector and a translation.
+
+  Rodrigues' formula, R = cos|v| I + sin|v| [a] + (1 - cos|v|) a a^T with the
+  axis a = v / (|v| + 1e-7) as in Monodepth2; near zero rotation its series in
+  v, so that the gradient there is the true one and finite.
+
+  Args:
+    axis_angle: `[B, 3]` float, rotation axis times angle in radians.
+    translation: `[B, 3]` float, applied after the rotation.
+    invert: if True the inverse transform R^T T(-t) is returned, which is what
+      a source frame that precedes the target needs (Monodepth2).
+
+  Returns:
+    `[B, 4, 4]` transforms of the input's dtype.
+
+  Raises:
+    AssertionError: if an argument is not of shape `[B, 3]`.
+  """
+  chex.assert_shape([axis_angle, translation], (None, 3))
+  square = jnp.sum(axis_angle**2, axis=-1)[:, None, None]
+  small = square < _SMALL_ANGLE**2
+  angle = jnp.sqrt(jnp.where(small, 1.0, square))
+  length = angle + _AXIS_EPS
+  sine = jnp.where(small, 1 - square / 6, jnp.sin(angle) / length)
+  versine = jnp.where(
+    small, 0.5 - square / 24, (1 - jnp.cos(angle)) / length**2
+  )
+  cosine = jnp.where(small, 1 - square / 2, jnp.cos(angle))
+  x, y, z = jnp.moveaxis(axis_angle, -1, 0)
+  zero = jnp.zeros_like(x)
+  skew = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1)
+  outer = axis_angle[:, :, None] * axis_angle[:, None, :]
+  identity = jnp.eye(3, dtype=square.dtype)[None]
+  rotation = (
+    cosine * identity + sine * skew.reshape(-1, 3, 3) + versine * outer
+  )
+  if invert:
+    rotation = rotation.swapaxes(-1, -2)
+    translation = -_matmul(rotation, translation[..., None])[..., 0]
+  top = jnp.concatenate([rotation, translation[..., None]], axis=-1)
+  bottom = jnp.zeros_like(top[:, :1]).at[..., 3].set(1)
+  return jnp.concatenate([top, bottom], axis=-2)
+
+
+def disparity_to_depth(disparity, *, min_depth=0.1, max_depth=100.0):
+  """Maps the network's sigmoid disparity to depth in metres.
+
+  depth = 1 / (1/max + (1/min - 1/max) * disparity).
+
+  Args:
+    disparity: float array of any shape in (0, 1).
+    min_depth: depth at disparity 1, metres.
+    max_depth: depth at disparity 0, metres.
+
+  Returns:
+    Depth in [min_depth, max_depth], shape and dtype of `disparity`.
+  """
+  return 1 / scale_disparity(
+    disparity, min_depth=min_depth, max_depth=max_depth
+  )
+
+
+def scale_disparity(disparity, *, min_depth=0.1, max_depth=100.0):
+  """Maps the network's disparity in (0, 1) to inverse depth in 1/metres."""
+  nearest, farthest = 1 / min_depth, 1 / max_depth
+  return farthest + (nearest - farthest) * disparity
+
+
+def inverse_intrinsics(intrinsics):
+  """Inverts `[B, 3, 3]` upper-triangular pinhole matrices in closed form."""
+  fx, skew, cx = jnp.moveaxis(intrinsics[:, 0], -1, 0)
+  fy, cy = intrinsics[:, 1, 1], intrinsics[:, 1, 2]
+  zero, one = jnp.zeros_like(fx), jnp.ones_like(fx)
+  rows = [
+    jnp.stack([1 / fx, -skew / (fx * fy), (skew * cy - cx * fy) / (fx * fy)]),
+    jnp.stack([zero, 1 / fy, -cy / fy]),
+    jnp.stack([zero, zero, one]),
+  ]
+  return jnp.moveaxis(jnp.stack(rows), -1, 0)
+
+
+def backproject(depth, intrinsics):
+  """Lifts every pixel to its 3-D point in the camera's frame.
+
+  Args:
+    depth: `[B, H, W, 1]` float, camera z in metres.
+    intrinsics: `[B, 3, 3]` float, pixels of the H x W image.
+
+  Returns:
+    `[B, H, W, 3]` points (x right, y down, z forward), metres.
+  """
+  chex.assert_rank([depth, intrinsics], [4, 3])
+  rays = _map_pixels(inverse_intrinsics(intrinsics), *depth.shape[1:3])
+  return jnp.stack(rays, axis=-1) * depth
+
+
+def project_to_source(depth, intrinsics, transform):
+  """Finds where each target pixel appears in a source frame.
+
+  p_source ~ K T_source_target (depth K^-1 p_target), which for a fixed camera
+  pair is depth * (K R K^-1 p) + K t: one homography per image and no 3-D
+  points kept.
+
+  Args:
+    depth: `[B, H, W, 1]` float, the target's camera z in metres.
+    intrinsics: `[B, 3, 3]` float, shared by both frames, zero last-row except
+      for its 1.
+    transform: `[B, 4, 4]` float, T_source_target.
+
+  Returns:
+    `[B, H, W, 2]` float, source pixels (x, y); outside [0, W-1] x [0, H-1]
+    where the point leaves the image. Points behind the camera project too
+    (their z is negative); values and gradients are finite.
+
+  Raises:
+    AssertionError: if ranks or matrix shapes are wrong.
+  """
+  chex.assert_rank(depth, 4)
+  x, y = project_planes(depth[..., 0], intrinsics, transform)
+  return jnp.stack([x, y], axis=-1)
+
+
+def project_planes(depth, intrinsics, transform):
+  """`project_to_source` of depth `[B, H, W]`: x and y, `[B, H, W]` each."""
+  chex.assert_rank(depth, 3)
+  chex.assert_shape(intrinsics, (depth.shape[0], 3, 3))
+  chex.assert_shape(transform, (depth.shape[0], 4, 4))
+  rotation, translation = transform[:, :3, :3], transform[:, :3, 3:]
+  homography = _matmul(
+    _matmul(intrinsics, rotation), inverse_intrinsics(intrinsics)
+  )
+  offset = _matmul(intrinsics, translation)[..., None]
+  x, y, z = (
+    ray * depth + offset[:, i]
+    for i, ray in enumerate(_map_pixels(homography, *depth.shape[1:]))
+  )
+  z = z + _DEPTH_EPS
+  z = jnp.where(jnp.abs(z) < _DEPTH_EPS, _DEPTH_EPS, z)
+  return x / z, y / z
+
+
+def flip_intrinsics(intrinsics, width):
+  """Mirrors `[..., 3, 3]` intrinsics with the image.
+
+  cx becomes W - 1 - cx; a skew, if any, changes its sign.
+  """
+  mirrored = intrinsics.at[..., 0, 1].multiply(-1)
+  return mirrored.at[..., 0, 2].set(width - 1 - intrinsics[..., 0, 2])
+
+
+def _matmul(a, b):
+  """Multiplies small matrices at full precision on every accelerator."""
+  return jnp.matmul(a, b, precision='highest')
+
+
+def _map_pixels(matrix, height, width):
+  """Maps the pixel grid (x, y, 1) by `[B, 3, 3]`: three planes `[B, H, W]`."""
+  x = jnp.arange(width, dtype=matrix.dtype)[None, None]
+  y = jnp.arange(height, dtype=matrix.dtype)[None, :, None]
+  matrix = matrix[..., None, None]
+  return [
+    matrix[:, i, 0] * x + matrix[:, i, 1] * y + matrix[:, i, 2]
+    for i in range(3)
+  ]

@@ -1,0 +1,255 @@
+"""The losses of self-supervised depth, as in Monodepth2.
+
+Godard et al., "Digging Into Self-Supervised Monocular Depth Estimation",
+ICCV 2019 (arXiv 1806.01260), sections 3.1 and 3.2. Images are `[B, H, W, 3]`
+float in [0, 1]; disparities are `[B, h, w, 1]` float in (0, 1).
+
+Inside, images are planes `[B, C, H, W]`: with only three channels, the width
+has to be the innermost axis for a processor to work on many pixels at once.
+"""
+
+import functools
+
+import chex
+import jax.numpy as jnp
+
+from sgde_jax import geometry, warping
+
+_SSIM_C1 = 0.01**2
+_SSIM_C2 = 0.03**2
+_SSIM_WEIGHT = 0.85
+
+
+def ssim_distance(x, y):
+  """Returns clip((1 - SSIM) / 2, 0, 1) over 3 x 3 windows, per channel.
+
+  Wang et al., "Image quality assessment", 2004, with uniform windows and the
+  image reflected by one pixel at its border.
+
+  Args:
+    x: `[B, H, W, 3]` float in [0, 1].
+    y: as `x`.
+
+  Returns:
+    `[B, H, W, 3]` in [0, 1]; 0 where the windows agree.
+
+  Raises:
+    AssertionError: if the shapes differ or are not rank 4.
+  """
+  chex.assert_rank(x, 4)
+  chex.assert_equal_shape([x, y])
+  return _to_image(_ssim_planes(_to_planes(x), _to_planes(y)))
+
+
+def photometric_distance(x, y):
+  """Returns 0.85 SSIM distance + 0.15 L1, averaged over the channels.
+
+  Args:
+    x: `[B, H, W, 3]` float in [0, 1].
+    y: as `x`.
+
+  Returns:
+    `[B, H, W, 1]` in [0, 1].
+
+  Raises:
+    AssertionError: if the shapes differ or are not rank 4.
+  """
+  chex.assert_rank(x, 4)
+  chex.assert_equal_shape([x, y])
+  return _photometric_planes(_to_planes(x), _to_planes(y))[..., None]
+
+
+def edge_aware_smoothness(disparity, image):
+  """Penalises disparity gradients except where the image has its own.
+
+  mean |dx d*| exp(-|dx I|) + mean |dy d*| exp(-|dy I|) with d* the disparity
+  over its mean per image (Monodepth2, equation 3).
+
+  Args:
+    disparity: `[B, h, w, 1]` float.
+    image: `[B, h, w, 3]` float in [0, 1], at the disparity's size.
+
+  Returns:
+    A scalar.
+
+  Raises:
+    AssertionError: if the sizes of the two differ.
+  """
+  chex.assert_rank([disparity, image], 4)
+  chex.assert_equal_shape_prefix([disparity, image], 3)
+  mean = jnp.mean(disparity, axis=(1, 2), keepdims=True)
+  normalised = disparity / (mean + 1e-7)
+  total = 0.0
+  for axis in (1, 2):
+    change = jnp.abs(jnp.diff(normalised, axis=axis))
+    contrast = jnp.mean(
+      jnp.abs(jnp.diff(image, axis=axis)), axis=-1, keepdims=True
+    )
+    total += jnp.mean(change * jnp.exp(-contrast))
+  return total
+
+
+def identity_distances(target, sources):
+  """Photometric distance of each unwarped source to the target.
+
+  Args:
+    target: `[B, H, W, 3]`.
+    sources: `[B, S, H, W, 3]`.
+
+  Returns:
+    `[B, S, H, W]`.
+  """
+  target = _to_planes(target)
+  return jnp.stack(
+    [_photometric_planes(source, target) for source in _split(sources)], 1
+  )
+
+
+def reprojection_distances(target, sources, disparity, intrinsics, transforms):
+  """Rebuilds the target from each source and measures the distance.
+
+  Args:
+    target: `[B, H, W, 3]`.
+    sources: `[B, S, H, W, 3]`.
+    disparity: `[B, h, w, 1]` in (0, 1); upsampled to H x W first.
+    intrinsics: `[B, 3, 3]`, pixels of the H x W image.
+    transforms: `[B, S, 4, 4]`, T_source_target per source.
+
+  Returns:
+    distances `[B, S, H, W]` and the rebuilt frames `[B, S, H, W, 3]`.
+  """
+  height, width = target.shape[1:3]
+  disparity = warping.resize_bilinear(disparity, height, width)
+  depth = geometry.disparity_to_depth(disparity)[..., 0]
+  target = _to_planes(target)
+  rebuilt = [
+    warping.synthesize_planes(source, depth, intrinsics, transforms[:, i])
+    for i, source in enumerate(_split(sources))
+  ]
+  distances = [_photometric_planes(frame, target) for frame in rebuilt]
+  frames = jnp.stack([_to_image(frame) for frame in rebuilt], axis=1)
+  return jnp.stack(distances, axis=1), frames
+
+
+def minimum_reprojection(distances, identity):
+  """Per-pixel minimum over sources with Monodepth2's auto-mask.
+
+  Args:
+    distances: `[B, S, H, W]`, photometric distances of the rebuilt frames.
+    identity: `[B, S, H, W]`, those of the unwarped sources (with the tie
+      noise already added), or None to switch the auto-mask off.
+
+  Returns:
+    The minimum `[B, H, W]` and a bool mask `[B, H, W]`, True where a rebuilt
+    frame won, that is, where the pixel teaches depth.
+  """
+  best = _minimum(distances)
+  if identity is None:
+    return best, jnp.ones_like(best, dtype=bool)
+  still = _minimum(identity)
+  return jnp.minimum(still, best), best < still
+
+
+def self_supervised_losses(
+  target,
+  sources,
+  disparities,
+  intrinsics,
+  transforms,
+  *,
+  tie_noise=None,
+  automask=True,
+  smoothness_weight=1e-3,
+):
+  """The baseline's loss: photometric and smoothness terms of every scale.
+
+  Args:
+    target: `[B, H, W, 3]`.
+    sources: `[B, S, H, W, 3]`.
+    disparities: one `[B, H / 2^s, W / 2^s, 1]` per scale s.
+    intrinsics: `[B, 3, 3]`, pixels of the H x W image.
+    transforms: `[B, S, 4, 4]`, T_source_target per source.
+    tie_noise: `[B, S, H, W]` small noise that breaks ties of the auto-mask
+      (Monodepth2 draws N(0, 1) * 1e-5), or None.
+    automask: whether unwarped sources compete in the minimum.
+    smoothness_weight: weight at scale 0; halved at each further scale.
+
+  Returns:
+    A dict of weighted scalar terms, `photometric` and `smoothness`, each the
+    mean over scales, whose sum is the loss; and a dict of pictures at scale
+    0: `rebuilt` `[B, S, H, W, 3]` and `automask` `[B, H, W]` bool.
+  """
+  identity = identity_distances(target, sources) if automask else None
+  if identity is not None and tie_noise is not None:
+    identity = identity + tie_noise
+  photometric, smoothness, pictures = 0.0, 0.0, {}
+  image = target
+  for scale, disparity in enumerate(disparities):
+    distances, rebuilt = reprojection_distances(
+      target, sources, disparity, intrinsics, transforms
+    )
+    minimum, mask = minimum_reprojection(distances, identity)
+    photometric += jnp.mean(minimum)
+    smoothness += edge_aware_smoothness(disparity, image) / 2**scale
+    if scale == 0:
+      pictures = {'rebuilt': rebuilt, 'automask': mask}
+    image = _halve(image)
+  count = len(disparities)
+  terms = {
+    'photometric': photometric / count,
+    'smoothness': smoothness_weight * smoothness / count,
+  }
+  return terms, pictures
+
+
+def _ssim_planes(x, y):
+  """`ssim_distance` of planes `[B, C, H, W]`."""
+  mean_x, mean_y = _window_mean(x), _window_mean(y)
+  var_x = _window_mean(x * x) - mean_x**2
+  var_y = _window_mean(y * y) - mean_y**2
+  covariance = _window_mean(x * y) - mean_x * mean_y
+  numerator = (2 * mean_x * mean_y + _SSIM_C1) * (2 * covariance + _SSIM_C2)
+  denominator = (mean_x**2 + mean_y**2 + _SSIM_C1) * (
+    var_x + var_y + _SSIM_C2
+  )
+  return jnp.clip((1 - numerator / denominator) / 2, 0, 1)
+
+
+def _photometric_planes(x, y):
+  """`photometric_distance` of planes: `[B, C, H, W]` to `[B, H, W]`."""
+  l1 = jnp.abs(x - y)
+  distance = _SSIM_WEIGHT * _ssim_planes(x, y) + (1 - _SSIM_WEIGHT) * l1
+  return jnp.mean(distance, axis=1)
+
+
+def _window_mean(planes):
+  """Mean over 3 x 3 windows, reflecting at the border."""
+  edges = ((0, 0), (0, 0), (1, 1), (1, 1))
+  padded = jnp.pad(planes, edges, mode='reflect')
+  rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
+  return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+
+
+def _minimum(maps):
+  """Minimum over the sources of `[B, S, H, W]`."""
+  return functools.reduce(jnp.minimum, jnp.unstack(maps, axis=1))
+
+
+def _to_planes(image):
+  return jnp.moveaxis(image, -1, 1)
+
+
+def _to_image(planes):
+  return jnp.moveaxis(planes, 1, -1)
+
+
+def _split(sources):
+  """Planes of each of the S sources of `[B, S, H, W, 3]`."""
+  return [_to_planes(source) for source in jnp.unstack(sources, axis=1)]
+
+
+def _halve(image):
+  """Averages 2 x 2 blocks of `[B, H, W, C]`."""
+  batch, height, width, channels = image.shape
+  blocks = image.reshape(batch, height // 2, 2, width // 2, 2, channels)
+  return jnp.mean(blocks, axis=(2, 4))
