@@ -1,0 +1,218 @@
+"""Weights in the published PyTorch layout, loaded into our variables.
+
+A checkpoint of Monodepth2 has the parts `encoder`, `depth`, `pose_encoder`
+and `pose`; torchvision's ImageNet ResNets are encoders without a prefix.
+"""
+
+import pathlib
+import pickle
+import zipfile
+
+import flax.traverse_util
+import numpy as np
+
+_DECODER_BLOCKS = [
+  f'depth_levels_{level}/upconv_{conv}/conv'
+  for level in (4, 3, 2, 1, 0)
+  for conv in (0, 1)
+]
+_DISPARITY_HEADS = [f'disparity_heads_{s}/dispconv/conv' for s in range(4)]
+_IGNORED = ('height', 'width', 'use_stereo')
+_BATCH_NORM = {
+  'weight': ('params', 'scale'),
+  'bias': ('params', 'bias'),
+  'running_mean': ('batch_stats', 'mean'),
+  'running_var': ('batch_stats', 'var'),
+}
+PARTS = ('encoder', 'depth', 'pose_encoder', 'pose')
+
+
+def load_torch_weights(parts, variables):
+  """Replaces the variables of whole parts by published weights.
+
+  Args:
+    parts: dict from a part's name (`encoder`, `depth`, `pose_encoder`,
+      `pose`) to a PyTorch state dict (name -> array or tensor) or the path
+      of one (`.pth`, or `.npz` with the same names).
+    variables: the model's variables, `params` and `batch_stats`.
+
+  Returns:
+    New variables; tensors keep the dtype they have in `variables`.
+
+  Raises:
+    ValueError: naming every tensor that is missing, unexpected or of another
+      shape. `height`, `width`, `use_stereo`, `num_batches_tracked` and the
+      encoder's `fc` are ignored.
+    FileNotFoundError: if a path does not exist.
+  """
+  flat = flax.traverse_util.flatten_dict(variables, sep='/')
+  problems = []
+  loaded = {}
+  for part, source in parts.items():
+    if part not in PARTS:
+      raise ValueError(f'unknown part {part!r}: use one of {PARTS}')
+    wanted = {k for k in flat if _belongs(k, part)}
+    state = _read_state(source)
+    if part in ('encoder', 'pose_encoder'):
+      state = _prefixed(state)
+    for name, tensor in state.items():
+      if _is_ignored(name):
+        continue
+      key = _variable_name(part, name)
+      if key not in wanted:
+        problems.append(f'{part}: unexpected tensor {name}')
+        continue
+      wanted.discard(key)
+      value = _to_flax_layout(np.asarray(tensor))
+      if value.shape != flat[key].shape:
+        problems.append(
+          f'{part}: {name} has shape {np.shape(tensor)}, which gives'
+          f' {value.shape} where {key} has {flat[key].shape}'
+        )
+        continue
+      loaded[key] = value.astype(flat[key].dtype)
+    problems += [f'{part}: no tensor for {key}' for key in sorted(wanted)]
+  if problems:
+    raise ValueError(
+      'weights do not fit the model:\n  ' + '\n  '.join(problems)
+    )
+  return flax.traverse_util.unflatten_dict({**flat, **loaded}, sep='/')
+
+
+def load_imagenet_weights(config, variables):
+  """Initialises the encoders from torchvision's ImageNet ResNets.
+
+  Args:
+    config: has `encoder_layers`, `pose_layers`, `encoder_weights` and
+      `pose_weights`, paths of torchvision state dicts or '' for none.
+    variables: the model's variables.
+
+  Returns:
+    New variables.
+
+  Raises:
+    FileNotFoundError: if a file is absent, saying which one to get.
+  """
+  parts = {}
+  if config.encoder_weights:
+    check_imagenet_file(config.encoder_weights, config.encoder_layers)
+    parts['encoder'] = config.encoder_weights
+  if config.pose_weights:
+    check_imagenet_file(config.pose_weights, config.pose_layers)
+    state = _prefixed(_read_state(config.pose_weights))
+    # Two RGB frames in: tile the filters and keep the activations' scale.
+    name = 'encoder.conv1.weight'
+    if name not in state:
+      raise ValueError(f'{config.pose_weights}: no tensor {name}')
+    stem = np.asarray(state[name])
+    state[name] = np.concatenate([stem, stem], 1) / 2
+    parts['pose_encoder'] = state
+  return load_torch_weights(parts, variables) if parts else variables
+
+
+def check_imagenet_file(path, num_layers):
+  """Raises FileNotFoundError, naming the file to get, if `path` is absent."""
+  if not pathlib.Path(path).is_file():
+    raise FileNotFoundError(
+      f'ImageNet weights {path} not found: get the resnet{num_layers} state'
+      f' dict (resnet{num_layers}-*.pth, IMAGENET1K_V1) from torchvision, or'
+      " set config.model.encoder_weights and pose_weights to '' to train from"
+      ' scratch'
+    )
+
+
+def _read_state(source):
+  """Returns a state dict from itself or from a `.pth` or `.npz` file."""
+  if not isinstance(source, str | pathlib.Path):
+    return source
+  path = pathlib.Path(source)
+  if not path.is_file():
+    raise FileNotFoundError(f'weights {path} not found')
+  if path.suffix == '.npz':
+    try:
+      with np.load(path) as data:
+        return dict(data)
+    except (ValueError, OSError, zipfile.BadZipFile) as error:
+      raise ValueError(f'weights {path} cannot be read: {error}') from error
+  try:
+    import torch  # Only reading PyTorch's own file format needs it.
+  except ImportError as error:
+    raise ValueError(
+      f'{path}: reading .pth files needs PyTorch (pip install torch), or save'
+      ' the state dict as .npz with the same names'
+    ) from error
+  try:
+    state = torch.load(path, map_location='cpu', weights_only=True)
+  except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+    raise ValueError(f'weights {path} cannot be read: {error}') from error
+  return {
+    k: v.numpy() if hasattr(v, 'numpy') else v for k, v in state.items()
+  }
+
+
+def _prefixed(state):
+  """Gives torchvision's names the published checkpoints' prefix."""
+  if any(name.startswith('encoder.') for name in state):
+    return dict(state)
+  return {f'encoder.{name}': tensor for name, tensor in state.items()}
+
+
+def _is_ignored(name):
+  return (
+    name in _IGNORED
+    or name.endswith('num_batches_tracked')
+    or name.startswith('encoder.fc.')
+  )
+
+
+def _belongs(key, part):
+  """Whether the flat variable name `key` belongs to a part."""
+  path = key.split('/', 1)[1]
+  return path.startswith(
+    {
+      'encoder': 'encoder/',
+      'depth': ('depth_levels', 'disparity_heads'),
+      'pose_encoder': 'pose/encoder/',
+      'pose': 'pose/conv_',
+    }[part]
+  )
+
+
+def _variable_name(part, name):
+  """Maps a published tensor name to our flat variable name, or to None."""
+  *module, leaf = name.split('.')
+  if leaf not in ('weight', 'bias', 'running_mean', 'running_var'):
+    return None
+  kernel = {'weight': 'kernel'}.get(leaf, leaf)
+  if part in ('encoder', 'pose_encoder'):
+    prefix = 'encoder' if part == 'encoder' else 'pose/encoder'
+    return _encoder_name(prefix, module[1:], leaf)
+  if part == 'pose':
+    return f'params/pose/conv_{"".join(module[-1:])}/conv/{kernel}'
+  blocks = _DECODER_BLOCKS + _DISPARITY_HEADS
+  index = int(module[1]) if len(module) > 1 and module[1].isdigit() else -1
+  if not 0 <= index < len(blocks):
+    return None
+  return f'params/{blocks[index]}/{kernel}'
+
+
+def _encoder_name(prefix, module, leaf):
+  """Maps `layer1.0.conv1` and its leaf to our flat variable name, or None."""
+  if not module:
+    return None
+  if len(module) > 2 and module[2] == 'downsample':
+    stage, block, _, index = module
+    module, is_conv = [f'{stage}_{block}', f'downsample_{index}'], index == '0'
+  else:
+    is_conv = module[-1].startswith('conv')
+    if len(module) == 3:
+      module = [f'{module[0]}_{module[1]}', module[2]]
+  collection, ours = (
+    ('params', 'kernel') if is_conv else _BATCH_NORM[leaf]
+  )
+  return '/'.join([collection, prefix, *module, ours])
+
+
+def _to_flax_layout(tensor):
+  """Turns PyTorch's OIHW kernels into HWIO; vectors stay."""
+  return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor

@@ -1,0 +1,205 @@
+"""Published weights, golden networks and mismatches."""
+
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import default
+from sgde_jax import initialization, models, pretrained
+from tests import golden
+
+_BLOCKS = {18: ((2, 2, 2, 2), 1), 50: ((3, 4, 6, 3), 4)}
+
+
+def _config(layers, dtype='float32'):
+  return types.SimpleNamespace(
+    encoder_layers=layers, pose_layers=18, dtype=dtype
+  )
+
+
+def _encoder_shapes(layers, channels):
+  """Names and shapes of torchvision's ResNet, prefix `encoder.`."""
+  shapes = {'encoder.conv1.weight': (64, channels, 7, 7)}
+
+  def norm(name, width):
+    for leaf in ('weight', 'bias', 'running_mean', 'running_var'):
+      shapes[f'encoder.{name}.{leaf}'] = (width,)
+
+  norm('bn1', 64)
+  depths, expansion = _BLOCKS[layers]
+  previous = 64
+  for stage, depth in enumerate(depths):
+    width = 64 * 2**stage
+    for block in range(depth):
+      name = f'layer{stage + 1}.{block}'
+      if expansion == 1:
+        convs = [(width, previous, 3), (width, width, 3)]
+      else:
+        convs = [
+          (width, previous, 1), (width, width, 3), (4 * width, width, 1)
+        ]
+      for i, (out, into, size) in enumerate(convs, start=1):
+        shapes[f'encoder.{name}.conv{i}.weight'] = (out, into, size, size)
+        norm(f'{name}.bn{i}', out)
+      out = width * expansion
+      if block == 0 and out != previous:
+        shapes[f'encoder.{name}.downsample.0.weight'] = (out, previous, 1, 1)
+        norm(f'{name}.downsample.1', out)
+      previous = out
+  shapes['encoder.fc.weight'] = (1000, previous)
+  shapes['encoder.fc.bias'] = (1000,)
+  return shapes
+
+
+def _conv(name, out, into, size):
+  return {f'{name}.weight': (out, into, size, size), f'{name}.bias': (out,)}
+
+
+def _depth_shapes(layers):
+  widths, expansion = (16, 32, 64, 128, 256), _BLOCKS[layers][1]
+  skips = [64] + [w * expansion for w in (64, 128, 256, 512)]
+  shapes = {}
+  for index, level in enumerate(reversed(range(5))):
+    into = skips[4] if level == 4 else widths[level + 1]
+    joined = widths[level] + (skips[level - 1] if level > 0 else 0)
+    shapes |= _conv(f'decoder.{2 * index}.conv.conv', widths[level], into, 3)
+    shapes |= _conv(
+      f'decoder.{2 * index + 1}.conv.conv', widths[level], joined, 3
+    )
+  for scale in range(4):
+    shapes |= _conv(f'decoder.{10 + scale}.conv', 1, widths[scale], 3)
+  return shapes
+
+
+def _pose_shapes():
+  return (
+    _conv('net.0', 256, 512, 1)
+    | _conv('net.1', 256, 256, 3)
+    | _conv('net.2', 256, 256, 3)
+    | _conv('net.3', 12, 256, 1)
+  )
+
+
+def _published_parts(layers, seed):
+  shapes = {
+    'encoder': _encoder_shapes(layers, 3),
+    'depth': _depth_shapes(layers),
+    'pose_encoder': _encoder_shapes(18, 6),
+    'pose': _pose_shapes(),
+  }
+  parts = {
+    part: {
+      name: golden.weights(part, name, shape, seed)
+      for name, shape in tensors.items()
+    }
+    for part, tensors in shapes.items()
+  }
+  parts['encoder'] |= {'height': 192, 'width': 640, 'use_stereo': False}
+  parts['encoder']['encoder.bn1.num_batches_tracked'] = np.int64(3)
+  return parts
+
+
+def _zeros(model):
+  shapes = jax.eval_shape(
+    lambda key: model.init(key, jnp.zeros((1, 3, 64, 96, 3)), train=False),
+    jax.random.key(0),
+  )
+  return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+
+
+@pytest.fixture(scope='module', params=[18, 50])
+def published(request):
+  data = golden.load(f'network_r{request.param}')
+  parts = _published_parts(request.param, int(data['seed']))
+  return request.param, data, parts
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+def test_golden_networks(published, dtype):
+  layers, data, parts = published
+  with golden.precision(dtype):
+    model = models.create_model(_config(layers, dtype))
+    variables = pretrained.load_torch_weights(parts, _zeros(model))
+    frames = jnp.asarray(data['frames'], dtype)
+
+    @jax.jit
+    def predict(variables, frames, dtype=dtype):
+      variables = jax.tree.map(lambda v: v.astype(dtype), variables)
+      return {
+        mode: model.apply(
+          variables,
+          frames,
+          train=mode == 'train',
+          mutable=['batch_stats'],
+          method=lambda m, f, train: (
+            m(f, train=train), m.encode(f[:, 0], train=train)
+          ),
+        )[0]
+        for mode in ('eval', 'train')
+      }
+
+    for mode, (outputs, features) in predict(variables, frames).items():
+      for scale in range(4):
+        np.testing.assert_allclose(
+          outputs.disparities[scale],
+          data[f'{mode}_disp_{scale}'],
+          atol=1e-5 if dtype == 'float64' else 1e-4,
+          err_msg=f'{mode} disparity {scale}',
+        )
+      for i, feature in enumerate(features):
+        expected = data[f'{mode}_feature_{i}_slice']
+        np.testing.assert_allclose(
+          feature[:, ::4, ::4, ::16],
+          expected,
+          atol=(1e-4 if dtype == 'float64' else 1e-3) * np.abs(expected).max(),
+        )
+        tolerance = 1e-5 if dtype == 'float64' else 1e-3
+        np.testing.assert_allclose(
+          [np.mean(feature), np.std(feature, ddof=1)],
+          [data[f'{mode}_feature_{i}_mean'], data[f'{mode}_feature_{i}_std']],
+          rtol=tolerance,
+        )
+      if mode == 'eval':
+        for i, offset in enumerate((-1, 1)):
+          for name, value in (
+            ('axisangle', outputs.axis_angle),
+            ('translation', outputs.translation),
+          ):
+            np.testing.assert_allclose(
+              value[:, i],
+              data[f'pose_{offset}_{name}'],
+              atol=1e-5 if dtype == 'float64' else 1e-4,
+            )
+
+
+def test_every_mismatch_is_named(published):
+  layers, _, parts = published
+  variables = _zeros(models.create_model(_config(layers)))
+  pose = dict(parts['pose'])
+  pose['net.9.weight'] = pose.pop('net.0.weight')
+  pose['net.3.bias'] = np.zeros(6, np.float32)
+  with pytest.raises(ValueError, match='do not fit') as error:
+    pretrained.load_torch_weights({'pose': pose}, variables)
+  message = str(error.value)
+  assert 'unexpected tensor net.9.weight' in message
+  assert 'no tensor for params/pose/conv_0/conv/kernel' in message
+  assert 'net.3.bias has shape (6,)' in message
+  with pytest.raises(ValueError, match='unknown part'):
+    pretrained.load_torch_weights({'poses': pose}, variables)
+
+
+@pytest.mark.parametrize('part', ['encoder', 'pose'])
+def test_absent_imagenet_weights_say_which_file_to_get(part, tmp_path):
+  config = default.get_config()
+  layers = {'encoder': 50, 'pose': 18}[part]
+  config.model.encoder_layers = 50
+  path = tmp_path / 'weights.pth'
+  config.model[f'{part}_weights'] = str(path)
+  with pytest.raises(FileNotFoundError, match=f'resnet{layers}') as error:
+    initialization.check_weights(config, tmp_path / 'new')
+  assert str(path) in str(error.value)
+  path.touch()
+  initialization.check_weights(config, tmp_path / 'new')
