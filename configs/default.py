@@ -1,0 +1,87 @@
+"""Our reference setting; every other config imports it and overrides.
+
+  python main.py --workdir=runs/default
+
+Trains the baseline (Monodepth2) on the embedded street, rendered on first use.
+"""
+
+import ml_collections
+
+
+def get_config():
+  """Returns the reference config."""
+  config = ml_collections.ConfigDict()
+  config.seed = 0
+  config.batch_size = 12  # Global: over all devices and processes.
+  config.num_epochs = 20
+  config.num_steps = 0  # 0: num_epochs passes over the training split.
+  config.init_from = ''  # Workdir whose best weights a new run starts from.
+
+  config.data = _data()
+
+  config.model = ml_collections.ConfigDict()
+  config.model.encoder_layers = 18  # ResNet-18, 34, 50 or 101
+  config.model.pose_layers = 18
+  config.model.dtype = 'float32'  # Of the computation: or bfloat16
+  config.model.encoder_weights = ''  # torchvision state dict (.pth or .npz)
+  config.model.pose_weights = ''
+
+  config.augmentation = ml_collections.ConfigDict()
+  config.augmentation.flip_probability = 0.5
+  config.augmentation.jitter_probability = 0.5
+  config.augmentation.brightness = 0.2
+  config.augmentation.contrast = 0.2
+  config.augmentation.saturation = 0.2
+  config.augmentation.hue = 0.1
+
+  config.loss = ml_collections.ConfigDict()
+  config.loss.automask = True
+  config.loss.smoothness_weight = 1e-3
+
+  config.optimizer = ml_collections.ConfigDict()  # Adam
+  config.optimizer.learning_rate = 1e-4
+  config.optimizer.decay_epochs = (15.0,)
+  config.optimizer.decay_factor = 0.1
+  config.optimizer.clip_norm = 0.0  # 0: no clipping
+
+  config.eval = ml_collections.ConfigDict()
+  config.eval.batch_size = 8
+  config.eval.crop = 'none'  # garg, eigen or none
+  config.eval.min_depth = 1e-3  # metres
+  config.eval.max_depth = 80.0
+  config.eval.median_scaling = True
+  config.eval.flip = False  # Average with the mirrored image's prediction.
+  config.eval.checkpoint = 'latest'  # Or best (by abs_rel): for other modes.
+  config.eval.panels = 8  # Pictures written after an evaluation.
+
+  config.log_every = 50  # steps, likewise below
+  config.picture_every = 500
+  config.eval_every = 1000
+  config.checkpoint_every = 1000
+  config.keep_checkpoints = 2  # The latest ones, beside the best.
+  config.profile = False  # Trace ten steps for TensorBoard's profiler.
+  return config
+
+
+def _data():
+  data = ml_collections.ConfigDict()
+  data.source = 'street'  # street (rendered if missing) or kitti
+  data.root = 'runs/street'  # KITTI raw layout
+  data.reader = 'memory'  # memory, or tf: files read while training
+  # Lists of lines DRIVE FRAME SIDE; below the root unless the path exists.
+  data.train_split = 'splits/train.txt'
+  data.eval_split = 'splits/test.txt'
+  data.height = 192
+  data.width = 640
+  data.frame_offsets = (0, -1, 1)  # The target, then its sources.
+  data.labels = 'train_ids'  # Coding of semantic_02: or ids, or none
+  # lidar (forward distance, the usual), lidar_z (camera z) or dense (depth_02)
+  data.ground_truth = 'dense'
+  data.street = ml_collections.ConfigDict()
+  data.street.drives = 6
+  data.street.frames = 60
+  data.street.test_drives = 1
+  data.street.height = 192
+  data.street.width = 640
+  data.street.seed = 0
+  return data

@@ -1,0 +1,34 @@
+"""One real drive: KITTI's 2011_09_26_drive_0009, frames 0 to 50.
+
+  python main.py --config=configs/drive_0009.py --workdir=W \
+    --config.data.root=KITTI
+
+ResNet-18 from scratch at 320x96, 1000 steps of 4 examples, evaluated on the
+LiDAR of the 26 even frames of the same road: it measures that a system learns
+as it should, not how it generalises. docs/RESULTS.md holds what it reaches.
+"""
+
+from configs import default
+
+
+def get_config():
+  """Returns the config."""
+  config = default.get_config()
+  config.batch_size = 4
+  config.num_steps = 1000
+  config.data.source = 'kitti'
+  config.data.root = ''
+  config.data.height = 96
+  config.data.width = 320
+  config.data.labels = 'none'
+  config.data.ground_truth = 'lidar'
+  config.data.train_split = 'configs/splits/drive_0009/train.txt'
+  config.data.eval_split = 'configs/splits/drive_0009/test.txt'
+  config.augmentation.hue = 0.0
+  config.optimizer.decay_epochs = ()
+  config.eval.crop = 'garg'
+  config.log_every = 25
+  config.picture_every = 500
+  config.eval_every = 250
+  config.checkpoint_every = 250
+  return config

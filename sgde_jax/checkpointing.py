@@ -1,0 +1,150 @@
+"""Checkpoints by Orbax: the only module that imports it."""
+
+import logging
+import pathlib
+
+import jax
+import orbax.checkpoint as ocp
+
+_STATE = 'state'
+_managers = ocp.checkpoint_managers
+
+
+class Checkpoints:
+  """The checkpoints of one workdir: the latest ones and the best by abs_rel.
+
+  Saving is asynchronous; `close` waits for it.
+  """
+
+  def __init__(self, workdir, *, keep=2, read_only=False):
+    """Opens `workdir/checkpoints`.
+
+    Args:
+      workdir: the run's folder.
+      keep: how many of the latest checkpoints stay, beside the best.
+      read_only: refuse to save, and create nothing.
+    """
+    self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._manager = ocp.CheckpointManager(
+      self._folder,
+      handler_registry=_handler_registry(),
+      options=ocp.CheckpointManagerOptions(
+        read_only=read_only,
+        create=not read_only,
+        enable_background_delete=True,
+        # Makes Orbax store the metrics; the policy decides what stays.
+        best_fn=_abs_rel,
+        best_mode='min',
+        preservation_policy=_managers.AnyPreservationPolicy(
+          [
+            _managers.LatestN(keep),
+            _managers.BestN(
+              get_metric_fn=_abs_rel,
+              reverse=True,
+              n=1,
+              keep_checkpoints_without_metrics=False,
+            ),
+          ]
+        ),
+      ),
+    )
+
+  def latest_step(self):
+    """The newest checkpoint's step, or None."""
+    return self._manager.latest_step()
+
+  def best_step(self):
+    """The step of the lowest abs_rel, or the latest if none was measured."""
+    best = self._manager.best_step()
+    return self.latest_step() if best is None else best
+
+  def save(self, state, *, step, metrics=None):
+    """Starts saving a state.
+
+    Args:
+      state: a `TrainState` on the mesh.
+      step: its step.
+      metrics: dict with `abs_rel`, by which the best is kept; or None.
+    """
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state)}),
+      metrics=metrics,
+      force=True,
+    )
+
+  def restore(self, template, *, step=None):
+    """Loads a state into the shapes, dtypes and shardings of `template`.
+
+    Args:
+      template: pytree of `jax.Array` or `jax.ShapeDtypeStruct` with sharding.
+      step: which checkpoint; None for the latest.
+
+    Returns:
+      The restored pytree.
+
+    Raises:
+      FileNotFoundError: there is no such checkpoint.
+      ValueError: the checkpoint holds other parameters than the config asks
+        for; every difference is named.
+    """
+    step = self.latest_step() if step is None else step
+    if step is None or step not in self._manager.all_steps():
+      raise FileNotFoundError(
+        f'no checkpoint{"" if step is None else f" of step {step}"} in'
+        f' {self._folder}: train first, or pass the --workdir of a trained run'
+      )
+    self._refuse_mismatch(template, step)
+    logging.info('restoring step %d from %s', step, self._folder)
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(template)}),
+    )
+    return restored[_STATE]
+
+  def close(self):
+    """Waits until everything is on disk."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+  def _refuse_mismatch(self, template, step):
+    """Compares names and shapes before Orbax reads anything."""
+    metadata = self._manager.item_metadata(step)[_STATE]
+    saved = _shapes(getattr(metadata, 'tree', metadata))
+    wanted = _shapes(template)
+    problems = [
+      f'{name}: the checkpoint has {saved.get(name, "nothing")}, the config'
+      f' asks for {wanted.get(name, "nothing")}'
+      for name in sorted(saved.keys() | wanted.keys())
+      if saved.get(name) != wanted.get(name)
+    ]
+    if problems:
+      more = f'\n  (+{len(problems) - 20} more)' if len(problems) > 20 else ''
+      raise ValueError(
+        f'checkpoint {self._folder}/{step} does not fit the config; use the'
+        " config it was trained with, or another --workdir:\n  "
+        + '\n  '.join(problems[:20])
+        + more
+      )
+
+
+def _handler_registry():
+  """Names the item, so that a manager that never saved can read it too."""
+  registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
+  handler = ocp.StandardCheckpointHandler()
+  registry.add(_STATE, ocp.args.StandardSave, handler)
+  registry.add(_STATE, ocp.args.StandardRestore, handler)
+  return registry
+
+
+def _abs_rel(metrics):
+  return metrics['abs_rel']
+
+
+def _shapes(tree):
+  """Flattens a pytree to slash-separated name -> shape."""
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
+    for path, leaf in leaves
+  }

@@ -1,0 +1,242 @@
+"""Evaluation by the field's protocol: `--mode=evaluate`, and while training."""
+
+import csv
+import functools
+import json
+import logging
+import pathlib
+
+import jax
+import numpy as np
+
+import input_pipeline
+from sgde_jax import (
+  checkpointing,
+  initialization,
+  metrics,
+  models,
+  reporting,
+  sharding,
+  steps,
+  visualization,
+)
+
+
+class Evaluator:
+  """Measures variables on every example of a split.
+
+  The batches are opened once and the prediction is compiled once; `run` can
+  be called as often as training likes.
+  """
+
+  def __init__(self, config, *, model, mesh):
+    """Opens the evaluation split.
+
+    Args:
+      config: the whole config.
+      model: the network.
+      mesh: the mesh.
+
+    Raises:
+      FileNotFoundError, ValueError: as `create_eval_batches`.
+    """
+    sharding.check_batch_size(
+      config.eval.batch_size, mesh, 'config.eval.batch_size'
+    )
+    self._config = config.eval
+    self._mesh = mesh
+    self._truth = config.data.ground_truth
+    self._batches = input_pipeline.create_eval_batches(
+      config.data,
+      split=config.data.eval_split,
+      batch_size=config.eval.batch_size,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+    step = functools.partial(
+      steps.predict_step, model=model, flip=config.eval.flip
+    )
+    self._predict = jax.jit(
+      step,
+      in_shardings=(sharding.replicated(mesh), sharding.batch_sharded(mesh)),
+      out_shardings=sharding.batch_sharded(mesh),
+    )
+
+  def run(self, variables, *, pictures=None):
+    """Evaluates.
+
+    Args:
+      variables: the model's variables, replicated.
+      pictures: folder for PNG panels of process 0's first examples, or None.
+
+    Returns:
+      The summary (means over images, see `metrics.summarize`) and a list of
+      one dict per image: `index`, the seven errors and `ratio`.
+    """
+    rows = []
+    panels = self._config.panels if jax.process_index() == 0 else 0
+    for batch in self._batches:
+      frames = sharding.to_devices(batch['frames'][:, 0], self._mesh)
+      disparities = sharding.local_rows(self._predict(variables, frames))
+      for row in np.flatnonzero(batch['mask']):
+        example = {name: array[row] for name, array in batch.items()}
+        disparity = self._blend(disparities[row])
+        rows.append(self._measure(example, disparity))
+        if pictures and example['index'] < panels:
+          self._draw(example, disparity, rows[-1], pathlib.Path(pictures))
+    rows = _gather(rows)
+    return metrics.summarize(rows), rows
+
+  def report(self, state, reporter, step):
+    """Evaluates a training state, draws panels and reports the summary."""
+    pictures = reporter.workdir / 'pictures'
+    summary, _ = self.run(state.variables, pictures=pictures)
+    reporter.evaluation(step, summary)
+
+  def protocol(self):
+    """One line that says how the figures were made."""
+    scaling = 'median scaling' if self._config.median_scaling else 'no scaling'
+    flip = ', flip post-processing' if self._config.flip else ''
+    return (
+      f'truth {self._truth}, crop {self._config.crop},'
+      f' {self._config.min_depth:g} to {self._config.max_depth:g} m,'
+      f' {scaling}{flip}'
+    )
+
+  def _blend(self, disparity):
+    if not self._config.flip:
+      return disparity
+    return metrics.flip_post_process(*disparity)
+
+  def _measure(self, example, disparity):
+    height, width = example['native_size']
+    prediction = metrics.native_depth(disparity, (height, width))
+    errors = metrics.depth_errors(
+      example['depth'][:height, :width], prediction, **self._options()
+    )
+    return {'index': int(example['index'])} | errors
+
+  def _options(self):
+    return {
+      'crop': self._config.crop,
+      'min_depth': self._config.min_depth,
+      'max_depth': self._config.max_depth,
+      'median_scaling': self._config.median_scaling,
+    }
+
+  def _draw(self, example, disparity, errors, folder):
+    height, width = example['native_size']
+    truth = example['depth'][:height, :width]
+    prediction = metrics.native_depth(disparity, (height, width))
+    aligned = metrics.align_depth(truth, prediction, **self._options())
+    near = float(np.percentile(1 / aligned.prediction, 95))
+    panel = visualization.panel(
+      [
+        [
+          example['frames'][0],
+          visualization.colorize_disparity(1 / aligned.prediction, vmax=near),
+        ],
+        [
+          visualization.colorize_depth(truth, vmax=near),
+          visualization.colorize_error(
+            truth, aligned.prediction, aligned.valid
+          ),
+        ],
+      ],
+      [
+        [f'input {errors["index"]}', 'predicted disparity'],
+        ['true disparity', f'error, abs_rel {errors["abs_rel"]:.3f}'],
+      ],
+    )
+    visualization.write_png(
+      folder / f'eval_{errors["index"]:06d}.png', panel
+    )
+
+
+def evaluate(config, workdir):
+  """Evaluates a checkpoint of a workdir, the latest or the best.
+
+  Prints the table and writes `evaluation/metrics.json`,
+  `evaluation/per_image.csv` and panels in `pictures/`.
+
+  Args:
+    config: the whole config.
+    workdir: folder of a trained run.
+
+  Returns:
+    The summary.
+
+  Raises:
+    FileNotFoundError, ValueError: no checkpoint, data that does not fit.
+  """
+  workdir = pathlib.Path(workdir)
+  mesh = sharding.create_mesh()
+  model, state = load_trained(config, workdir, mesh)
+  evaluator = Evaluator(config, model=model, mesh=mesh)
+  summary, rows = evaluator.run(
+    state.variables, pictures=workdir / 'pictures'
+  )
+  step = int(state.step)
+  if jax.process_index() == 0:
+    write_results(workdir / 'evaluation', summary, rows, evaluator, step=step)
+    print(reporting.table({step: summary}, evaluator.protocol()))
+  return summary
+
+
+def load_trained(config, workdir, mesh):
+  """Builds the model and restores a checkpoint onto the mesh.
+
+  Args:
+    config: the whole config.
+    workdir: folder of a trained run.
+    mesh: the mesh.
+
+  Returns:
+    The model and a `steps.TrainState`.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: it does not fit the config.
+  """
+  model = models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
+  )
+  template = initialization.abstract_train_state(config, model, mesh)
+  checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
+  best = config.eval.checkpoint == 'best'
+  state = checkpoints.restore(
+    template, step=checkpoints.best_step() if best else None
+  )
+  checkpoints.close()
+  return model, state
+
+
+def write_results(folder, summary, rows, evaluator, *, step):
+  """Writes `metrics.json` and `per_image.csv` into a folder."""
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  result = {'step': step, 'protocol': evaluator.protocol()} | summary
+  (folder / 'metrics.json').write_text(json.dumps(result, indent=2) + '\n')
+  with open(folder / 'per_image.csv', 'w', newline='') as file:
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+  logging.info('wrote %s', folder)
+
+
+def _gather(rows):
+  """Collects every process' rows, ordered by index, on each process."""
+  names = ['index', *metrics.DEPTH_ERRORS, 'ratio']
+  table = np.array([[row[name] for name in names] for row in rows])
+  if jax.process_count() > 1:
+    # Processes may hold fewer real rows in the last batch: pad to the most.
+    most = int(sharding.gather_rows(np.array([len(rows)])).max())
+    padded = np.full((most, len(names)), -1.0)
+    padded[: len(rows)] = table.reshape(-1, len(names))
+    table = sharding.gather_rows(padded)
+    table = table[table[:, 0] >= 0]
+  table = table[np.argsort(table[:, 0])]
+  return [
+    {'index': int(row[0])} | dict(zip(names[1:], row[1:], strict=True))
+    for row in table.tolist()
+  ]

@@ -1,0 +1,230 @@
+"""How training starts: optimizer, first state, batches, compiled steps."""
+
+import functools
+import itertools
+import logging
+import time
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import input_pipeline
+from sgde_jax import checkpointing, pretrained, sharding, steps
+
+
+def start_state(config, model, optimizer, mesh, checkpoints):
+  """Restores the latest checkpoint, or initialises at step 0.
+
+  Args:
+    config: the whole config; a new run starts from the best weights of
+      `init_from`, if that is set.
+    model: the network.
+    optimizer: an Optax transformation.
+    mesh: the mesh, on which the state is replicated.
+    checkpoints: of this run's workdir.
+
+  Returns:
+    A `steps.TrainState` on the mesh.
+
+  Raises:
+    FileNotFoundError: a checkpoint or weights are absent.
+    ValueError: they do not fit the config.
+  """
+  template = abstract_train_state(config, model, mesh)
+  if checkpoints.latest_step() is not None:
+    return checkpoints.restore(template)
+  state = create_train_state(
+    jax.random.key(config.seed),
+    model=model,
+    optimizer=optimizer,
+    image_size=(config.data.height, config.data.width),
+    config=None if config.init_from else config.model,
+  )
+  if config.init_from:
+    other = checkpointing.Checkpoints(config.init_from, read_only=True)
+    best = other.restore(template, step=other.best_step())
+    other.close()
+    state = state.replace(params=best.params, batch_stats=best.batch_stats)
+  return sharding.replicate(state, mesh)
+
+
+def check_weights(config, workdir):
+  """Refuses a new run whose ImageNet weights are absent, naming the file.
+
+  Args:
+    config: the whole config.
+    workdir: the run's folder; a run that goes on needs no weights.
+
+  Raises:
+    FileNotFoundError: a file is absent.
+  """
+  model = config.model
+  weights = [
+    (path, layers)
+    for path, layers in (
+      (model.encoder_weights, model.encoder_layers),
+      (model.pose_weights, model.pose_layers),
+    )
+    if path
+  ]
+  if config.init_from or not weights:
+    return
+  checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
+  new = checkpoints.latest_step() is None
+  checkpoints.close()
+  for path, layers in weights if new else ():
+    pretrained.check_imagenet_file(path, layers)
+
+
+def create_optimizer(config, *, steps_per_epoch):
+  """Adam with step decay and optional clipping by global norm.
+
+  Args:
+    config: the `optimizer` part of a config.
+    steps_per_epoch: updates in one pass over the data.
+
+  Returns:
+    An Optax transformation.
+  """
+  schedule = create_schedule(config, steps_per_epoch=steps_per_epoch)
+  clip = (
+    optax.clip_by_global_norm(config.clip_norm)
+    if config.clip_norm
+    else optax.identity()
+  )
+  return optax.chain(clip, optax.adam(schedule))
+
+
+def create_schedule(config, *, steps_per_epoch):
+  """The learning rate by step: constant, times a factor at given epochs."""
+  return optax.piecewise_constant_schedule(
+    config.learning_rate,
+    {
+      round(epoch * steps_per_epoch): config.decay_factor
+      for epoch in config.decay_epochs
+    },
+  )
+
+
+def create_train_state(key, *, model, optimizer, image_size, config):
+  """Initialises parameters (ImageNet weights if asked for) and optimizer.
+
+  Args:
+    key: a JAX random key.
+    model: the network.
+    optimizer: an Optax transformation.
+    image_size: (height, width) of the training images.
+    config: the `model` part of a config, for its weight files, or None.
+
+  Returns:
+    A `steps.TrainState` at step 0, on the host's default device.
+
+  Raises:
+    FileNotFoundError, ValueError: if weights are absent or do not fit.
+  """
+  state = jax.jit(
+    lambda key: _initialise(key, model, optimizer, image_size)
+  )(key)
+  if config is None:
+    return state
+  return state.replace(
+    **pretrained.load_imagenet_weights(config, state.variables)
+  )
+
+
+def abstract_train_state(config, model, mesh):
+  """Shapes, dtypes and shardings of a `TrainState`, nothing computed.
+
+  Args:
+    config: the whole config.
+    model: the network.
+    mesh: the mesh that will hold the state, replicated.
+
+  Returns:
+    A `TrainState` of `jax.ShapeDtypeStruct`.
+  """
+  optimizer = create_optimizer(config.optimizer, steps_per_epoch=1)
+  state = jax.eval_shape(
+    lambda key: _initialise(
+      key, model, optimizer, (config.data.height, config.data.width)
+    ),
+    jax.random.key(0),
+  )
+  placement = sharding.replicated(mesh)
+  return jax.tree.map(
+    lambda leaf: jax.ShapeDtypeStruct(
+      leaf.shape, leaf.dtype, sharding=placement
+    ),
+    state,
+  )
+
+
+def open_batches(config, mesh, start_step):
+  """Global training batches on the mesh, from a step on."""
+  batches = input_pipeline.create_train_batches(
+    config.data,
+    seed=config.seed,
+    start_step=start_step,
+    batch_size=config.batch_size,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  return sharding.device_batches(batches, mesh)
+
+
+def compile_steps(config, model, optimizer, mesh, state, batches):
+  """Compiles the training step, so that nothing can recompile it later.
+
+  Args:
+    config: the whole config.
+    model: the network.
+    optimizer: an Optax transformation.
+    mesh: the mesh.
+    state: a `steps.TrainState` on the mesh; the step takes it over (donated).
+    batches: iterator of batches on the mesh.
+
+  Returns:
+    The compiled `steps.train_step`, a function of state and batch; the jitted
+    `steps.preview_step`, a function of variables and batch; and the batches,
+    none of them used up.
+  """
+  replicated, rows = sharding.replicated(mesh), sharding.batch_sharded(mesh)
+  loss_options = config.loss.to_dict()
+  train_step = jax.jit(
+    functools.partial(
+      steps.train_step,
+      model=model,
+      optimizer=optimizer,
+      seed=config.seed,
+      augmentation_options=config.augmentation.to_dict(),
+      loss_options=loss_options,
+    ),
+    in_shardings=(replicated, rows),
+    out_shardings=(replicated, replicated),
+    donate_argnums=0,
+  )
+  preview_step = jax.jit(
+    functools.partial(
+      steps.preview_step, model=model, loss_options=loss_options
+    ),
+    in_shardings=(replicated, rows),
+    out_shardings=rows,
+  )
+  logging.info('compiling the training step')
+  start = time.monotonic()
+  first = next(batches)
+  compiled = train_step.lower(state, first).compile()
+  logging.info('compiled in %.0f s', time.monotonic() - start)
+  return compiled, preview_step, itertools.chain([first], batches)
+
+
+def _initialise(key, model, optimizer, image_size):
+  frames = jnp.zeros((1, len(model.frame_offsets), *image_size, 3))
+  variables = model.init(key, frames, train=False)
+  return steps.TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    opt_state=optimizer.init(variables['params']),
+  )

@@ -1,0 +1,264 @@
+"""What a run tells: progress with ETA, scalars, pictures, evaluations."""
+
+import contextlib
+import json
+import logging
+import pathlib
+import time
+
+import jax
+import numpy as np
+
+from sgde_jax import metrics, sharding, visualization
+
+_PROFILE = (10, 20)
+_PREVIEWS = 2  # Examples of a batch that are drawn.
+
+
+class Reporter:
+  """Writes a run's `metrics.jsonl`, pictures and progress; process 0 only.
+
+  The file is always written; TensorBoard where its writer is at hand.
+
+  Attributes:
+    workdir: the run's folder.
+    evaluations: dict of step -> summary of every evaluation so far.
+  """
+
+  def __init__(self, workdir, *, start_step, num_steps, tensorboard=None):
+    """Opens the log.
+
+    Args:
+      workdir: the run's folder.
+      start_step: steps already done; later entries of an earlier, broken-off
+        run are dropped.
+      num_steps: the last step, for the ETA.
+      tensorboard: a clu metric writer, or None.
+    """
+    self.workdir = pathlib.Path(workdir)
+    self._active = jax.process_index() == 0
+    self._num_steps = num_steps
+    self._tensorboard = tensorboard
+    self._last = (start_step, time.monotonic())
+    self._data_seconds = 0.0
+    self._tracing = False
+    self.evaluations = {}
+    self._entries = self.workdir / 'metrics.jsonl'
+    if self._active:
+      self.workdir.mkdir(parents=True, exist_ok=True)
+    self._drop_after(start_step)
+
+  @contextlib.contextmanager
+  def waiting_for_data(self):
+    """Counts the time in its body as waiting for data."""
+    start = time.monotonic()
+    yield
+    self._data_seconds += time.monotonic() - start
+
+  def profile(self, count, *, enabled):
+    """Traces ten steps, from the tenth of this process on, if enabled."""
+    if enabled and count == _PROFILE[0]:
+      jax.profiler.start_trace(self.workdir / 'profile')
+      self._tracing = True
+    if count == _PROFILE[1]:
+      self._stop_trace()
+
+  def training(self, step, scalars, *, batch_size):
+    """Reports the mean scalars since the last call, and the progress.
+
+    Args:
+      step: steps done.
+      scalars: dict of floats.
+      batch_size: examples per step.
+    """
+    last_step, last_time = self._last
+    now = time.monotonic()
+    seconds = (now - last_time) / max(step - last_step, 1)
+    self._last = (step, now)
+    rate = {
+      'ms_per_step': 1e3 * seconds,
+      'images_per_second': batch_size / seconds,
+      'data_share': self._data_seconds / (now - last_time),
+    }
+    self._data_seconds = 0.0
+    self._write(step, {f'train/{k}': v for k, v in (scalars | rate).items()})
+    left = seconds * (self._num_steps - step)
+    logging.info(
+      'step %d/%d  loss %.4f  %.0f ms/step  %.1f images/s  ETA %s',
+      step,
+      self._num_steps,
+      scalars['loss'],
+      rate['ms_per_step'],
+      rate['images_per_second'],
+      format_duration(left),
+    )
+
+  def evaluation(self, step, summary):
+    """Reports an evaluation's summary."""
+    self.evaluations[step] = summary
+    self._write(step, {f'eval/{name}': v for name, v in summary.items()})
+    logging.info(
+      'step %d  abs_rel %.4f  rmse %.3f  a1 %.3f',
+      step,
+      summary['abs_rel'],
+      summary['rmse'],
+      summary['a1'],
+    )
+    self._restart_clock()
+
+  def previews(self, step, pictures):
+    """Writes panels of a training batch.
+
+    Args:
+      step: steps done.
+      pictures: arrays on the mesh, as `steps.preview_step` returns them.
+    """
+    if not self._active:
+      return
+    pictures = jax.tree.map(
+      lambda array: sharding.local_rows(array, _PREVIEWS), pictures
+    )
+    for row in range(len(pictures['frame'])):
+      panel = _preview({name: array[row] for name, array in pictures.items()})
+      path = self.workdir / 'pictures' / f'train_{step:06d}_{row}.png'
+      visualization.write_png(path, panel)
+      if self._tensorboard:
+        self._tensorboard.write_images(
+          step, {f'train/example_{row}': panel[None] / 255.0}
+        )
+    self._restart_clock()
+
+  def close(self, protocol):
+    """Flushes the writers and prints every evaluation as one table.
+
+    Args:
+      protocol: how the figures were made, for the line under the table.
+
+    Returns:
+      The newest evaluation's summary.
+    """
+    self._stop_trace()
+    if self._tensorboard:
+      self._tensorboard.close()
+    if self._active:
+      print(table(self.evaluations, protocol))
+    return self.evaluations[max(self.evaluations)]
+
+  def _restart_clock(self):
+    """Forgets the time since the last step that `training` reported."""
+    self._last = (self._last[0], time.monotonic())
+
+  def _stop_trace(self):
+    if self._tracing:
+      self._tracing = False
+      jax.profiler.stop_trace()
+
+  def _write(self, step, scalars):
+    if not self._active:
+      return
+    scalars = {name: float(value) for name, value in scalars.items()}
+    with open(self._entries, 'a') as file:
+      file.write(json.dumps({'step': step} | scalars) + '\n')
+    if self._tensorboard:
+      self._tensorboard.write_scalars(step, scalars)
+      self._tensorboard.flush()
+
+  def _drop_after(self, start_step):
+    """Keeps what the restored state has seen, and its evaluations.
+
+    Every process reads them, so that all agree on what is still to evaluate;
+    the file changes at once, for the others may be reading it.
+    """
+    if not self._entries.is_file():
+      return
+    kept = []
+    for line in self._entries.read_text().splitlines():
+      try:
+        entry = json.loads(line)
+      except ValueError:
+        continue  # The last line of a run that was killed while writing.
+      if entry['step'] > start_step:
+        continue
+      kept.append(line)
+      if 'eval/abs_rel' in entry:
+        self.evaluations[entry['step']] = {
+          name.removeprefix('eval/'): value
+          for name, value in entry.items()
+          if name.startswith('eval/')
+        }
+    if self._active:
+      partial = self._entries.with_suffix('.partial')
+      partial.write_text(''.join(f'{line}\n' for line in kept))
+      partial.replace(self._entries)
+
+
+def read_scalars(unread, explain):
+  """Fetches the scalars of several steps, the loop's only wait.
+
+  Args:
+    unread: list of (step, dict of scalars on the device).
+    explain: maps a step to what to look at if it was not finite.
+
+  Returns:
+    A dict of floats, means over the steps.
+
+  Raises:
+    FloatingPointError: a loss or gradient is not finite; names the step.
+  """
+  rows = jax.device_get([scalars for _, scalars in unread])
+  for (step, _), row in zip(unread, rows, strict=True):
+    if not all(map(np.isfinite, row.values())):
+      raise FloatingPointError(
+        f'step {step} is not finite: loss {row["loss"]}, gradient norm'
+        f' {row["gradient_norm"]}; {explain(step)}'
+      )
+  return {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
+
+
+def table(evaluations, protocol):
+  """Formats evaluations in the field's order, a row per step.
+
+  Args:
+    evaluations: dict of step -> summary, see `metrics.summarize`.
+    protocol: how the figures were made.
+
+  Returns:
+    The table and a line with the protocol, the number of images and the
+    newest evaluation's scale ratios.
+  """
+  rows = {f'step {step}': evaluations[step] for step in sorted(evaluations)}
+  newest = evaluations[max(evaluations)]
+  return (
+    f'{metrics.format_table(rows)}\n{newest["images"]:.0f} images; {protocol};'
+    f' scale ratio median {newest["ratio"]:.3f}, deviation'
+    f' {newest["ratio_std"]:.3f}'
+  )
+
+
+def format_duration(seconds):
+  """Formats seconds as `2h03m`, `4m05s` or `6s`."""
+  seconds = round(seconds)
+  hours, minutes, rest = (
+    seconds // 3600, seconds // 60 % 60, seconds % 60
+  )
+  if hours:
+    return f'{hours}h{minutes:02d}m'
+  return f'{minutes}m{rest:02d}s' if minutes else f'{rest}s'
+
+
+def _preview(example):
+  """Draws frame, disparity, rebuilt frames and auto-mask of one example."""
+  frame = _to_uint8(example['frame'])
+  disparity = visualization.colorize_disparity(example['disparity'][..., 0])
+  mask = np.repeat(255 * example['automask'][..., None].astype(np.uint8), 3, 2)
+  rebuilt = [_to_uint8(image) for image in example['rebuilt']]
+  rows = [[frame, disparity], [rebuilt[0], mask]]
+  captions = [
+    ['frame', 'disparity'],
+    ['rebuilt from source 1', 'auto-mask (white: teaches)'],
+  ]
+  return visualization.panel(rows, captions)
+
+
+def _to_uint8(image):
+  return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)

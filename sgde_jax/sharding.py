@@ -1,0 +1,84 @@
+"""The mesh and what lies where on it: data parallel over one axis."""
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+_AXIS = 'data'
+
+
+def create_mesh(devices=None):
+  """Returns a mesh of all (or the given) devices with one axis, `data`."""
+  devices = jax.devices() if devices is None else devices
+  return jax.make_mesh(
+    (len(devices),),
+    (_AXIS,),
+    axis_types=(jax.sharding.AxisType.Auto,),
+    devices=devices,
+  )
+
+
+def replicated(mesh):
+  """The sharding of parameters: a copy on every device."""
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+
+
+def batch_sharded(mesh):
+  """The sharding of a batch: its rows split over the devices."""
+  return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
+
+
+def check_batch_size(batch_size, mesh, name):
+  """Raises ValueError if the global batch does not split over the devices."""
+  if batch_size % mesh.size:
+    raise ValueError(
+      f'{name} = {batch_size} does not split over {mesh.size} devices:'
+      f' use a multiple of {mesh.size}'
+    )
+
+
+def to_devices(batch, mesh):
+  """Puts each process' rows of a batch on its devices, as global arrays.
+
+  Args:
+    batch: pytree of NumPy arrays `[B / P, ...]`, this process' rows.
+    mesh: the mesh.
+
+  Returns:
+    The same pytree of global `jax.Array`s `[B, ...]`.
+  """
+  sharding = batch_sharded(mesh)
+  return jax.tree.map(
+    lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
+  )
+
+
+def device_batches(batches, mesh):
+  """Yields an iterator's batches as global arrays, see `to_devices`."""
+  return (to_devices(batch, mesh) for batch in batches)
+
+
+def replicate(tree, mesh):
+  """Copies a host's pytree (equal on every process) to every device."""
+  return jax.tree.map(
+    lambda leaf: jax.make_array_from_process_local_data(
+      replicated(mesh), np.asarray(leaf), np.shape(leaf)
+    ),
+    tree,
+  )
+
+
+def local_rows(array, most=None):
+  """Returns this process' (first) rows of a batch-sharded array, as NumPy."""
+  shards = sorted(
+    array.addressable_shards, key=lambda shard: shard.index[0].start or 0
+  )
+  rows = [np.asarray(shard.data[:most]) for shard in shards[:most]]
+  return np.concatenate(rows)[:most]
+
+
+def gather_rows(rows):
+  """Concatenates every process' NumPy rows, in process order, on each."""
+  if jax.process_count() == 1:
+    return rows
+  return multihost_utils.process_allgather(rows, tiled=True)

@@ -1,0 +1,150 @@
+"""Training: `train_and_evaluate`, the one loop."""
+
+import functools
+import logging
+import math
+
+import jax
+
+import input_pipeline
+from sgde_jax import (
+  checkpointing,
+  configuration,
+  evaluate,
+  initialization,
+  models,
+  reporting,
+  sharding,
+)
+
+# A report comes before whatever else takes time, which it must not count.
+_REPORTED = ('log_every', 'picture_every', 'eval_every', 'checkpoint_every')
+
+
+def train_and_evaluate(config, workdir):
+  """Trains in a workdir, from its latest checkpoint on if it holds one.
+
+  Args:
+    config: the whole config; stored in the workdir.
+    workdir: the run's folder, shared by all processes.
+
+  Returns:
+    The last evaluation's summary, see `metrics.summarize`.
+
+  Raises:
+    FileNotFoundError, ValueError: config, data or checkpoint do not fit;
+      raised before any training.
+    FloatingPointError: the loss is not finite.
+  """
+  mesh = sharding.create_mesh()
+  data = _check(config, workdir, mesh)
+  num_steps, steps_per_epoch = _count_steps(config, data.train_examples)
+  model = models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
+  )
+  optimizer = initialization.create_optimizer(
+    config.optimizer, steps_per_epoch=steps_per_epoch
+  )
+  checkpoints = checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints)
+  state = initialization.start_state(
+    config, model, optimizer, mesh, checkpoints
+  )
+  start_step = int(state.step)
+  evaluator = evaluate.Evaluator(config, model=model, mesh=mesh)
+  batches = initialization.open_batches(config, mesh, start_step)
+  train_step, preview_step, batches = initialization.compile_steps(
+    config, model, optimizer, mesh, state, batches
+  )
+  reporter = _open_report(config, workdir, state, start_step, num_steps)
+  if start_step not in reporter.evaluations:
+    evaluator.report(state, reporter, start_step)
+  explain = functools.partial(
+    _explain, config, data.train_examples, checkpoints
+  )
+  unread = []  # Scalars still on the device: (step, dict of arrays).
+  for step in range(start_step + 1, num_steps + 1):
+    reporter.profile(step - start_step, enabled=config.profile)
+    with reporter.waiting_for_data():
+      batch = next(batches)
+    state, scalars = train_step(state, batch)
+    unread.append((step, scalars))
+    due = functools.partial(_is_due, step, num_steps)
+    if any(due(config[name]) for name in _REPORTED):
+      means = reporting.read_scalars(unread, explain)
+      reporter.training(step, means, batch_size=config.batch_size)
+      unread = []
+    if due(config.picture_every):
+      reporter.previews(step, preview_step(state.variables, batch))
+    if due(config.eval_every):
+      evaluator.report(state, reporter, step)
+    if due(config.eval_every) or due(config.checkpoint_every):
+      checkpoints.save(state, step=step, metrics=reporter.evaluations.get(step))
+  checkpoints.close()
+  return reporter.close(evaluator.protocol())
+
+
+def _check(config, workdir, mesh):
+  """Refuses what cannot be trained; returns what the data holds."""
+  configuration.check(config)
+  for part, name in ((config, 'config'), (config.eval, 'config.eval')):
+    sharding.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
+  initialization.check_weights(config, workdir)
+  data = input_pipeline.check_data(config.data)
+  logging.info('%s', data)
+  return data
+
+
+def _count_steps(config, num_examples):
+  """Returns the steps to train and those in one pass over the examples."""
+  per_epoch = num_examples / config.batch_size
+  return config.num_steps or math.ceil(config.num_epochs * per_epoch), per_epoch
+
+
+def _is_due(step, num_steps, every):
+  """Whether something that happens every so many steps happens now."""
+  return step % every == 0 or step == num_steps
+
+
+def _open_report(config, workdir, state, start_step, num_steps):
+  """Stores the config and opens the log; TensorBoard where clu is there."""
+  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  logging.info('%d parameters, steps %d to %d', count, start_step, num_steps)
+  tensorboard = None
+  if jax.process_index() == 0:
+    configuration.save(config, workdir)
+    try:
+      import tensorflow as tf
+      from clu import metric_writers, parameter_overview
+
+      tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
+      tensorboard = metric_writers.SummaryWriter(str(workdir))
+      overview = parameter_overview.get_parameter_overview(
+        jax.device_get(state.params), include_stats=False
+      )
+      logging.info('parameters\n%s', overview)
+    except ImportError as error:
+      logging.info('no TensorBoard events (%s); see metrics.jsonl', error)
+  return reporting.Reporter(
+    workdir,
+    start_step=start_step,
+    num_steps=num_steps,
+    tensorboard=tensorboard,
+  )
+
+
+def _explain(config, num_examples, checkpoints, step):
+  """What to look at when the update to `step` was not finite."""
+  checkpoints.close()  # The one that the message names is on disk.
+  indices = input_pipeline.example_indices(
+    step - 1,
+    seed=config.seed,
+    num_examples=num_examples,
+    batch_size=config.batch_size,
+  )
+  return (
+    f'its examples are lines {indices.tolist()} (from 0) of'
+    f' {config.data.train_split}; last good checkpoint: step'
+    f' {checkpoints.latest_step()}; look at the examples, change'
+    ' config.optimizer.learning_rate or clip_norm (unchanged, the same happens'
+    ' again), and start again in the same workdir'
+  )

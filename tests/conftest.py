@@ -1,0 +1,43 @@
+"""Settings of the whole test session, made before JAX starts.
+
+Eight virtual CPU devices, and one cache of compiled programs that the
+processes started by tests share.
+"""
+
+import os
+import tempfile
+
+_CACHE = tempfile.TemporaryDirectory(prefix='jax_cache_')
+os.environ |= {
+  'JAX_PLATFORMS': 'cpu',
+  'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+  'JAX_NUMPY_RANK_PROMOTION': 'raise',
+  'JAX_COMPILATION_CACHE_DIR': _CACHE.name,
+  'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
+  'TF_CPP_MIN_LOG_LEVEL': '3',
+}
+
+import pytest  # noqa: E402
+
+from sgde_jax import sharding  # noqa: E402
+from tests import runs  # noqa: E402
+
+
+@pytest.fixture(scope='session', name='root')
+def fixture_root(tmp_path_factory):
+  """A KITTI raw folder of random frames: 4 training and 3 test examples."""
+  return runs.write_root(tmp_path_factory.mktemp('data') / 'kitti')
+
+
+@pytest.fixture(scope='session', name='trained')
+def fixture_trained(root, tmp_path_factory):
+  """Workdir of 20 steps in one go, with checkpoints of steps 10 and 20."""
+  workdir = tmp_path_factory.mktemp('trained')
+  runs.run_main(f'--workdir={workdir}', *runs.make_flags(root))
+  return workdir
+
+
+@pytest.fixture(name='one_device')
+def fixture_one_device(monkeypatch):
+  """Makes runs inside the test's process use one device."""
+  monkeypatch.setattr(sharding, 'create_mesh', runs.one_device_mesh)

@@ -1,0 +1,110 @@
+"""Checkpoints: what stays, what comes back, what is refused."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgde_jax import checkpointing, sharding
+
+
+def _state(value, *, shape=(3, 2)):
+  """A state like training's: nested, of several dtypes, on a mesh."""
+  state = {
+    'params': {'conv': {'kernel': jnp.full(shape, value, jnp.float32)}},
+    'step': jnp.asarray(value, jnp.int32),
+    'half': jnp.full((4,), value, jnp.bfloat16),
+  }
+  return sharding.replicate(state, sharding.create_mesh())
+
+
+def _save(workdir, metrics, **options):
+  """Saves one checkpoint per step -> abs_rel (or None)."""
+  checkpoints = checkpointing.Checkpoints(workdir, **options)
+  for step, abs_rel in metrics.items():
+    summary = None if abs_rel is None else {'abs_rel': abs_rel, 'a1': 0.5}
+    checkpoints.save(_state(step), step=step, metrics=summary)
+  checkpoints.close()
+
+
+def _kept(workdir):
+  folders = (workdir / 'checkpoints').iterdir()
+  return sorted(int(folder.name) for folder in folders)
+
+
+def test_restores_exactly(tmp_path):
+  state = _state(7)
+  noise = np.random.default_rng(0).standard_normal((3, 2), np.float32)
+  state['params']['conv']['kernel'] += noise
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  checkpoints.save(state, step=7)
+  checkpoints.close()
+  restored = checkpointing.Checkpoints(tmp_path).restore(_state(0))
+  jax.tree.map(np.testing.assert_array_equal, restored, state)
+  for new, old in zip(
+    jax.tree.leaves(restored), jax.tree.leaves(state), strict=True
+  ):
+    assert new.dtype == old.dtype
+    assert new.sharding == old.sharding
+
+
+@pytest.mark.parametrize(
+  ('metrics', 'keep', 'kept', 'best'),
+  [
+    ({1: 0.3, 2: 0.1, 3: 0.4, 4: 0.2}, 1, [2, 4], 2),
+    ({1: 0.3, 2: 0.1, 3: 0.4, 4: 0.2}, 2, [2, 3, 4], 2),
+    ({1: 0.3, 2: 0.2, 3: 0.1}, 1, [3], 3),
+    ({1: 0.1, 2: None, 3: None}, 1, [1, 3], 1),
+    ({1: None, 2: None}, 1, [2], 2),
+  ],
+)
+def test_keeps_the_latest_and_the_best(tmp_path, metrics, keep, kept, best):
+  _save(tmp_path, metrics, keep=keep)
+  assert _kept(tmp_path) == kept
+  reader = checkpointing.Checkpoints(tmp_path, read_only=True)
+  assert reader.best_step() == best
+  assert reader.latest_step() == max(metrics)
+  restored = reader.restore(_state(0), step=best)
+  assert int(restored['step']) == best
+
+
+def test_best_survives_a_restart(tmp_path):
+  _save(tmp_path, {1: 0.1, 2: 0.3}, keep=1)
+  _save(tmp_path, {3: 0.2, 4: 0.4}, keep=1)
+  assert _kept(tmp_path) == [1, 4]
+
+
+def test_names_every_tensor_that_differs(tmp_path):
+  _save(tmp_path, {5: None})
+  wanted = _state(0, shape=(3, 4))
+  wanted['extra'] = wanted.pop('half')
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  with pytest.raises(ValueError, match='does not fit the config') as error:
+    checkpoints.restore(wanted)
+  message = str(error.value)
+  assert f'{tmp_path}/checkpoints/5' in message
+  assert (
+    'params/conv/kernel: the checkpoint has (3, 2), the config asks for (3, 4)'
+  ) in message
+  assert 'half: the checkpoint has (4,), the config asks for nothing' in message
+  assert 'extra: the checkpoint has nothing' in message
+  assert 'step:' not in message
+
+
+@pytest.mark.parametrize('read_only', [False, True])
+def test_says_that_there_is_no_checkpoint(tmp_path, read_only):
+  workdir = tmp_path / 'none'
+  checkpoints = checkpointing.Checkpoints(workdir, read_only=read_only)
+  assert checkpoints.latest_step() is None
+  assert checkpoints.best_step() is None
+  with pytest.raises(FileNotFoundError, match='train first') as error:
+    checkpoints.restore(_state(0))
+  assert str(workdir) in str(error.value)
+  assert workdir.exists() != read_only
+
+
+def test_says_that_a_step_is_absent(tmp_path):
+  _save(tmp_path, {5: None})
+  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  with pytest.raises(FileNotFoundError, match='no checkpoint of step 4'):
+    checkpoints.restore(_state(0), step=4)

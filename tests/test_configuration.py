@@ -1,0 +1,162 @@
+"""A run's config: read back, overridden, refused."""
+
+import importlib
+import json
+import pathlib
+
+import pytest
+
+from configs import baseline, default
+from sgde_jax import configuration
+
+_FOLDER = pathlib.Path(default.__file__).parent
+CONFIGS = sorted(path.stem for path in _FOLDER.glob('*.py'))
+
+
+def _load(name):
+  return importlib.import_module(f'configs.{name}').get_config()
+
+
+def _without_weights(config):
+  config.model.encoder_weights = config.model.pose_weights = ''
+  return config
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_every_config_is_possible_and_survives_its_workdir(name, tmp_path):
+  config = _without_weights(_load(name))
+  configuration.check(config)
+  workdir = tmp_path / 'new' / 'run'
+  configuration.save(config, workdir)
+  restored = configuration.resolve(default.get_config(), workdir, {})
+  assert restored.to_dict() == config.to_dict()
+  assert restored.is_locked
+
+
+def test_an_empty_workdir_takes_the_given_config(tmp_path):
+  config = default.get_config()
+  config.batch_size = 3
+  resolved = configuration.resolve(config, tmp_path / 'none', {'batch_size': 3})
+  assert resolved.batch_size == 3
+  assert resolved.is_locked and resolved is not config
+
+
+def test_the_workdir_wins_over_the_config_but_not_over_overrides(tmp_path):
+  stored = default.get_config()
+  stored.batch_size, stored.data.root = 5, 'street-of-the-run'
+  configuration.save(stored, tmp_path)
+  given = default.get_config()
+  given.batch_size, given.seed, given.data.root = 7, 8, 'elsewhere'
+  resolved = configuration.resolve(
+    given, tmp_path, {'data.root': 'elsewhere', 'data.height': 64}
+  )
+  assert resolved.batch_size == 5
+  assert resolved.seed == stored.seed
+  assert resolved.data.root == 'elsewhere'
+  assert resolved.data.height == 64
+
+
+def test_tuples_come_back_as_tuples(tmp_path):
+  config = default.get_config()
+  config.data.frame_offsets = (0, -2, 2)
+  config.optimizer.decay_epochs = ()
+  configuration.save(config, tmp_path)
+  resolved = configuration.resolve(default.get_config(), tmp_path, {})
+  assert resolved.data.frame_offsets == (0, -2, 2)
+  assert resolved.optimizer.decay_epochs == ()
+
+
+def test_fields_newer_than_the_workdir_keep_their_value(tmp_path):
+  stored = baseline.get_config().to_dict()
+  del stored['eval']['flip'], stored['profile']
+  stored['batch_size'] = 5
+  (tmp_path / 'config.json').write_text(json.dumps(stored))
+  config = default.get_config()
+  config.eval.flip = True
+  resolved = configuration.resolve(config, tmp_path, {})
+  assert resolved.eval.flip is True
+  assert resolved.profile is False
+  assert resolved.batch_size == 5
+
+
+@pytest.mark.parametrize(
+  ('text', 'reason'),
+  [
+    ('{"batch_size": 4, "optimiser": {"rate": 1}}', 'optimiser.rate'),
+    ('{"data": {"hight": 64}, "wide": 3}', 'data.hight, wide'),
+    ('{"data": 3}', 'data'),
+    ('{"batch_size": "many"}', 'batch_size'),
+    ('{"batch_size": 4', 'delimiter'),
+    ('[1, 2]', 'list'),
+  ],
+)
+def test_a_foreign_config_file_is_refused_in_one_message(
+  text, reason, tmp_path
+):
+  (tmp_path / 'config.json').write_text(text)
+  with pytest.raises(ValueError, match='use another --workdir') as error:
+    configuration.resolve(default.get_config(), tmp_path, {})
+  assert reason in str(error.value)
+  assert str(tmp_path / 'config.json') in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value', 'advice'),
+  [
+    ('data.height', 100, 'multiple of 32'),
+    ('data.width', 0, 'multiple of 32'),
+    ('data.width', -32, 'multiple of 32'),
+    ('data.frame_offsets', (0,), 'at least one source'),
+    ('data.frame_offsets', (), 'at least one source'),
+    ('data.frame_offsets', (-1, 0, 1), 'the target, first'),
+    ('data.frame_offsets', (0, 0, 1), 'the target, first'),
+    ('model.encoder_layers', 20, '18, 34, 50 or 101'),
+    ('model.pose_layers', 152, '18, 34, 50 or 101'),
+    ('model.dtype', 'float16', 'float32 or bfloat16'),
+    ('eval.crop', 'center', 'garg, eigen or none'),
+    ('eval.max_depth', 1e-4, 'more than config.eval.min_depth'),
+    ('eval.max_depth', float('nan'), 'more than config.eval.min_depth'),
+    ('eval.min_depth', 0.0, 'positive'),
+    ('eval.batch_size', 0, 'positive'),
+    ('batch_size', 0, 'positive'),
+    ('log_every', 0, 'positive'),
+    ('picture_every', -1, 'positive'),
+    ('eval_every', 0, 'positive'),
+    ('checkpoint_every', 0, 'positive'),
+    ('keep_checkpoints', 0, 'positive'),
+    ('num_steps', -1, '0 or more'),
+    ('num_epochs', 0, 'above 0'),
+    ('optimizer.learning_rate', 0.0, 'positive'),
+    ('optimizer.learning_rate', float('nan'), 'positive'),
+    ('augmentation.flip_probability', 1.5, '0 to 1'),
+    ('augmentation.jitter_probability', -0.1, '0 to 1'),
+  ],
+)
+def test_impossible_values_are_refused(field, value, advice):
+  config = default.get_config()
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match='cannot be run') as error:
+    configuration.check(config)
+  (line,) = str(error.value).splitlines()[1:]
+  assert line.strip().startswith(f'config.{field} = {value!r}: ')
+  assert advice in line
+
+
+def test_all_problems_are_named_at_once():
+  config = default.get_config()
+  config.data.height, config.batch_size, config.model.dtype = 7, 0, 'int8'
+  with pytest.raises(ValueError, match='cannot be run') as error:
+    configuration.check(config)
+  message = str(error.value)
+  for problem in ('data.height = 7', 'batch_size = 0', "model.dtype = 'int8'"):
+    assert f'config.{problem}: ' in message
+  assert len(message.splitlines()) == 1 + 3
+
+
+def test_steps_replace_epochs():
+  config = default.get_config()
+  config.num_epochs, config.num_steps = 0, 10
+  configuration.check(config)
+  config.num_steps = 0
+  with pytest.raises(ValueError, match='config.num_epochs = 0'):
+    configuration.check(config)

@@ -1,0 +1,74 @@
+"""main.py: a wrong command ends at once, in one message that helps."""
+
+import pytest
+
+from tests import kitti_folder, runs
+
+
+def _refusal(tmp_path, *flags):
+  """The message for flags; nothing may be left in the workdir."""
+  workdir = tmp_path / 'run'
+  message = runs.refusal(f'--workdir={workdir}', *flags)
+  assert not workdir.exists()
+  assert len(message.splitlines()) <= 3, message
+  return message
+
+
+@pytest.mark.parametrize(
+  ('flag', 'parts'),
+  [
+    ('--config.foo=1', ['foo', 'configs/default.py']),
+    ('--config.data.foo.bar=1', ['foo', 'configs/default.py']),
+    ('--config.batchsize=1', ['batchsize', 'batch_size']),
+    ('--config.batch_size=few', ['config.batch_size=few']),
+    ('--config=nowhere.py', ['nowhere.py', 'configs/']),
+    ('--mode=dream', ['mode', 'train', 'evaluate', 'predict']),
+    ('--wordir=x', ['wordir']),
+    ('stray', ['stray', '--NAME=VALUE']),
+    ('--config.data.height=30', ['config.data.height = 30', '32']),
+    ('--config.data.root=/nowhere', ['/nowhere', '--config.data.root']),
+    (
+      '--config.model.encoder_weights=resnet18.pth',
+      ['resnet18.pth', 'torchvision'],
+    ),
+  ],
+)
+def test_wrong_flag(tmp_path, flag, parts):
+  flags = [flag]
+  if 'root' in flag:
+    flags.append('--config.data.source=kitti')
+  message = _refusal(tmp_path, *flags)
+  for part in parts:
+    assert part in message
+
+
+def test_workdir_is_asked_for():
+  assert '--workdir' in runs.refusal()
+
+
+def test_bad_split_line_is_named(tmp_path):
+  root = runs.write_root(tmp_path / 'kitti')
+  split = root / 'splits' / 'train.txt'
+  split.write_text(split.read_text() + f'{kitti_folder.DRIVE} two l\n')
+  message = _refusal(tmp_path, *runs.make_flags(root))
+  assert f'{split}' in message
+  assert '5' in message  # The line.
+  assert 'two' in message
+
+
+def test_predict_without_input(tmp_path):
+  message = _refusal(tmp_path, '--mode=predict')
+  assert '--input' in message
+
+
+def test_evaluate_without_a_run(tmp_path):
+  message = _refusal(tmp_path, '--mode=evaluate')
+  assert 'no checkpoint' in message
+
+
+def test_broken_config_file_is_named(tmp_path):
+  (tmp_path / 'config.json').write_text('{"batch_size": 3, "beams": 64}')
+  message = runs.refusal(f'--workdir={tmp_path}')
+  assert f'{tmp_path}/config.json' in message
+  assert 'beams' in message
+  assert '--workdir' in message

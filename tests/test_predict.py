@@ -1,0 +1,132 @@
+"""Prediction: files for every image, and messages for what cannot be read."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgde_jax import predict
+from tests import runs
+
+
+def _write_image(path, *, size=(40, 80), seed=0):
+  pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(pixels).save(path)
+  return path
+
+
+def _check_result(output, name, size):
+  """Checks the two files of an image; returns the disparity."""
+  disparity = np.load(output / f'{name}.npy')
+  assert disparity.dtype == np.float32
+  assert disparity.shape == size
+  # Inverse depth between those of 100 m and 0.1 m.
+  assert disparity.min() > 0.01
+  assert disparity.max() < 10
+  picture = np.array(Image.open(output / f'{name}.png'))
+  assert picture.shape == (*size, 3)
+  assert picture.std() > 0
+  return disparity
+
+
+@pytest.mark.slow
+def test_folder_and_single_file(root, trained, tmp_path, capsys, one_device):
+  config = runs.make_config(root)
+  folder = tmp_path / 'images'
+  sizes = {'a.png': (40, 80), 'b.JPG': (33, 50), 'c.jpeg': (64, 128)}
+  for seed, (name, size) in enumerate(sizes.items()):
+    _write_image(folder / name, size=size, seed=seed)
+  (folder / 'notes.txt').write_text('no image')
+  output = tmp_path / 'out' / 'folder'
+  predict.predict(config, trained, folder, output)
+  assert 'wrote 3 predictions' in capsys.readouterr().out
+  results = {
+    name: _check_result(output, name.split('.')[0], size)
+    for name, size in sizes.items()
+  }
+  assert len(list(output.iterdir())) == 6
+  alone = tmp_path / 'out' / 'alone'
+  predict.predict(config, trained, folder / 'b.JPG', alone)
+  np.testing.assert_array_equal(
+    _check_result(alone, 'b', (33, 50)), results['b.JPG']
+  )
+  flipped = tmp_path / 'out' / 'flipped'
+  flipping = runs.make_config(root, eval__flip=True)
+  predict.predict(flipping, trained, folder / 'a.png', flipped)
+  assert (_check_result(flipped, 'a', (40, 80)) != results['a.png']).any()
+
+
+@pytest.mark.slow
+def test_mode_predict(trained, tmp_path):
+  image = _write_image(tmp_path / 'one.png')
+  output, _ = runs.run_main(
+    '--mode=predict',
+    f'--workdir={trained}',
+    f'--input={image}',
+    f'--output={tmp_path / "out"}',
+  )
+  assert 'wrote 1 predictions' in output
+  _check_result(tmp_path / 'out', 'one', (40, 80))
+
+
+def _refusal(root, error, source, output, workdir='none'):
+  with pytest.raises(error) as caught:
+    predict.predict(runs.make_config(root), workdir, source, output)
+  return str(caught.value)
+
+
+@pytest.mark.parametrize('flags', [(None, 'out'), ('image.png', None)])
+def test_missing_flags(root, flags):
+  message = _refusal(root, ValueError, *flags)
+  assert '--input=IMAGE or FOLDER' in message
+  assert '--output=FOLDER' in message
+
+
+def test_missing_image(root, tmp_path):
+  message = _refusal(
+    root, FileNotFoundError, tmp_path / 'absent.png', tmp_path / 'out'
+  )
+  assert f'{tmp_path}/absent.png' in message
+  assert not (tmp_path / 'out').exists()
+
+
+def test_empty_folder(root, tmp_path):
+  message = _refusal(root, FileNotFoundError, tmp_path, tmp_path / 'out')
+  assert str(tmp_path) in message
+  assert '.jpg' in message
+
+
+@pytest.mark.parametrize('kept', [0, 20])
+def test_corrupted_image(root, tmp_path, kept):
+  _write_image(tmp_path / 'good.png')
+  path = _write_image(tmp_path / 'torn.png')
+  path.write_bytes(path.read_bytes()[:kept])
+  message = _refusal(root, ValueError, tmp_path, tmp_path / 'out')
+  assert f'{path} cannot be read' in message
+
+
+@pytest.mark.slow
+def test_image_torn_after_its_header(root, trained, tmp_path, one_device):
+  path = _write_image(tmp_path / 'torn.png')
+  path.write_bytes(path.read_bytes()[:-2000])
+  message = _refusal(
+    root, ValueError, tmp_path, tmp_path / 'out', workdir=trained
+  )
+  assert f'{path} cannot be read' in message
+
+
+def test_two_images_of_one_name(root, tmp_path):
+  _write_image(tmp_path / 'same.png')
+  _write_image(tmp_path / 'same.jpg')
+  message = _refusal(root, ValueError, tmp_path, tmp_path / 'out')
+  assert 'two images named same' in message
+
+
+def test_missing_checkpoint(root, tmp_path):
+  image = _write_image(tmp_path / 'one.png')
+  message = _refusal(
+    root, FileNotFoundError, image, tmp_path / 'out', tmp_path / 'run'
+  )
+  assert f'{tmp_path}/run/checkpoints' in message
+  assert 'train first' in message
+  assert not (tmp_path / 'run').exists()

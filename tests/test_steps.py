@@ -1,0 +1,238 @@
+"""One step: its randomness, its optimizer, what it returns, that it learns."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import pytest
+
+import input_pipeline
+from input_pipeline import street
+from sgde_jax import geometry, initialization, models, steps
+from tests import runs
+
+_AUGMENTATION = {
+  'flip_probability': 0.5,
+  'jitter_probability': 0.5,
+  'brightness': 0.2,
+  'contrast': 0.2,
+  'saturation': 0.2,
+  'hue': 0.1,
+}
+_LOSS = {'automask': True, 'smoothness_weight': 1e-3}
+
+
+class TinyModel(nn.Module):
+  """The network's interface with a handful of parameters."""
+
+  frame_offsets: tuple[int, ...] = (0, 1)
+
+  @nn.compact
+  def __call__(self, frames, *, train):
+    x = nn.Conv(3, (3, 3))(frames[:, 0])
+    x = nn.BatchNorm(use_running_average=not train)(x)
+    disparities = tuple(
+      nn.sigmoid(nn.Conv(1, (3, 3), strides=2**s)(x)) for s in range(4)
+    )
+    motion = 0.01 * nn.Dense(6)(frames.mean(axis=(1, 2, 3)))
+    motion = motion[:, None]
+    return models.DepthOutputs(disparities, motion[..., :3], motion[..., 3:])
+
+
+def _make_batch(size=(32, 64), count=4):
+  rng = np.random.default_rng(0)
+  intrinsics = [[40, 0, 31.5], [0, 40, 15.5], [0, 0, 1]]
+  return {
+    'frames': rng.integers(0, 256, (count, 2, *size, 3), np.uint8),
+    'intrinsics': np.tile(np.array(intrinsics, np.float32), (count, 1, 1)),
+    'labels': np.full((count, *size), 255, np.uint8),
+  }
+
+
+def _make_state(optimizer):
+  variables = TinyModel().init(
+    jax.random.key(0), jnp.zeros((1, 2, 32, 64, 3)), train=False
+  )
+  return steps.TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    opt_state=optimizer.init(variables['params']),
+  )
+
+
+@pytest.fixture(name='tiny', scope='module')
+def fixture_tiny():
+  """A state and its training step, a function of state, batch and seed."""
+  optimizer = optax.sgd(0.1)
+
+  @jax.jit
+  def step(state, batch, seed):
+    return steps.train_step(
+      state,
+      batch,
+      model=TinyModel(),
+      optimizer=optimizer,
+      seed=seed,
+      augmentation_options=_AUGMENTATION,
+      loss_options=_LOSS,
+    )
+
+  return _make_state(optimizer), step
+
+
+def test_step_changes_the_state_and_reports_its_terms(tiny):
+  state, step = tiny
+  new, scalars = step(state, _make_batch(), 0)
+  assert int(new.step) == 1
+  for part in ('params', 'batch_stats'):
+    for old, updated in zip(
+      jax.tree.leaves(getattr(state, part)),
+      jax.tree.leaves(getattr(new, part)),
+      strict=True,
+    ):
+      assert old.dtype == updated.dtype == jnp.float32
+      assert old.shape == updated.shape
+  changed = jax.tree.map(
+    lambda old, updated: bool((old != updated).any()), state, new
+  )
+  assert all(jax.tree.leaves(changed.batch_stats))
+  assert changed.params['Conv_0']['kernel']
+  terms = {
+    name: float(value)
+    for name, value in scalars.items()
+    if name not in ('loss', 'gradient_norm')
+  }
+  assert len(terms) > 1
+  np.testing.assert_allclose(sum(terms.values()), scalars['loss'], rtol=1e-5)
+  gradients = jax.tree.map(
+    lambda old, updated: (old - updated) / 0.1, state.params, new.params
+  )
+  np.testing.assert_allclose(
+    optax.tree.norm(gradients), scalars['gradient_norm'], rtol=1e-3
+  )
+
+
+def test_randomness_depends_on_seed_and_step_alone(tiny):
+  state, step = tiny
+  batch = _make_batch()
+
+  def loss(*, at_step, seed):
+    moved = state.replace(step=jnp.asarray(at_step, jnp.int32))
+    return float(step(moved, batch, seed)[1]['loss'])
+
+  draws = {(n, s): loss(at_step=n, seed=s) for n in (0, 1, 7) for s in (0, 1)}
+  assert len(set(draws.values())) == len(draws)
+  assert draws[7, 1] == loss(at_step=7, seed=1)
+
+
+def test_prediction_of_the_mirrored_frames_is_mirrored_back():
+  state = _make_state(optax.identity())
+  frames = _make_batch()['frames'][:, :1]
+  predict = jax.jit(
+    functools.partial(steps.predict_step, model=TinyModel()),
+    static_argnames='flip',
+  )
+  both = predict(state.variables, frames[:, 0], flip=True)
+  once = predict(state.variables, frames[:, 0])
+  mirrored = predict(state.variables, frames[:, 0, :, ::-1])
+  assert both.shape == (4, 2, 32, 64)
+  np.testing.assert_allclose(both[:, 0], once, rtol=1e-6)
+  np.testing.assert_allclose(both[:, 1], mirrored[:, :, ::-1], rtol=1e-6)
+  # Inverse depth in 1/metres, between those of 100 m and 0.1 m.
+  assert once.min() > 0.01
+  assert once.max() < 10
+  assert geometry.scale_disparity(jnp.zeros(())) == pytest.approx(0.01)
+
+
+def test_preview_rebuilds_the_frames_as_they_are():
+  state = _make_state(optax.identity())
+  batch = _make_batch()
+  preview = jax.jit(
+    functools.partial(
+      steps.preview_step, model=TinyModel(), loss_options=_LOSS
+    )
+  )
+  pictures = preview(state.variables, batch)
+  assert {name: array.shape for name, array in pictures.items()} == {
+    'frame': (4, 32, 64, 3),
+    'disparity': (4, 32, 64, 1),
+    'rebuilt': (4, 1, 32, 64, 3),
+    'automask': (4, 32, 64),
+  }
+  np.testing.assert_array_equal(
+    np.round(255 * pictures['frame']), batch['frames'][:, 0]
+  )
+
+
+def _optimizer_config(**overrides):
+  return ml_collections.ConfigDict(
+    {
+      'learning_rate': 1e-3,
+      'decay_epochs': (),
+      'decay_factor': 0.1,
+      'clip_norm': 0.0,
+    }
+    | overrides
+  )
+
+
+def _updates(config, gradients, *, steps_per_epoch):
+  """The sizes of the updates that a sequence of gradients gives."""
+  optimizer = initialization.create_optimizer(
+    config, steps_per_epoch=steps_per_epoch
+  )
+  params = {'w': jnp.zeros(())}
+  state = optimizer.init(params)
+  sizes = []
+  for gradient in gradients:
+    update, state = optimizer.update(
+      {'w': jnp.asarray(gradient)}, state, params
+    )
+    sizes.append(-float(update['w']))
+  return sizes
+
+
+def test_learning_rate_decays_at_the_epochs():
+  config = _optimizer_config(decay_epochs=(1.5, 3.0))
+  # Adam's update for a constant gradient is the learning rate.
+  sizes = _updates(config, [1.0] * 8, steps_per_epoch=2)
+  np.testing.assert_allclose(
+    sizes, [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 2, rtol=1e-3
+  )
+
+
+def test_clipping_bounds_the_global_norm():
+  gradients = [1.0, 100.0]
+  free = _updates(_optimizer_config(), gradients, steps_per_epoch=1)
+  clipped = _updates(
+    _optimizer_config(clip_norm=1.0), gradients, steps_per_epoch=1
+  )
+  constant = _updates(_optimizer_config(), [1.0, 1.0], steps_per_epoch=1)
+  np.testing.assert_allclose(clipped, constant, rtol=1e-6)
+  assert abs(free[1] - constant[1]) > 1e-4
+
+
+@pytest.mark.slow
+def test_learns_one_batch_of_the_street(tmp_path):
+  root = tmp_path / 'street'
+  street.render_street(
+    root, drives=1, frames=5, height=32, width=64, seed=0, workers=1
+  )
+  config = runs.make_inner_config(root)
+  batches = input_pipeline.create_train_batches(
+    config.data, seed=0, start_step=0, batch_size=8
+  )
+  step, state, batches = runs.compile_step(
+    config, runs.one_device_mesh(), batches
+  )
+  batch = next(batches)
+  losses = []
+  for _ in range(20):
+    state, scalars = step(state, batch)
+    losses.append(float(scalars['loss']))
+  assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4]), losses

@@ -1,0 +1,235 @@
+"""Training as a whole: resume, one compilation, no waiting, its files."""
+
+import json
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import input_pipeline
+from sgde_jax import sharding, train
+from tests import runs
+
+slow = pytest.mark.slow
+
+
+def _assert_same_run(config, workdir, straight):
+  """A broken-off run ends as the straight one did, bit for bit."""
+  state, other = (runs.restore(config, w) for w in (workdir, straight))
+  assert int(state.step) == config.num_steps
+  jax.tree.map(np.testing.assert_array_equal, state, other)
+  for name in ('train/loss', 'eval/abs_rel'):
+    scalars = runs.read_scalars(workdir, name)
+    # A run that goes on may evaluate the step that it starts from.
+    assert runs.read_scalars(straight, name).items() <= scalars.items()
+
+
+@slow
+def test_writes_its_files(root, trained):
+  events, *files = runs.list_files(trained)
+  assert events.startswith('config.json')
+  config = json.loads((trained / 'config.json').read_text())
+  assert config == json.loads(runs.make_config(root).to_json())
+  events = [name for name in files if name.startswith('events.out.tfevents.')]
+  assert len(events) == 1
+  assert sorted(set(files) - set(events)) == [
+    'metrics.jsonl',
+    'pictures/eval_000000.png',
+    'pictures/eval_000001.png',
+    *(
+      f'pictures/train_{step:06d}_{row}.png'
+      for step in (10, 20)
+      for row in (0, 1)
+    ),
+  ]
+  assert runs.list_checkpoints(trained) == [10, 20]
+  losses = runs.read_scalars(trained, 'train/loss')
+  assert list(losses) == [5, 10, 15, 20]
+  assert losses[20] < losses[5]
+  assert list(runs.read_scalars(trained, 'eval/abs_rel')) == [0, 10, 20]
+
+
+@slow
+def test_resume_is_exact(root, trained, tmp_path):
+  runs.run_main(f'--workdir={tmp_path}', *runs.make_flags(root, num_steps=10))
+  assert runs.list_checkpoints(tmp_path) == [10]
+  # The rest of the config comes from the workdir.
+  runs.run_main(f'--workdir={tmp_path}', '--config.num_steps=20')
+  _assert_same_run(runs.make_config(root), tmp_path, trained)
+  configs = [(w / 'config.json').read_text() for w in (tmp_path, trained)]
+  assert configs[0] == configs[1]
+
+
+@slow
+def test_a_killed_run_goes_on(root, trained, tmp_path):
+  flags = runs.make_flags(root, checkpoint_every=5)
+  process = runs.start(f'--workdir={tmp_path}', *flags)
+  _wait_for_step(tmp_path, process, 10)
+  process.send_signal(signal.SIGKILL)
+  runs.finish(process, fails=True)
+  assert 20 not in runs.list_checkpoints(tmp_path)
+  runs.run_main(f'--workdir={tmp_path}')
+  _assert_same_run(runs.make_config(root), tmp_path, trained)
+
+
+def _wait_for_step(workdir, process, step):
+  """Waits until a run reports a training step."""
+  while not (workdir / 'metrics.jsonl').exists() or step not in (
+    runs.read_scalars(workdir, 'train/loss')
+  ):
+    assert process.poll() is None, process.communicate()
+    time.sleep(0.05)
+
+
+@slow
+def test_runs_without_tensorflow_and_clu(root, trained, tmp_path):
+  _, errors = runs.run_main(
+    f'--workdir={tmp_path}',
+    *runs.make_flags(root, num_steps=5),
+    script=('-m', 'tests.without_tensorflow'),
+  )
+  assert 'no TensorBoard events' in errors
+  assert runs.list_checkpoints(tmp_path) == [5]
+  assert {'config.json', 'metrics.jsonl'} <= set(runs.list_files(tmp_path))
+  losses = runs.read_scalars(tmp_path, 'train/loss')
+  assert losses[5] == runs.read_scalars(trained, 'train/loss')[5]
+
+
+@pytest.fixture(name='events', scope='module')
+def fixture_events(root, tmp_path_factory):
+  """What six steps do, in order, that could make the host wait.
+
+  Every `batch N` is the loop asking for the batch of step N; `compile` and
+  `read` (of an array on a device, by the host) lie between. Step 3 and 6 log,
+  draw, evaluate and save.
+  """
+  events = []
+  every = dict.fromkeys(
+    ('log_every', 'picture_every', 'eval_every', 'checkpoint_every'), 3
+  )
+  config = runs.make_inner_config(root, num_steps=6, **every)
+  create_batches = input_pipeline.create_train_batches
+
+  def create_recorded_batches(*args, **kwargs):
+    for number, batch in enumerate(create_batches(*args, **kwargs), start=1):
+      events.append(f'batch {number}')
+      yield batch
+
+  def record_compile(name, seconds, **kwargs):
+    del seconds, kwargs
+    if name == '/jax/core/compile/backend_compile_duration':
+      events.append('compile')
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(sharding, 'create_mesh', runs.one_device_mesh)
+    patch.setattr(
+      input_pipeline, 'create_train_batches', create_recorded_batches
+    )
+    _record_reads(patch, events)
+    jax.monitoring.register_event_duration_secs_listener(record_compile)
+    try:
+      train.train_and_evaluate(config, tmp_path_factory.mktemp('events'))
+    finally:
+      jax.monitoring.unregister_event_duration_listener(record_compile)
+  return events
+
+
+def _record_reads(patch, events):
+  """Records every way in which the host waits for an array's value."""
+  array_type = type(jax.numpy.zeros(()))
+  value = array_type._value
+
+  def read(array):
+    events.append('read')
+    return value.fget(array)
+
+  patch.setattr(array_type, '_value', property(read))
+  # NumPy reads CPU arrays through their buffer, past `_value`.
+  for module, name in (
+    (np, 'asarray'),
+    (np, 'array'),
+    (jax, 'block_until_ready'),
+  ):
+    original = getattr(module, name)
+
+    def recorded(array, *args, original=original, **kwargs):
+      if isinstance(array, array_type):
+        events.append('read')
+      return original(array, *args, **kwargs)
+
+    patch.setattr(module, name, recorded)
+
+
+def _between(events, first, last=None):
+  """The events after the request of batch `first`, before that of `last`."""
+  stop = events.index(f'batch {last}') if last else None
+  return events[events.index(f'batch {first}') + 1 : stop]
+
+
+@slow
+def test_nothing_compiles_after_the_first_step(events):
+  assert 'compile' in _between(events, 1, 2)
+  assert 'compile' not in _between(events, 2, 3)
+  # Step 3 draws its first pictures.
+  assert 'compile' not in _between(events, 4)
+
+
+@slow
+def test_host_waits_at_logging_steps_alone(events):
+  assert 'read' in _between(events, 3, 4)
+  assert 'read' in _between(events, 6)
+  for step in (2, 4, 5):
+    assert _between(events, step, step + 1) == []
+
+
+@slow
+def test_stops_where_the_loss_is_not_finite(
+  root, tmp_path, monkeypatch, one_device
+):
+  config = runs.make_inner_config(
+    root, num_steps=6, log_every=1, eval_every=6, checkpoint_every=2
+  )
+  create_batches = input_pipeline.create_train_batches
+
+  def create_bad_batches(*args, start_step, **kwargs):
+    batches = create_batches(*args, start_step=start_step, **kwargs)
+    for number, batch in enumerate(batches, start=start_step + 1):
+      if number == 3:
+        bad.append(batch['index'].tolist())
+        batch['intrinsics'] = np.full_like(batch['intrinsics'], np.nan)
+      yield batch
+
+  bad = []
+  with monkeypatch.context() as patch:
+    patch.setattr(input_pipeline, 'create_train_batches', create_bad_batches)
+    with pytest.raises(FloatingPointError, match='step 3 ') as error:
+      train.train_and_evaluate(config, tmp_path)
+  assert str(bad[0]) in str(error.value)
+  assert 'last good checkpoint: step 2;' in str(error.value)
+  assert runs.list_checkpoints(tmp_path) == [2]
+  state = runs.restore(config, tmp_path)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
+
+
+@slow
+def test_a_finished_run_prints_its_table_again(
+  root, trained, tmp_path, capsys, one_device
+):
+  for name in ('checkpoints', 'metrics.jsonl'):
+    (tmp_path / name).symlink_to(trained / name)
+  before = (trained / 'metrics.jsonl').read_text()
+  summary = train.train_and_evaluate(runs.make_inner_config(root), tmp_path)
+  assert (tmp_path / 'metrics.jsonl').read_text() == before
+  scalars = runs.read_scalars(trained, 'eval/abs_rel')
+  assert summary['abs_rel'] == scalars[20]
+  rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+  for step in ('0', '10', '20'):
+    assert ['step', step] in rows
+
+
+def test_every_is_due_at_its_multiples_and_at_the_end():
+  due = [step for step in range(1, 11) if train._is_due(step, 10, 4)]
+  assert due == [4, 8, 10]
+  assert all(train._is_due(step, 3, 1) for step in (1, 2, 3))

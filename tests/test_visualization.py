@@ -1,0 +1,176 @@
+"""Pictures: colours where they belong, nothing impossible drawn."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline import labels as cityscapes
+from sgde_jax import visualization
+
+_PALETTE = np.array(cityscapes.COLOURS, np.uint8)
+_GREY = (112, 112, 112)
+
+
+def _gradient():
+  return np.tile(np.linspace(0.01, 1.0, 50), (20, 1))
+
+
+def test_disparity_is_magma_up_to_the_95th_percentile():
+  picture = visualization.colorize_disparity(_gradient())
+  assert picture.shape == (20, 50, 3)
+  assert picture.dtype == np.uint8
+  brightness = picture.astype(int).sum(axis=2)[0]
+  assert (np.diff(brightness) >= 0).all()
+  np.testing.assert_array_equal(picture[0, 0], (0, 0, 3))
+  # Everything beyond the percentile has magma's last colour.
+  np.testing.assert_array_equal(picture[0, -3:], [(251, 252, 191)] * 3)
+  assert (picture[0, 40] != picture[0, -1]).any()
+
+
+def test_disparity_colours_do_not_depend_on_its_unit():
+  disparity = np.random.default_rng(0).uniform(0.1, 1.0, (8, 9))
+  np.testing.assert_array_equal(
+    visualization.colorize_disparity(disparity),
+    visualization.colorize_disparity(8 * disparity),
+  )
+
+
+@pytest.mark.parametrize('value', [0.0, 0.3, 1e9])
+def test_constant_maps_are_drawn(value):
+  constant = np.full((6, 7), value)
+  for picture in (
+    visualization.colorize_disparity(constant),
+    visualization.colorize_depth(constant),
+    visualization.colorize_difference(constant),
+  ):
+    assert picture.dtype == np.uint8
+    assert (picture == picture[0, 0]).all()
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_maps_that_are_not_finite_are_refused(value):
+  broken = np.ones((4, 4))
+  broken[1, 2] = value
+  for draw in (
+    visualization.colorize_disparity,
+    visualization.colorize_depth,
+    visualization.colorize_difference,
+  ):
+    with pytest.raises(ValueError, match='NaN or infinity'):
+      draw(broken)
+  with pytest.raises(ValueError, match='relative error holds NaN'):
+    visualization.colorize_error(
+      np.ones((4, 4)), broken, np.ones((4, 4), bool)
+    )
+
+
+def test_sparse_points_are_widened_and_the_nearest_wins():
+  depth = np.zeros((30, 40))
+  depth[10, 10] = 5.0
+  depth[10, 13] = 50.0
+  picture = visualization.colorize_depth(depth)
+  near, far = picture[10, 10], picture[10, 15]
+  assert (picture[8:13, 8:13] == near).all()
+  assert (picture[8:13, 13:16] == far).all()
+  assert (near != far).any()
+  assert (picture[13:] == _GREY).all()
+  assert np.any(picture != _GREY, axis=2).sum() == 5 * 8
+
+
+def test_dense_depth_is_the_disparity_picture():
+  disparity = _gradient()
+  np.testing.assert_array_equal(
+    visualization.colorize_depth(1 / disparity),
+    visualization.colorize_disparity(disparity),
+  )
+
+
+def test_error_shows_only_what_counts():
+  truth = np.full((6, 8), 10.0)
+  prediction = truth.copy()
+  prediction[:, 4:] = 20.0
+  valid = np.ones((6, 8), bool)
+  valid[0] = False
+  truth[0], prediction[0] = 0.0, np.nan
+  picture = visualization.colorize_error(truth, prediction, valid)
+  assert (picture[0] == _GREY).all()
+  good, bad = picture[1, 0].astype(int), picture[1, 7].astype(int)
+  assert (picture[1:, :4] == good).all()
+  assert (picture[1:, 4:] == bad).all()
+  assert good[2] > good[0]
+  assert bad[0] > bad[2]
+
+
+def test_difference_is_white_at_zero_and_symmetric():
+  difference = np.zeros((5, 5))
+  difference[1, 1], difference[2, 2] = 0.5, -0.5
+  picture = visualization.colorize_difference(difference, limit=0.5)
+  np.testing.assert_array_equal(picture[1, 1], (255, 0, 0))
+  np.testing.assert_array_equal(picture[2, 2], (0, 0, 255))
+  assert (picture[0] >= 254).all()
+
+
+def test_labels_take_their_colours():
+  labels = np.array([[0, 18, 255]], np.uint8)
+  picture = visualization.colorize_labels(labels, _PALETTE)
+  np.testing.assert_array_equal(
+    picture, [[_PALETTE[0], _PALETTE[18], (0, 0, 0)]]
+  )
+  with pytest.raises(ValueError, match='0..18'):
+    visualization.colorize_labels(labels + np.uint8(1), _PALETTE)
+
+
+def test_overlay_leaves_unlabelled_pixels():
+  image = np.full((1, 2, 3), 100, np.uint8)
+  labels = np.array([[13, 255]], np.uint8)
+  picture = visualization.overlay_labels(image, labels, _PALETTE)
+  np.testing.assert_array_equal(picture[0, 1], image[0, 1])
+  np.testing.assert_array_equal(picture[0, 0], (50, 50, 121))
+
+
+def test_points_are_drawn_where_the_mask_allows():
+  image = np.zeros((10, 12, 3), np.uint8)
+  points = np.array([[8.2, 3.0], [2.0, 7.0], [11.0, 9.0]])
+  picture = visualization.draw_points(
+    image, points, np.array([True, False, True]), radius=1
+  )
+  rows, columns = np.nonzero(picture[..., 1])
+  assert set(zip(rows.tolist(), columns.tolist(), strict=True)) == {
+    *((y, x) for y in (2, 3, 4) for x in (7, 8, 9)),
+    *((y, x) for y in (8, 9) for x in (10, 11)),
+  }
+  assert not image.any()
+
+
+def test_panel_places_images_of_any_size_under_captions():
+  red = np.full((40, 120, 3), (255, 0, 0), np.uint8)
+  blue = np.full((10, 30, 3), (0, 0, 255), np.uint8)
+  picture = visualization.panel(
+    [[red, blue], [blue]], [['first', 'second'], ['third']]
+  )
+  assert picture.dtype == np.uint8
+  assert (picture == (255, 0, 0)).all(axis=2).sum() == 40 * 120
+  assert (picture == (0, 0, 255)).all(axis=2).sum() == 2 * 40 * 120
+  # The captions are there, dark on white.
+  assert (picture < 80).all(axis=2).any()
+
+
+def test_panel_refuses_what_it_cannot_place():
+  image = np.zeros((4, 4, 3), np.uint8)
+  with pytest.raises(ValueError, match='a caption for each'):
+    visualization.panel([[image, image]], [['one']])
+  with pytest.raises(ValueError, match='a caption for each'):
+    visualization.panel([], [])
+  with pytest.raises(ValueError, match='float64'):
+    visualization.panel([[image / 255]], [['float']])
+
+
+def test_png_is_written_whole_or_not_at_all(tmp_path):
+  path = tmp_path / 'pictures' / 'a.png'
+  image = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
+  visualization.write_png(path, image)
+  np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
+  with pytest.raises(TypeError):
+    visualization.write_png(path, image.astype(np.float64))
+  np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
+  assert list(path.parent.iterdir()) == [path]
