@@ -1,0 +1,173 @@
+"""Times the training step and prediction; prints one table.
+
+  python -m benchmarks.train_step --sizes=640x192 --batches=4
+  python -m benchmarks.train_step --sizes=640x192 --batches=12,48 \
+    --dtypes=float32,bfloat16                       # on an accelerator
+  python -m benchmarks.train_step --torch           # beside PyTorch
+
+Frames are random; the work does not depend on them. Every row runs in a
+process of its own, so that its peak memory is its own: the device's where it
+keeps count, the process' otherwise. Milliseconds are medians.
+"""
+
+import concurrent.futures
+import functools
+import importlib
+import itertools
+import multiprocessing
+import resource
+import statistics
+import time
+
+import numpy as np
+from absl import app, flags
+
+flags.DEFINE_list('sizes', ['640x192'], 'Image sizes, WIDTHxHEIGHT.')
+flags.DEFINE_list('batches', ['4'], 'Batch sizes.')
+flags.DEFINE_list('dtypes', ['float32'], 'float32, bfloat16.')
+flags.DEFINE_list('works', ['train', 'predict'], 'train, predict.')
+flags.DEFINE_string('config', 'baseline', 'Name of a file in configs/.')
+flags.DEFINE_integer('steps', 10, 'Timed steps after the first.')
+flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too (CPU).')
+FLAGS = flags.FLAGS
+
+_HEADER = (
+  'work', 'framework', 'size', 'batch', 'dtype', 'device', 'ms/step',
+  'images/s', 'compile s', 'peak GiB',
+)
+
+
+def time_jax(work, config_name, size, batch_size, dtype, count):
+  """Compiles and times one kind of step; returns a row of the table."""
+  import jax
+
+  width, height = size
+  function, arguments = _make_step(
+    work, config_name, height, width, batch_size, dtype
+  )
+  start = time.perf_counter()
+  compiled = function.lower(*arguments).compile()
+  compile_seconds = time.perf_counter() - start
+
+  def run():
+    result = jax.block_until_ready(compiled(*arguments))
+    if work == 'train':
+      arguments[0] = result[0]  # The state before was donated.
+
+  milliseconds = _median_ms(run, count)
+  device = jax.devices()[0]
+  used = (device.memory_stats() or {}).get('peak_bytes_in_use')
+  return (
+    milliseconds, compile_seconds, used or _peak_bytes(), device.device_kind
+  )
+
+
+def time_torch(work, _, size, batch_size, dtype, count):
+  """Times the PyTorch baseline on the CPU; returns as `time_jax`."""
+  from benchmarks import torch_baseline
+
+  del dtype  # float32 only
+  run = torch_baseline.make_step(work, *size, batch_size)
+  return _median_ms(run, count), 0.0, _peak_bytes(), 'cpu'
+
+
+def main(_):
+  """Runs every combination in a fresh process and prints the table."""
+  print('  '.join(f'{name:>9}' for name in _HEADER))
+  workers = [('jax', time_jax)]
+  if FLAGS.torch:
+    workers.append(('torch', time_torch))
+  for work, size, batch, dtype, (name, worker) in itertools.product(
+    FLAGS.works, FLAGS.sizes, FLAGS.batches, FLAGS.dtypes, workers
+  ):
+    width, height = map(int, size.split('x'))
+    with concurrent.futures.ProcessPoolExecutor(
+      1, mp_context=multiprocessing.get_context('spawn')
+    ) as pool:
+      ms, compile_seconds, peak, device = pool.submit(
+        worker, work, FLAGS.config, (width, height), int(batch), dtype,
+        FLAGS.steps,
+      ).result()
+    row = (
+      work, name, size, batch, dtype, device, f'{ms:.1f}',
+      f'{1e3 * int(batch) / ms:.2f}', f'{compile_seconds:.1f}',
+      f'{peak / 2**30:.2f}',
+    )
+    print('  '.join(f'{value:>9}' for value in row), flush=True)
+
+
+def _make_step(work, config_name, height, width, batch_size, dtype):
+  """Returns a jitted step and its arguments on the device."""
+  import jax
+
+  from sgde_jax import initialization, models, steps
+
+  config = importlib.import_module(f'configs.{config_name}').get_config()
+  config.model.dtype = dtype
+  config.model.encoder_weights = config.model.pose_weights = ''
+  model = models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
+  )
+  optimizer = initialization.create_optimizer(
+    config.optimizer, steps_per_epoch=1000
+  )
+  state = initialization.create_train_state(
+    jax.random.key(0),
+    model=model,
+    optimizer=optimizer,
+    image_size=(height, width),
+    config=config.model,
+  )
+  batch = jax.device_put(
+    _random_batch(batch_size, len(model.frame_offsets), height, width)
+  )
+  if work == 'predict':
+    function = jax.jit(functools.partial(steps.predict_step, model=model))
+    return function, [state.variables, batch['frames'][:, 0]]
+  step = functools.partial(
+    steps.train_step,
+    model=model,
+    optimizer=optimizer,
+    seed=0,
+    augmentation_options=config.augmentation.to_dict(),
+    loss_options=config.loss.to_dict(),
+  )
+  return jax.jit(step, donate_argnums=0), [state, batch]
+
+
+def _random_batch(batch_size, frames, height, width):
+  rng = np.random.default_rng(0)
+  intrinsics = np.array(
+    [[0.58 * width, 0, 0.5 * width], [0, 1.92 * height, 0.5 * height],
+     [0, 0, 1]],
+    np.float32,
+  )
+  return {
+    'frames': rng.integers(
+      0, 256, (batch_size, frames, height, width, 3), dtype=np.uint8
+    ),
+    'intrinsics': np.tile(intrinsics, (batch_size, 1, 1)),
+    'labels': rng.integers(
+      0, 19, (batch_size, height, width), dtype=np.uint8
+    ),
+  }
+
+
+def _median_ms(run, count):
+  """Median milliseconds of `count` calls, after one that is not counted."""
+  run()
+  seconds = []
+  for _ in range(count):
+    start = time.perf_counter()
+    run()
+    seconds.append(time.perf_counter() - start)
+  return 1e3 * statistics.median(seconds)
+
+
+def _peak_bytes():
+  """The process' largest resident size."""
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == '__main__':
+  app.run(main)
