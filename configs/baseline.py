@@ -7,5 +7,9 @@ from configs import default
 
 
 def get_config():
-  """Returns the baseline's config; today the reference setting itself."""
-  return default.get_config()
+  """Returns the reference setting without any of the paper's parts."""
+  config = default.get_config()
+  config.model.semantics = False
+  config.model.attention.levels = ()
+  config.model.seem.enabled = False
+  return config

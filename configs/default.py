@@ -19,12 +19,7 @@ def get_config():
 
   config.data = _data()
 
-  config.model = ml_collections.ConfigDict()
-  config.model.encoder_layers = 18  # ResNet-18, 34, 50 or 101
-  config.model.pose_layers = 18
-  config.model.dtype = 'float32'  # Of the computation: or bfloat16
-  config.model.encoder_weights = ''  # torchvision state dict (.pth or .npz)
-  config.model.pose_weights = ''
+  config.model = _model()
 
   config.augmentation = ml_collections.ConfigDict()
   config.augmentation.flip_probability = 0.5
@@ -37,6 +32,9 @@ def get_config():
   config.loss = ml_collections.ConfigDict()
   config.loss.automask = True
   config.loss.smoothness_weight = 1e-3
+  config.loss.enhanced_weight = 1.0  # Photometric, at SEEM's points.
+  config.loss.cross_entropy_weight = 0.3
+  config.loss.class_weights = ()  # 19 numbers; () weighs all classes alike.
 
   config.optimizer = ml_collections.ConfigDict()  # Adam
   config.optimizer.learning_rate = 1e-4
@@ -61,6 +59,31 @@ def get_config():
   config.keep_checkpoints = 2  # The latest ones, beside the best.
   config.profile = False  # Trace ten steps for TensorBoard's profiler.
   return config
+
+
+def _model():
+  model = ml_collections.ConfigDict()
+  model.encoder_layers = 18  # ResNet-18, 34, 50 or 101
+  model.pose_layers = 18
+  model.dtype = 'float32'  # Of the computation: or bfloat16
+  model.encoder_weights = ''  # torchvision state dict (.pth or .npz)
+  model.pose_weights = ''
+  model.semantics = True  # The second decoder; the parts below need it.
+  model.attention = ml_collections.ConfigDict()
+  model.attention.levels = (4, 3, 2)  # Of the decoders, stride 2^i; () is off.
+  model.attention.heads = 4
+  model.attention.width = 64  # Channels over all heads.
+  model.attention.key_stride = 4  # Keys and values pooled by it; 1: not.
+  model.attention.implementation = 'auto'  # plain, blockwise or fused
+  model.seem = ml_collections.ConfigDict()
+  model.seem.enabled = True
+  model.seem.points = 2048  # Drawn per image and training step.
+  model.seem.edge_width = 1  # Pixels on each side of a semantic border.
+  model.seem.levels = (0, 1, 2)  # Of the decoders, sampled at the points.
+  model.seem.width = 256
+  model.seem.depth = 3  # Hidden layers.
+  model.seem.chunk = 4096  # Points that prediction refines at a time.
+  return model
 
 
 def _data():

@@ -4,6 +4,7 @@ import csv
 import functools
 import json
 import logging
+import operator
 import pathlib
 
 import jax
@@ -12,9 +13,11 @@ import numpy as np
 import input_pipeline
 from sgde_jax import (
   checkpointing,
+  evidence,
   initialization,
   metrics,
   models,
+  panels,
   reporting,
   sharding,
   steps,
@@ -46,6 +49,11 @@ class Evaluator:
     self._config = config.eval
     self._mesh = mesh
     self._truth = config.data.ground_truth
+    self._names = ['index', *metrics.DEPTH_ERRORS, 'ratio']
+    if config.data.labels != 'none':
+      self._names += evidence.column_names(
+        semantics=config.model.semantics, dense=self._truth == 'dense'
+      )
     self._batches = input_pipeline.create_eval_batches(
       config.data,
       split=config.data.eval_split,
@@ -70,22 +78,26 @@ class Evaluator:
       pictures: folder for PNG panels of process 0's first examples, or None.
 
     Returns:
-      The summary (means over images, see `metrics.summarize`) and a list of
-      one dict per image: `index`, the seven errors and `ratio`.
+      The summary (means over images, see `metrics.summarize`, and with labels
+      `evidence.summarize`) and a list of one dict per image: `index`, the
+      seven errors, `ratio` and with labels the columns of `evidence.measure`.
     """
     rows = []
     panels = self._config.panels if jax.process_index() == 0 else 0
     for batch in self._batches:
       frames = sharding.to_devices(batch['frames'][:, 0], self._mesh)
-      disparities = sharding.local_rows(self._predict(variables, frames))
+      predictions = jax.tree.map(
+        sharding.local_rows, self._predict(variables, frames)
+      )
       for row in np.flatnonzero(batch['mask']):
         example = {name: array[row] for name, array in batch.items()}
-        disparity = self._blend(disparities[row])
-        rows.append(self._measure(example, disparity))
+        prediction = jax.tree.map(operator.itemgetter(row), predictions)
+        measured = self._measure(example, prediction)
+        rows.append({name: measured[name] for name in self._names})
         if pictures and example['index'] < panels:
-          self._draw(example, disparity, rows[-1], pathlib.Path(pictures))
-    rows = _gather(rows)
-    return metrics.summarize(rows), rows
+          self._draw(example, measured, pathlib.Path(pictures))
+    rows = _gather(rows, self._names)
+    return metrics.summarize(rows) | evidence.summarize(rows), rows
 
   def report(self, state, reporter, step):
     """Evaluates a training state, draws panels and reports the summary."""
@@ -108,13 +120,26 @@ class Evaluator:
       return disparity
     return metrics.flip_post_process(*disparity)
 
-  def _measure(self, example, disparity):
+  def _measure(self, example, prediction):
+    """Errors of an image by name; `aligned` and `labels` for its picture."""
     height, width = example['native_size']
-    prediction = metrics.native_depth(disparity, (height, width))
-    errors = metrics.depth_errors(
-      example['depth'][:height, :width], prediction, **self._options()
+    truth = example['depth'][:height, :width]
+    depth = metrics.native_depth(
+      self._blend(prediction.disparity), (height, width)
     )
-    return {'index': int(example['index'])} | errors
+    aligned = metrics.align_depth(truth, depth, **self._options())
+    measured = {'index': int(example['index']), 'aligned': aligned}
+    measured |= metrics.aligned_errors(truth, aligned)
+    if 'native_labels' in example:
+      measured |= evidence.measure(
+        truth,
+        depth,
+        aligned,
+        example['native_labels'][:height, :width],
+        predicted_labels=prediction.labels,
+        dense=self._truth == 'dense',
+      )
+    return measured | {'labels': prediction.labels}
 
   def _options(self):
     return {
@@ -124,32 +149,17 @@ class Evaluator:
       'median_scaling': self._config.median_scaling,
     }
 
-  def _draw(self, example, disparity, errors, folder):
+  def _draw(self, example, measured, folder):
     height, width = example['native_size']
-    truth = example['depth'][:height, :width]
-    prediction = metrics.native_depth(disparity, (height, width))
-    aligned = metrics.align_depth(truth, prediction, **self._options())
-    near = float(np.percentile(1 / aligned.prediction, 95))
-    panel = visualization.panel(
-      [
-        [
-          example['frames'][0],
-          visualization.colorize_disparity(1 / aligned.prediction, vmax=near),
-        ],
-        [
-          visualization.colorize_depth(truth, vmax=near),
-          visualization.colorize_error(
-            truth, aligned.prediction, aligned.valid
-          ),
-        ],
-      ],
-      [
-        [f'input {errors["index"]}', 'predicted disparity'],
-        ['true disparity', f'error, abs_rel {errors["abs_rel"]:.3f}'],
-      ],
+    panel = panels.evaluation_panel(
+      example['frames'][0],
+      example['depth'][:height, :width],
+      measured['aligned'],
+      labels=measured['labels'],
+      captions=(f'{measured["index"]}', f'{measured["abs_rel"]:.3f}'),
     )
     visualization.write_png(
-      folder / f'eval_{errors["index"]:06d}.png', panel
+      folder / f'eval_{measured["index"]:06d}.png', panel
     )
 
 
@@ -224,9 +234,8 @@ def write_results(folder, summary, rows, evaluator, *, step):
   logging.info('wrote %s', folder)
 
 
-def _gather(rows):
+def _gather(rows, names):
   """Collects every process' rows, ordered by index, on each process."""
-  names = ['index', *metrics.DEPTH_ERRORS, 'ratio']
   table = np.array([[row[name] for name in names] for row in rows])
   if jax.process_count() > 1:
     # Processes may hold fewer real rows in the last batch: pad to the most.

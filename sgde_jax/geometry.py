@@ -107,7 +107,8 @@ def backproject(depth, intrinsics):
     `[B, H, W, 3]` points (x right, y down, z forward), metres.
   """
   chex.assert_rank([depth, intrinsics], [4, 3])
-  rays = _map_pixels(inverse_intrinsics(intrinsics), *depth.shape[1:3])
+  grid = _grid(*depth.shape[1:3], depth.dtype)
+  rays = _map_pixels(inverse_intrinsics(intrinsics), *grid)
   return jnp.stack(rays, axis=-1) * depth
 
 
@@ -140,16 +141,33 @@ def project_to_source(depth, intrinsics, transform):
 def project_planes(depth, intrinsics, transform):
   """`project_to_source` of depth `[B, H, W]`: x and y, `[B, H, W]` each."""
   chex.assert_rank(depth, 3)
+  x, y = _grid(*depth.shape[1:], depth.dtype)
+  return project_pixels(x, y, depth, intrinsics, transform)
+
+
+def project_pixels(x, y, depth, intrinsics, transform):
+  """`project_to_source` of any pixels.
+
+  Args:
+    x: `[B or 1, ...]` float, target pixels; likewise `y`.
+    y: see `x`.
+    depth: `[B, ...]` float, camera z at these pixels, metres.
+    intrinsics: `[B, 3, 3]`.
+    transform: `[B, 4, 4]`, T_source_target.
+
+  Returns:
+    x and y of the source pixels, `[B, ...]` each.
+  """
   chex.assert_shape(intrinsics, (depth.shape[0], 3, 3))
   chex.assert_shape(transform, (depth.shape[0], 4, 4))
   rotation, translation = transform[:, :3, :3], transform[:, :3, 3:]
   homography = _matmul(
     _matmul(intrinsics, rotation), inverse_intrinsics(intrinsics)
   )
-  offset = _matmul(intrinsics, translation)[..., None]
+  offset = _matmul(intrinsics, translation)[..., 0]
   x, y, z = (
-    ray * depth + offset[:, i]
-    for i, ray in enumerate(_map_pixels(homography, *depth.shape[1:]))
+    ray * depth + _expand(offset[:, i], depth.ndim)
+    for i, ray in enumerate(_map_pixels(homography, x, y))
   )
   z = z + _DEPTH_EPS
   z = jnp.where(jnp.abs(z) < _DEPTH_EPS, _DEPTH_EPS, z)
@@ -170,12 +188,21 @@ def _matmul(a, b):
   return jnp.matmul(a, b, precision='highest')
 
 
-def _map_pixels(matrix, height, width):
-  """Maps the pixel grid (x, y, 1) by `[B, 3, 3]`: three planes `[B, H, W]`."""
-  x = jnp.arange(width, dtype=matrix.dtype)[None, None]
-  y = jnp.arange(height, dtype=matrix.dtype)[None, :, None]
-  matrix = matrix[..., None, None]
+def _grid(height, width, dtype):
+  """The pixel grid, x `[1, 1, W]` and y `[1, H, 1]`."""
+  x = jnp.arange(width, dtype=dtype)[None, None]
+  return x, jnp.arange(height, dtype=dtype)[None, :, None]
+
+
+def _map_pixels(matrix, x, y):
+  """Maps pixels (x, y, 1) by `[B, 3, 3]`: three arrays `[B, ...]`."""
+  matrix = _expand(matrix, x.ndim + 2)
   return [
     matrix[:, i, 0] * x + matrix[:, i, 1] * y + matrix[:, i, 2]
     for i in range(3)
   ]
+
+
+def _expand(array, rank):
+  """Appends axes up to `rank`."""
+  return array.reshape(array.shape + (1,) * (rank - array.ndim))

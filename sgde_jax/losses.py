@@ -1,4 +1,4 @@
-"""The losses of self-supervised depth, as in Monodepth2.
+"""The losses: of self-supervised depth, as in Monodepth2, and of semantics.
 
 Godard et al., "Digging Into Self-Supervised Monocular Depth Estimation",
 ICCV 2019 (arXiv 1806.01260), sections 3.1 and 3.2. Images are `[B, H, W, 3]`
@@ -12,7 +12,9 @@ import functools
 
 import chex
 import jax.numpy as jnp
+import optax
 
+from input_pipeline import labels as cityscapes
 from sgde_jax import geometry, warping
 
 _SSIM_C1 = 0.01**2
@@ -38,7 +40,7 @@ def ssim_distance(x, y):
   """
   chex.assert_rank(x, 4)
   chex.assert_equal_shape([x, y])
-  return _to_image(_ssim_planes(_to_planes(x), _to_planes(y)))
+  return _to_image(_ssim(_to_planes(x), _to_planes(y), _window_mean))
 
 
 def photometric_distance(x, y):
@@ -150,6 +152,39 @@ def minimum_reprojection(distances, identity):
   return jnp.minimum(still, best), best < still
 
 
+def cross_entropy(logits, labels, *, class_weights=()):
+  """Sums the cross-entropy of the labelled pixels.
+
+  The sum and its weight add over batches; their ratio is the loss, as in
+  PyTorch's weighted mean.
+
+  Args:
+    logits: `[B, H, W, C]` float class scores.
+    labels: `[B, H, W]` uint8 train ids, 255 = unlabelled, which does not
+      count.
+    class_weights: C numbers; () weighs all classes alike.
+
+  Returns:
+    Two scalars: the weighted sum, and the weights' sum, both 0 where nothing
+    is labelled.
+
+  Raises:
+    AssertionError: if the shapes do not fit.
+  """
+  chex.assert_rank([logits, labels], [4, 3])
+  chex.assert_equal_shape_prefix([logits, labels], 3)
+  labelled = labels != cityscapes.UNLABELLED
+  classes = jnp.where(labelled, labels, 0).astype(jnp.int32)
+  weights = labelled.astype(logits.dtype)
+  if class_weights:
+    chex.assert_shape(jnp.asarray(class_weights), (logits.shape[-1],))
+    weights *= jnp.asarray(class_weights, logits.dtype)[classes]
+  distances = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+  # A logit of infinity at an unlabelled pixel would make 0 * inf of it.
+  distances = jnp.where(labelled, distances, 0)
+  return jnp.sum(weights * distances), jnp.sum(weights)
+
+
 def self_supervised_losses(
   target,
   sources,
@@ -157,11 +192,13 @@ def self_supervised_losses(
   intrinsics,
   transforms,
   *,
+  enhanced=None,
   tie_noise=None,
   automask=True,
   smoothness_weight=1e-3,
+  enhanced_weight=1.0,
 ):
-  """The baseline's loss: photometric and smoothness terms of every scale.
+  """The photometric terms of every scale and of SEEM's points, smoothness.
 
   Args:
     target: `[B, H, W, 3]`.
@@ -169,15 +206,20 @@ def self_supervised_losses(
     disparities: one `[B, H / 2^s, W / 2^s, 1]` per scale s.
     intrinsics: `[B, 3, 3]`, pixels of the H x W image.
     transforms: `[B, S, 4, 4]`, T_source_target per source.
+    enhanced: SEEM's disparity `[B, H, W, 1]`, its points `[B, K, 2]` int and
+      their mask `[B, K]`; or None.
     tie_noise: `[B, S, H, W]` small noise that breaks ties of the auto-mask
       (Monodepth2 draws N(0, 1) * 1e-5), or None.
     automask: whether unwarped sources compete in the minimum.
     smoothness_weight: weight at scale 0; halved at each further scale.
+    enhanced_weight: weight of the photometric loss of the enhanced disparity,
+      the mean over the valid points of the batch (our reconstruction).
 
   Returns:
     A dict of weighted scalar terms, `photometric` and `smoothness`, each the
-    mean over scales, whose sum is the loss; and a dict of pictures at scale
-    0: `rebuilt` `[B, S, H, W, 3]` and `automask` `[B, H, W]` bool.
+    mean over scales, and with `enhanced` also `enhanced`; and a dict of
+    pictures at scale 0: `rebuilt` `[B, S, H, W, 3]` and `automask`
+    `[B, H, W]` bool.
   """
   identity = identity_distances(target, sources) if automask else None
   if identity is not None and tie_noise is not None:
@@ -199,15 +241,76 @@ def self_supervised_losses(
     'photometric': photometric / count,
     'smoothness': smoothness_weight * smoothness / count,
   }
+  if enhanced is not None:
+    terms['enhanced'] = enhanced_weight * _enhanced_loss(
+      target, sources, enhanced, intrinsics, transforms, identity
+    )
   return terms, pictures
 
 
-def _ssim_planes(x, y):
-  """`ssim_distance` of planes `[B, C, H, W]`."""
-  mean_x, mean_y = _window_mean(x), _window_mean(y)
-  var_x = _window_mean(x * x) - mean_x**2
-  var_y = _window_mean(y * y) - mean_y**2
-  covariance = _window_mean(x * y) - mean_x * mean_y
+def point_distances(
+  target, sources, disparity, intrinsics, transforms, points
+):
+  """`reprojection_distances` of a full-size disparity, at points alone.
+
+  The same values as those of the whole map, from 3 x 3 pixels around each
+  point: a few thousand points cost a fraction of it.
+
+  Args:
+    target: `[B, H, W, 3]`.
+    sources: `[B, S, H, W, 3]`.
+    disparity: `[B, H, W, 1]` in (0, 1).
+    intrinsics: `[B, 3, 3]`.
+    transforms: `[B, S, 4, 4]`, T_source_target per source.
+    points: `[B, K, 2]` int, (x, y).
+
+  Returns:
+    `[B, S, K]`.
+  """
+  height, width = target.shape[1:3]
+  step_y, step_x = jnp.mgrid[-1:2, -1:2].reshape(2, 1, 1, 9)
+  x = _reflect(points[..., :1] + step_x, width)
+  y = _reflect(points[..., 1:] + step_y, height)  # [B, K, 9]
+  patches = jnp.stack([x, y], axis=-1)
+  depth = geometry.disparity_to_depth(
+    warping.gather_points(disparity, patches)[..., 0]
+  )
+  wanted = _to_planes(warping.gather_points(target, patches))
+  x, y = x.astype(depth.dtype), y.astype(depth.dtype)
+  distances = []
+  for i, source in enumerate(_split(sources)):
+    pixels = geometry.project_pixels(
+      x, y, depth, intrinsics, transforms[:, i]
+    )
+    rebuilt = warping.sample_planes(source, *pixels)  # [B, 3, K, 9]
+    ssim = _ssim(rebuilt, wanted, lambda patch: jnp.mean(patch, axis=-1))
+    centres = rebuilt[..., 4], wanted[..., 4]
+    distances.append(_photometric_planes(*centres, ssim))
+  return jnp.stack(distances, axis=1)
+
+
+def _enhanced_loss(
+  target, sources, enhanced, intrinsics, transforms, identity
+):
+  """Mean minimum reprojection at SEEM's valid points; 0 without any."""
+  disparity, points, mask = enhanced
+  distances = point_distances(
+    target, sources, disparity, intrinsics, transforms, points
+  )
+  if identity is not None:
+    maps = jnp.moveaxis(identity, 1, -1)
+    identity = jnp.moveaxis(warping.gather_points(maps, points), -1, 1)
+  minimum, _ = minimum_reprojection(distances, identity)
+  count = jnp.sum(mask, dtype=minimum.dtype)
+  return jnp.sum(jnp.where(mask, minimum, 0)) / jnp.maximum(count, 1)
+
+
+def _ssim(x, y, mean):
+  """The SSIM distance of planes, given what averages over windows."""
+  mean_x, mean_y = mean(x), mean(y)
+  var_x = mean(x * x) - mean_x**2
+  var_y = mean(y * y) - mean_y**2
+  covariance = mean(x * y) - mean_x * mean_y
   numerator = (2 * mean_x * mean_y + _SSIM_C1) * (2 * covariance + _SSIM_C2)
   denominator = (mean_x**2 + mean_y**2 + _SSIM_C1) * (
     var_x + var_y + _SSIM_C2
@@ -215,10 +318,11 @@ def _ssim_planes(x, y):
   return jnp.clip((1 - numerator / denominator) / 2, 0, 1)
 
 
-def _photometric_planes(x, y):
-  """`photometric_distance` of planes: `[B, C, H, W]` to `[B, H, W]`."""
-  l1 = jnp.abs(x - y)
-  distance = _SSIM_WEIGHT * _ssim_planes(x, y) + (1 - _SSIM_WEIGHT) * l1
+def _photometric_planes(x, y, ssim=None):
+  """`photometric_distance` of planes: `[B, C, ...]` to `[B, ...]`."""
+  if ssim is None:
+    ssim = _ssim(x, y, _window_mean)
+  distance = _SSIM_WEIGHT * ssim + (1 - _SSIM_WEIGHT) * jnp.abs(x - y)
   return jnp.mean(distance, axis=1)
 
 
@@ -230,8 +334,13 @@ def _window_mean(planes):
   return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
 
 
+def _reflect(index, size):
+  """Mirrors pixels one step outside of [0, size - 1] back inside."""
+  return size - 1 - jnp.abs(size - 1 - jnp.abs(index))
+
+
 def _minimum(maps):
-  """Minimum over the sources of `[B, S, H, W]`."""
+  """Minimum over the sources of `[B, S, ...]`."""
   return functools.reduce(jnp.minimum, jnp.unstack(maps, axis=1))
 
 

@@ -158,6 +158,13 @@ def depth_errors(
     median_scaling=median_scaling,
     cap_truth=cap_truth,
   )
+  return aligned_errors(ground_truth, aligned)
+
+
+def aligned_errors(
+  ground_truth: np.ndarray, aligned: AlignedDepth
+) -> dict[str, float]:
+  """`depth_errors` of a prediction that is aligned already."""
   truth = np.asarray(ground_truth, np.float64)[aligned.valid]
   depth = aligned.prediction[aligned.valid]
   difference = truth - depth

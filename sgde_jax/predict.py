@@ -58,7 +58,8 @@ def predict(config, workdir, source, output):
     frame = images.read_frame(
       file, height=config.data.height, width=config.data.width
     )
-    disparity = np.asarray(predict_step(state.variables, frame[None]))[0]
+    prediction = jax.device_get(predict_step(state.variables, frame[None]))
+    disparity = prediction.disparity[0]
     if config.eval.flip:
       disparity = metrics.flip_post_process(*disparity)
     disparity = metrics.resize_bilinear(disparity, size).astype(np.float32)

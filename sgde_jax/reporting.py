@@ -9,7 +9,7 @@ import time
 import jax
 import numpy as np
 
-from sgde_jax import metrics, sharding, visualization
+from sgde_jax import evidence, metrics, panels, sharding, visualization
 
 _PROFILE = (10, 20)
 _PREVIEWS = 2  # Examples of a batch that are drawn.
@@ -119,7 +119,9 @@ class Reporter:
       lambda array: sharding.local_rows(array, _PREVIEWS), pictures
     )
     for row in range(len(pictures['frame'])):
-      panel = _preview({name: array[row] for name, array in pictures.items()})
+      panel = panels.training_panel(
+        {name: array[row] for name, array in pictures.items()}
+      )
       path = self.workdir / 'pictures' / f'train_{step:06d}_{row}.png'
       visualization.write_png(path, panel)
       if self._tensorboard:
@@ -223,15 +225,16 @@ def table(evaluations, protocol):
     protocol: how the figures were made.
 
   Returns:
-    The table and a line with the protocol, the number of images and the
-    newest evaluation's scale ratios.
+    The table; a line with the protocol, the number of images and the newest
+    evaluation's scale ratios; and its errors at borders, if it has them.
   """
   rows = {f'step {step}': evaluations[step] for step in sorted(evaluations)}
   newest = evaluations[max(evaluations)]
+  borders = evidence.format_table(newest)
   return (
     f'{metrics.format_table(rows)}\n{newest["images"]:.0f} images; {protocol};'
     f' scale ratio median {newest["ratio"]:.3f}, deviation'
-    f' {newest["ratio_std"]:.3f}'
+    f' {newest["ratio_std"]:.3f}' + (f'\n{borders}' if borders else '')
   )
 
 
@@ -244,21 +247,3 @@ def format_duration(seconds):
   if hours:
     return f'{hours}h{minutes:02d}m'
   return f'{minutes}m{rest:02d}s' if minutes else f'{rest}s'
-
-
-def _preview(example):
-  """Draws frame, disparity, rebuilt frames and auto-mask of one example."""
-  frame = _to_uint8(example['frame'])
-  disparity = visualization.colorize_disparity(example['disparity'][..., 0])
-  mask = np.repeat(255 * example['automask'][..., None].astype(np.uint8), 3, 2)
-  rebuilt = [_to_uint8(image) for image in example['rebuilt']]
-  rows = [[frame, disparity], [rebuilt[0], mask]]
-  captions = [
-    ['frame', 'disparity'],
-    ['rebuilt from source 1', 'auto-mask (white: teaches)'],
-  ]
-  return visualization.panel(rows, captions)
-
-
-def _to_uint8(image):
-  return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)

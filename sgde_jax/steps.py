@@ -4,6 +4,8 @@
 and draws its randomness from `fold_in(key(seed), n)` alone.
 """
 
+import functools
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,8 @@ import optax
 from sgde_jax import augmentation, geometry, losses, models
 
 _TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
+# Pixels whose attention is drawn, as fractions of width and height.
+_QUERIES = ((0.5, 0.85), (0.2, 0.6), (0.8, 0.6))
 
 
 @flax.struct.dataclass
@@ -36,6 +40,21 @@ class TrainState:
     return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
+@flax.struct.dataclass
+class Prediction:
+  """What `predict_step` returns.
+
+  Attributes:
+    disparity: `[B, H, W]` float32 inverse depth in 1/metres (up to the
+      training's unknown scale), or `[B, 2, H, W]` with that of the mirrored
+      frames, mirrored back, second.
+    labels: `[B, H, W]` uint8 train ids; None without semantics.
+  """
+
+  disparity: jax.Array
+  labels: jax.Array | None = None
+
+
 def train_step(
   state, batch, *, model, optimizer, seed, augmentation_options, loss_options
 ):
@@ -44,37 +63,40 @@ def train_step(
   Args:
     state: a `TrainState`.
     batch: `frames` `[B, F, H, W, 3]` uint8, `intrinsics` `[B, 3, 3]`,
-      `labels` `[B, H, W]` uint8; see the README's table.
+      `labels` `[B, H, W]` uint8; with labelled stills also `semantic_images`
+      and `semantic_labels`; see the README's table.
     model: the network.
     optimizer: an Optax transformation.
     seed: the run's seed.
     augmentation_options: keyword arguments of `augmentation.augment`.
-    loss_options: keyword arguments of `losses.self_supervised_losses`.
+    loss_options: the config's `loss` as a dict, see `compute_losses`.
 
   Returns:
     The new state and a dict of float32 scalars: each weighted loss term,
     their sum `loss`, and `gradient_norm`.
   """
   key = jax.random.fold_in(jax.random.key(seed), state.step)
-  augment_key, noise_key = jax.random.split(key)
-  clean, jittered, intrinsics, _ = augmentation.augment(
-    augment_key,
-    to_float(batch['frames']),
-    batch['intrinsics'],
-    batch['labels'],
-    **augmentation_options,
-  )
+  augment_key, noise_key, point_key, still_key = jax.random.split(key, 4)
+  batch, jittered = _augment(augment_key, batch, augmentation_options)
+  stills = None
+  if 'semantic_images' in batch:
+    stills = _augment_stills(still_key, batch, augmentation_options)
+  noise = _tie_noise(noise_key, batch['frames'])
 
   def loss_fn(params):
-    outputs, updates = model.apply(
-      {'params': params, 'batch_stats': state.batch_stats},
-      jittered,
-      train=True,
-      mutable=['batch_stats'],
-    )
-    noise = _tie_noise(noise_key, clean)
-    terms, _ = depth_losses(
-      outputs, clean, intrinsics, model.frame_offsets, noise, loss_options
+    variables = {'params': params, 'batch_stats': state.batch_stats}
+    apply = functools.partial(model.apply, train=True, mutable=['batch_stats'])
+    outputs, updates = apply(variables, jittered, rngs={'points': point_key})
+    labelled = [(outputs.logits, batch['labels'])]
+    if stills is not None:
+      images, labels = stills
+      logits, updates = apply(
+        {'params': params} | updates, images, method='segment'
+      )
+      # The call does not touch the statistics of the pose network.
+      labelled.append((logits, labels))
+    terms, _ = compute_losses(
+      outputs, labelled, batch, model.frame_offsets, noise, **loss_options
     )
     return sum(terms.values()), (terms, updates['batch_stats'])
 
@@ -99,7 +121,7 @@ def train_step(
 
 
 def preview_step(variables, batch, *, model, loss_options):
-  """Predicts a training batch and rebuilds its target frames.
+  """Predicts a training batch and rebuilds its target frames, for pictures.
 
   Args:
     variables: the model's variables.
@@ -109,26 +131,40 @@ def preview_step(variables, batch, *, model, loss_options):
 
   Returns:
     A dict of `frame` `[B, H, W, 3]`, `disparity` `[B, H, W, 1]`, `rebuilt`
-    `[B, S, H, W, 3]` and `automask` `[B, H, W]` bool.
+    `[B, S, H, W, 3]` and `automask` `[B, H, W]` bool. With semantics also
+    `labels` and `true_labels` `[B, H, W]` uint8; with SEEM `enhanced`
+    `[B, H, W, 1]`, `points` `[B, K, 2]` and `point_mask` `[B, K]`; with
+    attention `queries` `[B, P, 2]` pixels and, for each level, `attention_I`
+    `[B, P, h, w]`, what they attend to.
   """
-  frames = to_float(batch['frames'])
-  outputs = model.apply(variables, frames, train=False)
-  _, pictures = depth_losses(
-    outputs,
-    frames,
-    batch['intrinsics'],
-    model.frame_offsets,
-    None,
-    loss_options,
+  batch = batch | {'frames': to_float(batch['frames'])}
+  outputs = model.apply(variables, batch['frames'], train=False)
+  labelled = [(outputs.logits, batch['labels'])]
+  _, pictures = compute_losses(
+    outputs, labelled, batch, model.frame_offsets, None, **loss_options
   )
-  return pictures | {
-    'frame': frames[:, 0],
-    'disparity': outputs.disparities[0],
-  }
+  target = batch['frames'][:, 0]
+  pictures |= {'frame': target, 'disparity': outputs.disparities[0]}
+  if outputs.logits is not None:
+    pictures['labels'] = _most_likely(outputs.logits)
+    pictures['true_labels'] = batch['labels']
+  if outputs.enhanced_disparity is not None:
+    pictures['enhanced'] = outputs.enhanced_disparity
+    pictures['points'], pictures['point_mask'] = model.apply(
+      variables, outputs.logits, method='draw_points'
+    )
+  if model.attention_levels:
+    height, width = target.shape[1:3]
+    queries = jnp.array([(f * width, g * height) for f, g in _QUERIES], int)
+    queries = jnp.tile(queries[None], (len(target), 1, 1))
+    pictures['queries'] = queries
+    maps = model.apply(variables, target, queries, method='attention_maps')
+    pictures |= {f'attention_{level}': m for level, m in maps.items()}
+  return pictures
 
 
 def predict_step(variables, frames, *, model, flip=False):
-  """Predicts the finest disparity of target frames.
+  """Predicts the best full-size disparity, and classes, of target frames.
 
   Args:
     variables: the model's variables.
@@ -137,43 +173,50 @@ def predict_step(variables, frames, *, model, flip=False):
     flip: whether to predict the mirrored frames too.
 
   Returns:
-    `[B, H, W]` float32 inverse depth in 1/metres (up to the training's
-    unknown scale), or `[B, 2, H, W]` with the mirrored prediction, mirrored
-    back, second.
+    A `Prediction`.
   """
   images = to_float(frames)
 
   def predict(images):
     outputs = model.apply(variables, images[:, None], train=False)
-    return geometry.scale_disparity(outputs.disparities[0][..., 0])
+    disparity = geometry.scale_disparity(outputs.disparity[..., 0])
+    return disparity, outputs.logits
 
-  disparity = predict(images)
-  if not flip:
-    return disparity
-  mirrored = predict(images[:, :, ::-1])[:, :, ::-1]
-  return jnp.stack([disparity, mirrored], axis=1)
+  disparity, logits = predict(images)
+  labels = None if logits is None else _most_likely(logits)
+  if flip:
+    mirrored = predict(images[:, :, ::-1])[0][:, :, ::-1]
+    disparity = jnp.stack([disparity, mirrored], axis=1)
+  return Prediction(disparity, labels)
 
 
-def depth_losses(
+def compute_losses(
   outputs: models.DepthOutputs,
-  frames,
-  intrinsics,
+  labelled,
+  batch,
   frame_offsets,
   tie_noise,
-  loss_options,
+  *,
+  cross_entropy_weight,
+  class_weights,
+  **loss_options,
 ):
-  """The self-supervised losses of the network's outputs.
+  """All losses of the network's outputs, weighted.
 
   Args:
     outputs: `DepthOutputs` for the frames.
-    frames: `[B, F, H, W, 3]` float in [0, 1], not jittered.
-    intrinsics: `[B, 3, 3]`.
+    labelled: pairs of logits `[N, H, W, C]` and labels `[N, H, W]`, over all
+      of which the cross-entropy is one mean; logits may be None.
+    batch: `frames` `[B, F, H, W, 3]` float in [0, 1], not jittered, and
+      `intrinsics` `[B, 3, 3]`.
     frame_offsets: time of each frame relative to the target, 0 first.
     tie_noise: `[B, F-1, H, W]` or None.
-    loss_options: keyword arguments of `losses.self_supervised_losses`.
+    cross_entropy_weight: weight of the cross-entropy.
+    class_weights: see `losses.cross_entropy`.
+    **loss_options: keyword arguments of `losses.self_supervised_losses`.
 
   Returns:
-    As `losses.self_supervised_losses`.
+    As `losses.self_supervised_losses`; with logits also `cross_entropy`.
   """
   transforms = [
     geometry.pose_vector_to_matrix(
@@ -183,20 +226,61 @@ def depth_losses(
     )
     for i, offset in enumerate(frame_offsets[1:])
   ]
-  return losses.self_supervised_losses(
+  enhanced = None
+  if outputs.points is not None:
+    enhanced = outputs.enhanced_disparity, outputs.points, outputs.point_mask
+  frames = batch['frames']
+  terms, pictures = losses.self_supervised_losses(
     frames[:, 0],
     frames[:, 1:],
     outputs.disparities,
-    intrinsics,
+    batch['intrinsics'],
     jnp.stack(transforms, axis=1),
+    enhanced=enhanced,
     tie_noise=tie_noise,
     **loss_options,
   )
+  if outputs.logits is not None:
+    sums = [
+      losses.cross_entropy(*pair, class_weights=class_weights)
+      for pair in labelled
+    ]
+    total, weight = map(sum, zip(*sums, strict=True))
+    mean = jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
+    terms['cross_entropy'] = cross_entropy_weight * mean
+  return terms, pictures
 
 
 def to_float(images):
   """Maps uint8 images to float32 in [0, 1]."""
   return images.astype(jnp.float32) / 255
+
+
+def _augment(key, batch, options):
+  """Returns the batch, its frames float and clean, and the jittered frames."""
+  frames, jittered, intrinsics, labels = augmentation.augment(
+    key,
+    to_float(batch['frames']),
+    batch['intrinsics'],
+    batch['labels'],
+    **options,
+  )
+  clean = {'frames': frames, 'intrinsics': intrinsics, 'labels': labels}
+  return batch | clean, jittered
+
+
+def _augment_stills(key, batch, options):
+  """Augments labelled stills: images `[M, H, W, 3]` and labels `[M, H, W]`."""
+  images = to_float(batch['semantic_images'])[:, None]
+  no_camera = jnp.tile(jnp.eye(3)[None], (len(images), 1, 1))
+  _, jittered, _, labels = augmentation.augment(
+    key, images, no_camera, batch['semantic_labels'], **options
+  )
+  return jittered[:, 0], labels
+
+
+def _most_likely(logits):
+  return jnp.argmax(logits, axis=-1).astype(jnp.uint8)
 
 
 def _tie_noise(key, frames):

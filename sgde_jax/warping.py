@@ -34,6 +34,24 @@ def sample_bilinear(image, pixels):
   )(image, pixels)
 
 
+def gather_points(maps, points):
+  """Reads maps at whole pixels.
+
+  Args:
+    maps: `[B, H, W, C]`.
+    points: `[B, ..., 2]` int, (x, y); outside the map the nearest border pixel
+      is read.
+
+  Returns:
+    `[B, ..., C]` of the dtype of `maps`.
+  """
+
+  def gather(pixels, points):
+    return pixels.at[points[..., 1], points[..., 0]].get(mode='clip')
+
+  return jax.vmap(gather)(maps, points)
+
+
 def synthesize_view(source, depth, intrinsics, transform):
   """Rebuilds the target frame from a source frame, depth and motion.
 
@@ -54,9 +72,18 @@ def synthesize_view(source, depth, intrinsics, transform):
 def synthesize_planes(source, depth, intrinsics, transform):
   """`synthesize_view` of planes: `[B, C, H, W]` and depth `[B, H, W]`."""
   x, y = geometry.project_planes(depth, intrinsics, transform)
+  return sample_planes(source, x, y)
+
+
+def sample_planes(planes, x, y):
+  """`sample_bilinear` of planes `[B, C, H, W]` at x and y `[B, ...]`.
+
+  Returns:
+    `[B, C, ...]`.
+  """
   return jax.vmap(
     lambda image, x, y: _sample(image, x, y, channel_axis=0)
-  )(source, x, y)
+  )(planes, x, y)
 
 
 def resize_bilinear(maps, height, width):

@@ -42,7 +42,9 @@ def _read_depth(variables, frames, *, model, flip):
   """Stands in for `steps.predict_step`: reads the depth off the frame."""
   del model
   disparity = variables['scale'] * _GREY_PER_METRE / frames[..., 0]
-  return jnp.stack([disparity, disparity], axis=1) if flip else disparity
+  if flip:
+    disparity = jnp.stack([disparity, disparity], axis=1)
+  return steps.Prediction(disparity)
 
 
 def _evaluate_perfect(root, monkeypatch, *, scale=1.0, **overrides):

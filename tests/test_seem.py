@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from sgde_jax import warping
 from sgde_jax.models import edges, seem, semantics
 
 _SIZE = (16, 24)
@@ -144,7 +145,7 @@ def test_gather_undoes_scatter():
     points, valid = edges.ordered_edge_points(masks, 0, 200)
     maps = jnp.zeros((2, *_SIZE, 1))
     maps = seem.scatter_points(maps, points, values, valid)
-    return seem.gather_points(maps, points), valid
+    return warping.gather_points(maps, points), valid
 
   values = np.random.default_rng(1).random((2, 200, 1), np.float32)
   read, valid = write_and_read(values)
@@ -166,7 +167,7 @@ class _Refiner(nn.Module):
 
     def refine(points):
       residual = module.apply(variables, points, *inputs)
-      return nn.sigmoid(seem.gather_points(logit, points) + residual)
+      return nn.sigmoid(warping.gather_points(logit, points) + residual)
 
     return coarse, seem.refine_edges(coarse, edge_map, refine, chunk=self.chunk)
 

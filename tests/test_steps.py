@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import input_pipeline
+from configs import default
 from input_pipeline import street
 from sgde_jax import geometry, initialization, models, steps
 from tests import runs
@@ -23,13 +24,14 @@ _AUGMENTATION = {
   'saturation': 0.2,
   'hue': 0.1,
 }
-_LOSS = {'automask': True, 'smoothness_weight': 1e-3}
+_LOSS = default.get_config().loss.to_dict()
 
 
 class TinyModel(nn.Module):
   """The network's interface with a handful of parameters."""
 
   frame_offsets: tuple[int, ...] = (0, 1)
+  attention_levels: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(self, frames, *, train):
@@ -137,9 +139,9 @@ def test_prediction_of_the_mirrored_frames_is_mirrored_back():
     functools.partial(steps.predict_step, model=TinyModel()),
     static_argnames='flip',
   )
-  both = predict(state.variables, frames[:, 0], flip=True)
-  once = predict(state.variables, frames[:, 0])
-  mirrored = predict(state.variables, frames[:, 0, :, ::-1])
+  both = predict(state.variables, frames[:, 0], flip=True).disparity
+  once = predict(state.variables, frames[:, 0]).disparity
+  mirrored = predict(state.variables, frames[:, 0, :, ::-1]).disparity
   assert both.shape == (4, 2, 32, 64)
   np.testing.assert_allclose(both[:, 0], once, rtol=1e-6)
   np.testing.assert_allclose(both[:, 1], mirrored[:, :, ::-1], rtol=1e-6)

@@ -67,10 +67,10 @@ class SEEM(nn.Module):
         f'probabilities have size {probabilities.shape[1:3]}: expected that'
         f' of disparity_logit, {size}'
       )
-    coarse = gather_points(disparity_logit, points).astype(self.dtype)
+    coarse = warping.gather_points(disparity_logit, points).astype(self.dtype)
     maps = (*depth_features, *semantic_features)
     samples = [sample_features(features, points, size) for features in maps]
-    samples.append(gather_points(probabilities, points))
+    samples.append(warping.gather_points(probabilities, points))
     x = jnp.concatenate([x.astype(self.dtype) for x in samples], axis=-1)
     for layer in range(self.depth):
       x = nn.relu(self._dense(x, coarse, f'hidden_{layer}'))
@@ -106,14 +106,6 @@ def sample_features(features, points, size):
   scale = (features.shape[2] / width, features.shape[1] / height)
   scale = jnp.asarray(scale, jnp.float32)[None, None]
   return warping.sample_bilinear(features, (points + 0.5) * scale - 0.5)
-
-
-def gather_points(maps, points):
-  """Reads maps `[B, H, W, C]` at points `[B, K, 2]` (x, y): `[B, K, C]`."""
-  def gather(pixels, points):
-    return pixels.at[points[:, 1], points[:, 0]].get(mode='clip')
-
-  return jax.vmap(gather)(maps, points)
 
 
 def scatter_points(maps, points, values, mask):
