@@ -3,13 +3,9 @@
 python main.py --config=configs/baseline.py --workdir=runs/baseline
 """
 
-from configs import default
+from configs import ablation
 
 
 def get_config():
   """Returns the reference setting without any of the paper's parts."""
-  config = default.get_config()
-  config.model.semantics = False
-  config.model.attention.levels = ()
-  config.model.seem.enabled = False
-  return config
+  return ablation.get_config('baseline')

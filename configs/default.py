@@ -73,7 +73,7 @@ def _model():
   model.attention.levels = (4, 3, 2)  # Of the decoders, stride 2^i; () is off.
   model.attention.heads = 4
   model.attention.width = 64  # Channels over all heads.
-  model.attention.key_stride = 4  # Keys and values pooled by it; 1: not.
+  model.attention.key_stride = 16  # Pixels between keys; 1: nothing pooled.
   model.attention.implementation = 'auto'  # plain, blockwise or fused
   model.seem = ml_collections.ConfigDict()
   model.seem.enabled = True

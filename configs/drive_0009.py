@@ -8,12 +8,12 @@ LiDAR of the 26 even frames of the same road: it measures that a system learns
 as it should, not how it generalises. docs/RESULTS.md holds what it reaches.
 """
 
-from configs import default
+from configs import baseline
 
 
 def get_config():
   """Returns the config."""
-  config = default.get_config()
+  config = baseline.get_config()
   config.batch_size = 4
   config.num_steps = 1000
   config.data.source = 'kitti'

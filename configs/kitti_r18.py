@@ -12,12 +12,12 @@ Eigen-Zhou's 39,810 training lines and Eigen's 697 test lines. Published for
 this setting: abs_rel 0.115 (Monodepth2); not measured here.
 """
 
-from configs import default
+from configs import baseline
 
 
 def get_config():
   """Returns the config."""
-  config = default.get_config()
+  config = baseline.get_config()
   config.data.source = 'kitti'
   config.data.root = ''
   config.data.reader = 'tf'

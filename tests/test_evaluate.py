@@ -44,7 +44,8 @@ def _read_depth(variables, frames, *, model, flip):
   disparity = variables['scale'] * _GREY_PER_METRE / frames[..., 0]
   if flip:
     disparity = jnp.stack([disparity, disparity], axis=1)
-  return steps.Prediction(disparity)
+  labels = jnp.full(frames.shape[:3], 2, jnp.uint8)  # building
+  return steps.Prediction(disparity, labels)
 
 
 def _evaluate_perfect(root, monkeypatch, *, scale=1.0, **overrides):
@@ -73,6 +74,9 @@ def test_perfect_prediction_has_no_error(
       assert row[name] == pytest.approx(0, abs=1e-5)
     assert row['a1'] == row['a2'] == row['a3'] == 1
     assert row['ratio'] == pytest.approx(1, rel=1e-5)
+  for name in ('abs_rel/border_1', 'rmse/border_5', 'abs_rel/thin'):
+    assert summary[name] == pytest.approx(0, abs=1e-5)
+  assert summary['boundary_f1'] == pytest.approx(1, abs=1e-3)
 
 
 def test_median_scaling_takes_out_a_factor(coded_root, monkeypatch):

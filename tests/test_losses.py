@@ -209,3 +209,121 @@ def test_shape_mismatch_is_refused():
     losses.edge_aware_smoothness(
       jnp.zeros((1, 8, 8, 1)), jnp.zeros((1, 4, 8, 3))
     )
+
+
+def _noisy_disparity(shape, seed=0):
+  rng = np.random.default_rng(seed)
+  return jnp.asarray(rng.uniform(0.02, 0.2, shape), jnp.float32)
+
+
+def test_distances_at_points_are_those_of_the_whole_map():
+  _, frames, intrinsics, vectors, _ = _inputs('float32')
+  target, sources = frames[:, 0], frames[:, 1:]
+  batch, height, width = target.shape[:3]
+  transforms = _transforms(vectors)
+  disparity = _noisy_disparity((batch, height, width, 1))
+  whole, _ = losses.reprojection_distances(
+    target, sources, disparity, intrinsics, transforms
+  )
+  # Every pixel, the borders included.
+  y, x = np.mgrid[:height, :width].reshape(2, -1)
+  points = jnp.asarray(np.tile(np.stack([x, y], -1)[None], (batch, 1, 1)))
+  found = losses.point_distances(
+    target, sources, disparity, intrinsics, transforms, points
+  )
+  np.testing.assert_allclose(
+    found, whole.reshape(batch, 2, -1), rtol=1e-4, atol=1e-5
+  )
+
+
+def _enhanced_terms(disparity, points, mask, **options):
+  _, frames, intrinsics, vectors, disparities = _inputs('float32')
+  terms, _ = losses.self_supervised_losses(
+    frames[:, 0],
+    frames[:, 1:],
+    disparities,
+    intrinsics,
+    _transforms(vectors),
+    enhanced=(disparity, points, mask),
+    **options,
+  )
+  return terms
+
+
+def test_enhanced_loss_counts_valid_points_alone():
+  _, frames, intrinsics, vectors, _ = _inputs('float32')
+  target, sources = frames[:, 0], frames[:, 1:]
+  disparity = _noisy_disparity((*target.shape[:3], 1))
+  rng = np.random.default_rng(1)
+  height, width = target.shape[1:3]
+  points = jnp.asarray(rng.integers(0, (width, height), (2, 50, 2)))
+  mask = jnp.asarray(rng.random((2, 50)) < 0.9)
+  mask = mask.at[1, 10:].set(False)
+  distances, _ = losses.reprojection_distances(
+    target, sources, disparity, intrinsics, _transforms(vectors)
+  )
+  identity = losses.identity_distances(target, sources)
+  minimum, _ = losses.minimum_reprojection(distances, identity)
+  chosen = [
+    minimum[b, points[b, k, 1], points[b, k, 0]]
+    for b in range(2)
+    for k in range(50)
+    if mask[b, k]
+  ]
+  terms = _enhanced_terms(disparity, points, mask, enhanced_weight=0.5)
+  np.testing.assert_allclose(
+    terms['enhanced'], 0.5 * np.mean(chosen), rtol=1e-4
+  )
+  nothing = _enhanced_terms(disparity, points, jnp.zeros_like(mask))
+  assert float(nothing['enhanced']) == 0
+  assert 'enhanced' in terms and terms['photometric'] > 0
+
+
+def test_enhanced_loss_reaches_the_points_and_nothing_masked():
+  shape = (2, 64, 96, 1)
+  points = jnp.asarray([[[5, 9], [40, 30]], [[95, 63], [0, 0]]])
+  mask = jnp.asarray([[True, False], [True, True]])
+  gradient = jax.grad(
+    lambda d: _enhanced_terms(d, points, mask, automask=False)['enhanced']
+  )(_noisy_disparity(shape))
+  assert np.isfinite(gradient).all()
+  near = np.zeros(shape[:3], bool)
+  for b, x, y in ((0, 5, 9), (1, 95, 63), (1, 0, 0)):
+    near[b, max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2] = True
+  assert not np.any(gradient[..., 0][~near])
+  assert np.any(gradient[0, 8:11, 4:7] != 0)
+
+
+def _mean_cross_entropy(*args, **options):
+  total, weight = losses.cross_entropy(*args, **options)
+  return total / weight
+
+
+def test_cross_entropy_is_the_mean_over_labelled_pixels():
+  rng = np.random.default_rng(0)
+  logits = rng.standard_normal((2, 4, 6, 19)).astype(np.float32)
+  labels = rng.integers(0, 19, (2, 4, 6)).astype(np.uint8)
+  labels[0, :2] = 255
+  shares = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  b, y, x = np.nonzero(labels != 255)
+  distances = -np.log(shares[b, y, x, labels[b, y, x]])
+  np.testing.assert_allclose(
+    _mean_cross_entropy(logits, labels), distances.mean(), rtol=1e-5
+  )
+  weights = tuple(float(w) for w in rng.uniform(0.5, 2, 19))
+  own = np.array(weights)[labels[b, y, x]]
+  np.testing.assert_allclose(
+    _mean_cross_entropy(logits, labels, class_weights=weights),
+    (own * distances).sum() / own.sum(),
+    rtol=1e-5,
+  )
+
+
+def test_cross_entropy_of_nothing_is_zero_with_finite_gradients():
+  logits = jnp.full((1, 2, 3, 19), jnp.inf).at[..., 0].set(0)
+  labels = jnp.full((1, 2, 3), 255, jnp.uint8)
+  total, weight = losses.cross_entropy(logits, labels)
+  assert float(total) == float(weight) == 0
+  finite = jnp.zeros_like(logits)
+  gradient = jax.grad(lambda x: losses.cross_entropy(x, labels)[0])(finite)
+  assert not np.any(gradient)

@@ -1,13 +1,11 @@
 """Published weights, golden networks and mismatches."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
+from configs import baseline, default
 from sgde_jax import initialization, models, pretrained
 from tests import golden
 
@@ -15,9 +13,9 @@ _BLOCKS = {18: ((2, 2, 2, 2), 1), 50: ((3, 4, 6, 3), 4)}
 
 
 def _config(layers, dtype='float32'):
-  return types.SimpleNamespace(
-    encoder_layers=layers, pose_layers=18, dtype=dtype
-  )
+  config = baseline.get_config().model
+  config.encoder_layers, config.dtype = layers, dtype
+  return config
 
 
 def _encoder_shapes(layers, channels):
@@ -135,7 +133,7 @@ def test_golden_networks(published, dtype):
           train=mode == 'train',
           mutable=['batch_stats'],
           method=lambda m, f, train: (
-            m(f, train=train), m.encode(f[:, 0], train=train)
+            m(f, train=train), m.encoder(f[:, 0], train=train)
           ),
         )[0]
         for mode in ('eval', 'train')

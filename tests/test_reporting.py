@@ -182,7 +182,7 @@ def test_previews_are_written_as_panels(tmp_path):
   for row, file in enumerate(files):
     panel = np.asarray(Image.open(file))
     assert 2 * height < panel.shape[0] < 4 * height
-    assert 2 * width < panel.shape[1] < 3 * width
+    assert 3 * width < panel.shape[1] < 4 * width
     colour = np.round(255 * pictures['frame'][row, 0, 0])
     shown = np.all(panel == colour, axis=-1)
     assert shown.sum() >= height * width

@@ -66,11 +66,20 @@ class DepthOutputs:
 
 @dataclasses.dataclass(frozen=True)
 class AttentionOptions:
-  """See `attention.SemanticGuidedAttention`."""
+  """See `attention.SemanticGuidedAttention`.
+
+  Attributes:
+    heads: number of heads.
+    width: channels over all heads.
+    key_stride: full-size pixels between keys (and values) at least: level i is
+      pooled by key_stride / 2^i where that is above 1. With 16, the levels of
+      strides 16, 8 and 4 all attend to one grid of stride 16.
+    implementation: see `attention.pixel_attention`.
+  """
 
   heads: int = 4
   width: int = 64
-  key_stride: int = 4
+  key_stride: int = 16
   implementation: str = 'auto'
 
 
@@ -134,7 +143,11 @@ class DepthModel(nn.Module):
       self.semantic_head = semantics.SemanticHead(dtype=self.dtype)
     self.attentions = {
       str(level): attention.SemanticGuidedAttention(
-        **dataclasses.asdict(self.attention), dtype=self.dtype
+        heads=self.attention.heads,
+        width=self.attention.width,
+        key_stride=max(1, self.attention.key_stride // 2**level),
+        implementation=self.attention.implementation,
+        dtype=self.dtype,
       )
       for level in self.attention_levels
     }

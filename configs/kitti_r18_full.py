@@ -1,0 +1,18 @@
+"""The whole method on KITTI raw, ResNet-18, 640x192, ImageNet weights.
+
+  python main.py --config=configs/kitti_r18_full.py --workdir=W \
+    --config.data.root=KITTI
+
+KITTI as for kitti_r18.py, and a mask of train ids (8 bits) beside the frames:
+DRIVE/semantic_02/data/0000000000.png. A frame without one trains depth alone.
+Not trained here yet.
+"""
+
+from configs import ablation, kitti_r18
+
+
+def get_config():
+  """Returns the config."""
+  config = ablation.switch(kitti_r18.get_config(), 'full')
+  config.data.labels = 'train_ids'
+  return config
