@@ -19,6 +19,9 @@ def define_flags():
   )
   flags.DEFINE_string('input', None, 'predict: an image or a folder of images.')
   flags.DEFINE_string('output', None, 'predict: folder for the results.')
+  flags.DEFINE_enum(
+    'write', 'depth', ['depth', 'labels'], 'predict: what to write.'
+  )
   flags.DEFINE_bool('distributed', False, 'Join the other processes of a job.')
   # On TPU pods and under Slurm these are found out.
   flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
@@ -44,7 +47,7 @@ def parse_flags(argv):
     sys.exit(f'--{", --".join(job)} need --distributed')
   if rest:
     sys.exit(f'{" ".join(rest)}: not a flag; write --NAME=VALUE, see --help')
-  path = config_flags.get_config_filename(FLAGS['config'])
+  path = config_flags.get_config_filename(FLAGS['config']).split(':')[0]
   if not os.path.isfile(path):
     sys.exit(f'--config={path}: there is no such file; see configs/')
   return argv
@@ -82,7 +85,9 @@ def main(_):
     elif FLAGS.mode == 'evaluate':
       evaluate.evaluate(config, FLAGS.workdir)
     else:
-      predict.predict(config, FLAGS.workdir, FLAGS.input, FLAGS.output)
+      predict.predict(
+        config, FLAGS.workdir, FLAGS.input, FLAGS.output, write=FLAGS.write
+      )
   except (ValueError, OSError, FloatingPointError) as error:
     logging.debug('where it happened', exc_info=True)
     sys.exit(f'{type(error).__name__}: {error}')

@@ -4,15 +4,17 @@
   python -m benchmarks.train_step --sizes=640x192 --batches=12,48 \
     --dtypes=float32,bfloat16                       # on an accelerator
   python -m benchmarks.train_step --torch           # beside PyTorch
+  python -m benchmarks.train_step --parts=baseline,semantics,attention,seem,full
 
-Frames are random; the work does not depend on them. Every row runs in a
-process of its own, so that its peak memory is its own: the device's where it
-keeps count, the process' otherwise. Milliseconds are medians.
+`x first` is the time of a step over that of the first part at the same work,
+size, batch and dtype: what the parts cost. Frames are random; the work does not
+depend on them. Every row runs in a process of its own, so that its peak memory
+is its own: the device's where it keeps count, the process' otherwise.
+Milliseconds are medians.
 """
 
 import concurrent.futures
 import functools
-import importlib
 import itertools
 import multiprocessing
 import resource
@@ -22,28 +24,30 @@ import time
 import numpy as np
 from absl import app, flags
 
+from configs import ablation
+
 flags.DEFINE_list('sizes', ['640x192'], 'Image sizes, WIDTHxHEIGHT.')
 flags.DEFINE_list('batches', ['4'], 'Batch sizes.')
 flags.DEFINE_list('dtypes', ['float32'], 'float32, bfloat16.')
 flags.DEFINE_list('works', ['train', 'predict'], 'train, predict.')
-flags.DEFINE_string('config', 'baseline', 'Name of a file in configs/.')
+flags.DEFINE_list('parts', ['baseline'], 'Parts of configs/ablation.py.')
 flags.DEFINE_integer('steps', 10, 'Timed steps after the first.')
 flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too (CPU).')
 FLAGS = flags.FLAGS
 
 _HEADER = (
-  'work', 'framework', 'size', 'batch', 'dtype', 'device', 'ms/step',
-  'images/s', 'compile s', 'peak GiB',
+  'work', 'part', 'size', 'batch', 'dtype', 'device', 'ms/step',
+  'x first', 'images/s', 'compile s', 'peak GiB',
 )
 
 
-def time_jax(work, config_name, size, batch_size, dtype, count):
+def time_jax(work, part, size, batch_size, dtype, count):
   """Compiles and times one kind of step; returns a row of the table."""
   import jax
 
   width, height = size
   function, arguments = _make_step(
-    work, config_name, height, width, batch_size, dtype
+    work, part, height, width, batch_size, dtype
   )
   start = time.perf_counter()
   compiled = function.lower(*arguments).compile()
@@ -74,35 +78,43 @@ def time_torch(work, _, size, batch_size, dtype, count):
 def main(_):
   """Runs every combination in a fresh process and prints the table."""
   print('  '.join(f'{name:>9}' for name in _HEADER))
-  workers = [('jax', time_jax)]
+  workers = [(part, time_jax) for part in FLAGS.parts]
   if FLAGS.torch:
-    workers.append(('torch', time_torch))
-  for work, size, batch, dtype, (name, worker) in itertools.product(
-    FLAGS.works, FLAGS.sizes, FLAGS.batches, FLAGS.dtypes, workers
+    workers.append(('PyTorch', time_torch))
+  for work, size, batch, dtype in itertools.product(
+    FLAGS.works, FLAGS.sizes, FLAGS.batches, FLAGS.dtypes
   ):
     width, height = map(int, size.split('x'))
-    with concurrent.futures.ProcessPoolExecutor(
-      1, mp_context=multiprocessing.get_context('spawn')
-    ) as pool:
-      ms, compile_seconds, peak, device = pool.submit(
-        worker, work, FLAGS.config, (width, height), int(batch), dtype,
-        FLAGS.steps,
-      ).result()
-    row = (
-      work, name, size, batch, dtype, device, f'{ms:.1f}',
-      f'{1e3 * int(batch) / ms:.2f}', f'{compile_seconds:.1f}',
-      f'{peak / 2**30:.2f}',
-    )
-    print('  '.join(f'{value:>9}' for value in row), flush=True)
+    first = None
+    for name, worker in workers:
+      arguments = (
+        work, name, (width, height), int(batch), dtype, FLAGS.steps
+      )
+      ms, compile_seconds, peak, device = _run_alone(worker, arguments)
+      first = first or ms
+      row = (
+        work, name, size, batch, dtype, device, f'{ms:.1f}',
+        f'{ms / first:.2f}', f'{1e3 * int(batch) / ms:.2f}',
+        f'{compile_seconds:.1f}', f'{peak / 2**30:.2f}',
+      )
+      print('  '.join(f'{value:>9}' for value in row), flush=True)
 
 
-def _make_step(work, config_name, height, width, batch_size, dtype):
+def _run_alone(worker, arguments):
+  """Calls a function in a fresh process."""
+  with concurrent.futures.ProcessPoolExecutor(
+    1, mp_context=multiprocessing.get_context('spawn')
+  ) as pool:
+    return pool.submit(worker, *arguments).result()
+
+
+def _make_step(work, part, height, width, batch_size, dtype):
   """Returns a jitted step and its arguments on the device."""
   import jax
 
   from sgde_jax import initialization, models, steps
 
-  config = importlib.import_module(f'configs.{config_name}').get_config()
+  config = ablation.get_config(part)
   config.model.dtype = dtype
   config.model.encoder_weights = config.model.pose_weights = ''
   model = models.create_model(

@@ -6,15 +6,18 @@ PART is baseline, semantics (the second decoder alone), attention (semantics
 and attention), seem (semantics and SEEM) or full (all, the reference setting).
 """
 
+import sys
+
 from configs import default
 
 PARTS = ('baseline', 'semantics', 'attention', 'seem', 'full')
 
 
 def get_config(part='full'):
-  """Returns the config of a part; ValueError if there is no such part."""
+  """Returns the config of a part; exits if there is no such part."""
   if part not in PARTS:
-    raise ValueError(f'no ablation {part!r}: use one of {", ".join(PARTS)}')
+    # ml_collections would wrap any other error in a trace.
+    sys.exit(f'--config: no ablation {part!r}: use one of {", ".join(PARTS)}')
   return switch(default.get_config(), part)
 
 

@@ -98,6 +98,11 @@ def _data():
   data.width = 640
   data.frame_offsets = (0, -1, 1)  # The target, then its sources.
   data.labels = 'train_ids'  # Coding of semantic_02: or ids, or none
+  # Labelled stills for the cross-entropy alone: a folder in the layout of
+  # Cityscapes (leftImg8bit, gtFine) or KITTI semantic (image_2, semantic).
+  data.semantic_root = ''
+  data.semantic_labels = 'ids'  # Their coding.
+  data.semantic_share = 0.5  # Stills per frame of a batch.
   # lidar (forward distance, the usual), lidar_z (camera z) or dense (depth_02)
   data.ground_truth = 'dense'
   data.street = ml_collections.ConfigDict()

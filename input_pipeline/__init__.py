@@ -7,6 +7,11 @@ Batches are dicts of NumPy arrays:
   labels         [B, H, W] uint8, train ids 0 .. 18, 255 = unlabelled
   index          [B] int32, the example's index in its split
 
+with `config.data.semantic_root` also M labelled stills per batch:
+
+  semantic_images  [M, H, W, 3] uint8
+  semantic_labels  [M, H, W] uint8, train ids, 255 = unlabelled
+
 and, for evaluation only:
 
   depth          [B, Hg, Wg] float32, metres, 0 = no measurement; zero-padded
@@ -21,10 +26,11 @@ import sys
 
 import numpy as np
 
-from input_pipeline import checking, reading, sampling
+from input_pipeline import checking, reading, sampling, stills
 
 check_data = checking.check_data
 example_indices = sampling.example_indices
+count_stills = stills.count_stills
 
 
 def create_train_batches(config_data, *, seed, start_step, batch_size,
@@ -46,11 +52,26 @@ def create_train_batches(config_data, *, seed, start_step, batch_size,
     FileNotFoundError, ValueError: as `check_data`, or the batch does not
       divide; while iterating: a file cannot be read.
   """
-  rows = sampling.process_rows(
-    batch_size, process_index=process_index, process_count=process_count)
+  shard = {'process_index': process_index, 'process_count': process_count}
+  order = {'seed': seed, 'start_step': start_step}
   table = checking.open_table(
     config_data, config_data.train_split,
     frame_offsets=config_data.frame_offsets)
+  batches = _read_batches(
+    table, config_data.reader, batch_size, **order, **shard)
+  count = stills.count_stills(config_data, batch_size)
+  if not count:
+    return batches
+  return map(_add_stills, batches, _read_batches(
+    stills.open_table(config_data), config_data.reader, count, **order,
+    **shard))
+
+
+def _read_batches(table, reader, batch_size, *, seed, start_step,
+                  process_index, process_count):
+  """An endless iterator of this process' rows, from a step on."""
+  rows = sampling.process_rows(
+    batch_size, process_index=process_index, process_count=process_count)
 
   def indices(step):
     return sampling.example_indices(
@@ -58,11 +79,17 @@ def create_train_batches(config_data, *, seed, start_step, batch_size,
 
   indices(start_step)  # Refuses a bad seed or step before the files are read.
   steps = range(start_step, sys.maxsize)
-  if config_data.reader == 'tf':
+  if reader == 'tf':
     return reading.tf_batches(
       table, indices, steps=steps, batch_size=batch_size // process_count)
-  reader = reading.MemoryReader(table, np.arange(len(table)))
-  return map(reader.batch, map(indices, steps))
+  memory = reading.MemoryReader(table, np.arange(len(table)))
+  return map(memory.batch, map(indices, steps))
+
+
+def _add_stills(batch, still_batch):
+  """Adds stills, read as single-frame examples, to a batch."""
+  return batch | {'semantic_images': still_batch['frames'][:, 0],
+                  'semantic_labels': still_batch['labels']}
 
 
 def create_eval_batches(config_data, *, split, batch_size, process_index=0,

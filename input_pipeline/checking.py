@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 
-from input_pipeline import examples, images, labels, splits
+from input_pipeline import examples, images, labels, splits, stills
 
 SOURCES = ('street', 'kitti')
 READERS = ('memory', 'tf')
@@ -23,6 +23,7 @@ class DataSummary:
       of every drive and camera.
     train_labelled: training examples that have a mask.
     eval_labelled: evaluation examples that have a mask.
+    stills: labelled stills for semantics alone.
   """
 
   train_examples: int
@@ -32,6 +33,7 @@ class DataSummary:
   sizes: tuple
   train_labelled: int
   eval_labelled: int
+  stills: int
 
   def __str__(self):
     sizes = ', '.join(f'{width}x{height}' for height, width in self.sizes)
@@ -42,6 +44,7 @@ class DataSummary:
       f'labels; eval: {self.eval_examples} from '
       f'{_count_drives(len(self.eval_drives))}, {self.eval_labelled} with '
       f'labels; images {sizes}'
+      + (f'; {self.stills} labelled stills' if self.stills else '')
       + (f'; {_count_drives(both)} in both splits' if both else ''))
 
 
@@ -79,7 +82,9 @@ def check_data(config_data):
       images.read_size(folder.file('image', example))
       for example in first_frames.values()})),
     train_labelled=_count_labelled(config_data, folder, train),
-    eval_labelled=_count_labelled(config_data, folder, evaluation))
+    eval_labelled=_count_labelled(config_data, folder, evaluation),
+    stills=(len(stills.open_table(config_data))
+            if config_data.semantic_root else 0))
 
 
 def open_table(config_data, split, *, frame_offsets, ground_truth=None):

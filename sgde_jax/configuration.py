@@ -5,11 +5,21 @@ import logging
 import math
 import pathlib
 
+from input_pipeline import labels
+from sgde_jax.models import attention, decoders
+
 _FILE = 'config.json'
 
 
 def _one_of(*choices):
   return lambda value: value in choices
+
+
+def _are_levels(value):
+  """Whether these are distinct decoder levels."""
+  return len(set(value)) == len(value) and (
+    set(value) <= set(range(len(decoders.WIDTHS)))
+  )
 
 
 # Fields, what makes a value of theirs possible, and what to do otherwise.
@@ -35,6 +45,29 @@ _RULES = (
     'use float32 or bfloat16',
   ),
   (
+    ('model.attention.levels',),
+    _are_levels,
+    'use distinct decoder levels 0 to 4, or () for no attention',
+  ),
+  (
+    ('model.seem.levels',),
+    lambda value: len(value) and _are_levels(value),
+    'use at least one of the decoder levels 0 to 4, each once',
+  ),
+  (
+    ('model.attention.implementation',),
+    _one_of(*attention.IMPLEMENTATIONS),
+    f'use one of {", ".join(attention.IMPLEMENTATIONS)}',
+  ),
+  (
+    ('loss.class_weights',),
+    lambda value: (
+      len(value) in (0, labels.NUM_CLASSES)
+      and all(math.isfinite(w) and w >= 0 for w in value)
+    ),
+    f'use {labels.NUM_CLASSES} numbers of 0 or more, or ()',
+  ),
+  (
     ('eval.checkpoint',),
     _one_of('latest', 'best'),
     'use latest or best',
@@ -54,6 +87,14 @@ _RULES = (
       'eval_every',
       'checkpoint_every',
       'keep_checkpoints',
+      'model.attention.heads',
+      'model.attention.width',
+      'model.attention.key_stride',
+      'model.seem.points',
+      'model.seem.edge_width',
+      'model.seem.width',
+      'model.seem.depth',
+      'model.seem.chunk',
     ),
     lambda value: value > 0,
     'use a positive number',
@@ -72,6 +113,8 @@ _RULES = (
     (
       'optimizer.clip_norm',
       'loss.smoothness_weight',
+      'loss.enhanced_weight',
+      'loss.cross_entropy_weight',
       'augmentation.hue',
     ),
     lambda value: math.isfinite(value) and value >= 0,
@@ -160,18 +203,58 @@ def check(config):
     for field in fields
     if not is_possible(values[field])
   ]
-  if not config.eval.min_depth < config.eval.max_depth:
-    problems.append(
-      f'config.eval.max_depth = {config.eval.max_depth}: use more than'
-      f' config.eval.min_depth = {config.eval.min_depth}'
-    )
-  if not config.num_steps and config.num_epochs <= 0:
-    problems.append(
-      f'config.num_epochs = {config.num_epochs}: set it or config.num_steps'
-      ' above 0'
-    )
+  problems += [
+    f'config.{field} = {values[field]!r}: {advice}'
+    for is_possible, field, advice in _check_pairs(config)
+    if not is_possible
+  ]
   if problems:
     raise ValueError('the config cannot be run:\n  ' + '\n  '.join(problems))
+
+
+def _check_pairs(config):
+  """What several fields must fulfil together: (possible, field, advice)."""
+  model, evaluation = config.model, config.eval
+  heads = model.attention.heads
+  unlabelled = config.data.labels == 'none' and not config.data.semantic_root
+  return [
+    (
+      evaluation.min_depth < evaluation.max_depth,
+      'eval.max_depth',
+      f'use more than config.eval.min_depth = {evaluation.min_depth}',
+    ),
+    (
+      config.num_steps or config.num_epochs > 0,
+      'num_epochs',
+      'set it or config.num_steps above 0',
+    ),
+    (
+      heads < 1 or model.attention.width % heads == 0,
+      'model.attention.width',
+      f'use a multiple of config.model.attention.heads = {heads}',
+    ),
+    (
+      model.semantics or not model.attention.levels,
+      'model.attention.levels',
+      'attention needs config.model.semantics; use ()',
+    ),
+    (
+      model.semantics or not model.seem.enabled,
+      'model.seem.enabled',
+      'SEEM needs config.model.semantics; use False',
+    ),
+    (
+      not (model.semantics and unlabelled),
+      'model.semantics',
+      'classes are learnt from labels; set config.data.labels or'
+      ' config.data.semantic_root, or take configs/ablation.py:baseline',
+    ),
+    (
+      model.semantics or not config.data.semantic_root,
+      'data.semantic_root',
+      'labelled stills teach config.model.semantics alone, which is off',
+    ),
+  ]
 
 
 def _flatten(tree, prefix=''):

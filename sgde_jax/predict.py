@@ -1,4 +1,4 @@
-"""Prediction: `--mode=predict`, disparity for images of any size."""
+"""Prediction: `--mode=predict`, disparity or classes of images of any size."""
 
 import functools
 import logging
@@ -14,35 +14,43 @@ from sgde_jax import evaluate, metrics, sharding, steps, visualization
 _SUFFIXES = ('.png', '.jpg', '.jpeg')
 
 
-def predict(config, workdir, source, output):
-  """Writes a native-size disparity `.npy` and a magma PNG per image.
+def predict(config, workdir, source, output, *, write='depth'):
+  """Writes what a trained run sees in images.
 
-  The array is float32 `[H, W]`, inverse depth in 1/metres up to the
-  training's unknown scale.
+  `depth`: per image a native-size `NAME.npy`, float32 `[H, W]`, inverse depth
+  in 1/metres up to the training's unknown scale, and a magma `NAME.png`.
+
+  `labels`: per image a native-size mask of train ids (8 bits). Of a folder in
+  KITTI's layout they are named as its own labels, so that training finds them
+  there: `DRIVE/image_02/data/N.png` gives `DRIVE/semantic_02/data/N.png` below
+  the output, which may be the folder itself. No mask is written over.
 
   Args:
     config: the whole config of the run.
     workdir: folder of a trained run.
-    source: path of an image, or of a folder of images.
+    source: path of an image, or of a folder of images; for `labels` also of a
+      KITTI raw folder.
     output: folder for the results; made if it is missing.
+    write: `depth` or `labels`.
 
   Raises:
     FileNotFoundError: no such image, folder or checkpoint.
-    ValueError: an image cannot be read, or a flag is missing.
+    ValueError: an image cannot be read, a flag is missing, the run has no
+      semantics, or a file would be overwritten.
   """
   if not source or not output:
     raise ValueError(
       'predict needs --input=IMAGE or FOLDER and --output=FOLDER'
     )
-  files = _list_images(pathlib.Path(source))
+  if write == 'labels' and not config.model.semantics:
+    raise ValueError(
+      '--write=labels needs a run that was trained with config.model.semantics'
+    )
+  source, output = pathlib.Path(source), pathlib.Path(output)
+  files = _list_images(source, layout=write == 'labels')
   sizes = [images.read_size(file) for file in files]
-  output = pathlib.Path(output)
-  for file in files:
-    if (output / f'{file.stem}.png').resolve() == file.resolve():
-      raise ValueError(
-        f'the picture of {file} would overwrite it: use another --output'
-      )
-  output.mkdir(parents=True, exist_ok=True)
+  targets = [_target(file, source, output, write) for file in files]
+  _refuse_overwriting(files, targets, write)
   # One image at a time on one device: sizes differ, and so do users' machines.
   mesh = sharding.create_mesh(jax.local_devices()[:1])
   model, state = evaluate.load_trained(config, workdir, mesh)
@@ -51,23 +59,17 @@ def predict(config, workdir, source, output):
       steps.predict_step, model=model, flip=config.eval.flip
     )
   )
+  write_result = {'depth': _write_depth, 'labels': _write_labels}[write]
   start = time.monotonic()
-  for count, (file, size) in enumerate(
-    zip(files, sizes, strict=True), start=1
+  for count, (file, size, target) in enumerate(
+    zip(files, sizes, targets, strict=True), start=1
   ):
     frame = images.read_frame(
       file, height=config.data.height, width=config.data.width
     )
     prediction = jax.device_get(predict_step(state.variables, frame[None]))
-    disparity = prediction.disparity[0]
-    if config.eval.flip:
-      disparity = metrics.flip_post_process(*disparity)
-    disparity = metrics.resize_bilinear(disparity, size).astype(np.float32)
-    np.save(output / f'{file.stem}.npy', disparity)
-    visualization.write_png(
-      output / f'{file.stem}.png',
-      visualization.colorize_disparity(disparity),
-    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_result(target, prediction, size, flip=config.eval.flip)
     if count % 50 == 0 or count == len(files):
       seconds = time.monotonic() - start
       logging.info(
@@ -76,22 +78,73 @@ def predict(config, workdir, source, output):
   print(f'wrote {len(files)} predictions to {output}')
 
 
-def _list_images(source):
-  """The images at a path, sorted; their names must differ in their stems."""
+def _write_depth(target, prediction, size, *, flip):
+  disparity = prediction.disparity[0]
+  if flip:
+    disparity = metrics.flip_post_process(*disparity)
+  disparity = metrics.resize_bilinear(disparity, size).astype(np.float32)
+  np.save(target.with_suffix('.npy'), disparity)
+  visualization.write_png(target, visualization.colorize_disparity(disparity))
+
+
+def _write_labels(target, prediction, size, *, flip):
+  del flip  # Of the disparity alone.
+  height, width = size
+  mask = images.resize_nearest(
+    prediction.labels[0], height=height, width=width
+  )
+  visualization.write_png(target, mask)
+
+
+def _target(file, source, output, write):
+  """The PNG that an image's result goes to."""
+  if write == 'depth' or source.is_file():
+    return output / f'{file.stem}.png'
+  parts = [
+    part.replace('image_', 'semantic_')
+    for part in file.relative_to(source).parent.parts
+  ]
+  return output.joinpath(*parts, f'{file.stem}.png')
+
+
+def _refuse_overwriting(files, targets, write):
+  """Refuses results that would replace an image, a mask or each other."""
+  inputs = {file.resolve() for file in files}
+  first = {}
+  for file, target in zip(files, targets, strict=True):
+    if target.resolve() in inputs:
+      raise ValueError(
+        f'the picture of {file} would overwrite it: use another --output'
+      )
+    if write == 'labels' and target.exists():
+      raise ValueError(
+        f'{target} is there already: move the old masks away, or use another'
+        ' --output'
+      )
+    if target in first:
+      raise ValueError(
+        f'{first[target]} and {file} would both be written to {target}, two'
+        f' images named {file.stem}: rename one'
+      )
+    first[target] = file
+
+
+def _list_images(source, *, layout):
+  """The images at a path, sorted; with `layout` those of KITTI's folders."""
   if source.is_file():
     return [source]
   if not source.is_dir():
     raise FileNotFoundError(f'there is no image or folder {source}')
-  files = sorted(
-    file for file in source.iterdir() if file.suffix.lower() in _SUFFIXES
-  )
+  files = _images(source.iterdir())
+  if not files and layout:
+    files = _images(source.rglob('image_0[23]/data/*'))
   if not files:
-    raise FileNotFoundError(f'no {", ".join(_SUFFIXES)} files in {source}')
-  stems = [file.stem for file in files]
-  doubles = {stem for stem in stems if stems.count(stem) > 1}
-  if doubles:
-    raise ValueError(
-      f'{source} holds two images named {sorted(doubles)[0]}, whose results'
-      ' would overwrite each other: rename one'
+    below = ' or in image_02/data folders below it' if layout else ''
+    raise FileNotFoundError(
+      f'no {", ".join(_SUFFIXES)} files in {source}{below}'
     )
   return files
+
+
+def _images(paths):
+  return sorted(path for path in paths if path.suffix.lower() in _SUFFIXES)

@@ -88,6 +88,8 @@ def _check(config, workdir, mesh):
   configuration.check(config)
   for part, name in ((config, 'config'), (config.eval, 'config.eval')):
     sharding.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
+  count = input_pipeline.count_stills(config.data, config.batch_size)
+  sharding.check_batch_size(count, mesh, 'stills by config.data.semantic_share')
   initialization.check_weights(config, workdir)
   data = input_pipeline.check_data(config.data)
   logging.info('%s', data)

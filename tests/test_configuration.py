@@ -113,6 +113,16 @@ def test_a_foreign_config_file_is_refused_in_one_message(
     ('model.encoder_layers', 20, '18, 34, 50 or 101'),
     ('model.pose_layers', 152, '18, 34, 50 or 101'),
     ('model.dtype', 'float16', 'float32 or bfloat16'),
+    ('model.attention.levels', (5,), 'levels 0 to 4'),
+    ('model.attention.levels', (2, 2), 'distinct'),
+    ('model.attention.heads', 3, 'multiple of config.model.attention.heads'),
+    ('model.attention.key_stride', 0, 'positive'),
+    ('model.attention.implementation', 'flash', 'auto, plain'),
+    ('model.seem.levels', (), 'at least one'),
+    ('model.seem.points', 0, 'positive'),
+    ('loss.class_weights', (1.0, 2.0), '19 numbers'),
+    ('loss.cross_entropy_weight', -0.3, '0 or more'),
+    ('data.labels', 'none', 'config.model.semantics'),
     ('eval.crop', 'center', 'garg, eigen or none'),
     ('eval.max_depth', 1e-4, 'more than config.eval.min_depth'),
     ('eval.max_depth', float('nan'), 'more than config.eval.min_depth'),
@@ -138,8 +148,29 @@ def test_impossible_values_are_refused(field, value, advice):
   with pytest.raises(ValueError, match='cannot be run') as error:
     configuration.check(config)
   (line,) = str(error.value).splitlines()[1:]
-  assert line.strip().startswith(f'config.{field} = {value!r}: ')
+  if field not in ('model.attention.heads', 'data.labels'):  # Pairs.
+    assert line.strip().startswith(f'config.{field} = {value!r}: ')
   assert advice in line
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'field'),
+  [
+    ({'model.seem.enabled': False}, 'model.attention.levels'),
+    ({'model.attention.levels': ()}, 'model.seem.enabled'),
+    (
+      {'model.seem.enabled': False, 'model.attention.levels': (),
+       'data.semantic_root': 'stills'},
+      'data.semantic_root',
+    ),
+  ],
+)
+def test_parts_that_need_semantics_are_refused_without_it(overrides, field):
+  config = default.get_config()
+  config.model.semantics = False
+  config.update_from_flattened_dict(overrides)
+  with pytest.raises(ValueError, match=f'config.{field} = '):
+    configuration.check(config)
 
 
 def test_all_problems_are_named_at_once():

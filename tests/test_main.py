@@ -22,6 +22,7 @@ def _refusal(tmp_path, *flags):
     ('--config.batchsize=1', ['batchsize', 'batch_size']),
     ('--config.batch_size=few', ['config.batch_size=few']),
     ('--config=nowhere.py', ['nowhere.py', 'configs/']),
+    ('--config=configs/ablation.py:all', ['all', 'baseline, semantics']),
     ('--mode=dream', ['mode', 'train', 'evaluate', 'predict']),
     ('--wordir=x', ['wordir']),
     ('stray', ['stray', '--NAME=VALUE']),

@@ -100,7 +100,7 @@ def test_the_reference_setting_is_the_full_method():
 
 
 def test_an_unknown_part_is_refused():
-  with pytest.raises(ValueError, match='attention, seem, full'):
+  with pytest.raises(SystemExit, match='attention, seem, full'):
     ablation.get_config('everything')
 
 

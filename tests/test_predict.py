@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_pipeline import labels
 from sgde_jax import predict
 from tests import runs
 
@@ -130,3 +131,44 @@ def test_missing_checkpoint(root, tmp_path):
   assert f'{tmp_path}/run/checkpoints' in message
   assert 'train first' in message
   assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_labels_are_written_where_training_looks(
+  root, trained, tmp_path, one_device
+):
+  config = runs.make_config(root)
+  kitti = tmp_path / 'kitti'
+  for camera, frame in ((2, 0), (2, 1), (3, 0)):
+    _write_image(kitti / f'D/R/image_0{camera}/data/{frame:010d}.png')
+  predict.predict(config, trained, kitti, kitti, write='labels')
+  masks = sorted(kitti.rglob('semantic_0*/data/*.png'))
+  assert [str(mask.relative_to(kitti)) for mask in masks] == [
+    f'D/R/semantic_0{camera}/data/{frame:010d}.png'
+    for camera, frame in ((2, 0), (2, 1), (3, 0))
+  ]
+  for mask in masks:
+    found = labels.read_labels(mask, coding='train_ids')
+    assert found.shape == (40, 80)
+    assert found.max() < 19
+  with pytest.raises(ValueError, match='is there already'):
+    predict.predict(config, trained, kitti, kitti, write='labels')
+  predict.predict(
+    config, trained, kitti / 'D/R/image_02/data', tmp_path / 'out',
+    write='labels',
+  )
+  np.testing.assert_array_equal(
+    np.array(Image.open(tmp_path / 'out/0000000001.png')),
+    np.array(Image.open(masks[1])),
+  )
+
+
+def test_labels_need_semantics(root, tmp_path):
+  config = runs.make_config(
+    root, model__semantics=False, model__seem__enabled=False,
+    model__attention__levels=(),
+  )
+  with pytest.raises(ValueError, match='config.model.semantics'):
+    predict.predict(
+      config, 'none', tmp_path, tmp_path / 'out', write='labels'
+    )

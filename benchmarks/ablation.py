@@ -1,0 +1,199 @@
+"""Trains the ablations on the street, several seeds each; one table, one plot.
+
+  python -m benchmarks.ablation --output=runs/ablation
+  python -m benchmarks.ablation --output=runs/ablation \
+    --size=640x192 --steps=20000 --batch=12 --automask       # on a GPU
+
+Every run is a workdir below --output, trained by main.py with
+configs/ablation.py:PART; what is finished is not trained again and what was
+broken off goes on, so the command can be given again at any time. All parts
+see the same examples in the same order, for the same number of steps, and are
+measured on the same held-out drives.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import matplotlib.figure
+import numpy as np
+from absl import app, flags
+
+from configs import ablation
+
+flags.DEFINE_string('output', 'runs/ablation', 'Folder for all runs.')
+flags.DEFINE_list('parts', list(ablation.PARTS), 'Parts to train.')
+flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds.')
+flags.DEFINE_string('size', '192x64', 'WIDTHxHEIGHT.')
+flags.DEFINE_integer('steps', 500, 'Training steps of each run.')
+flags.DEFINE_integer('batch', 4, 'Batch size.')
+flags.DEFINE_float('learning_rate', 2e-4, 'Adam.')
+flags.DEFINE_integer('points', 512, 'Edge points per image.')
+flags.DEFINE_integer('drives', 6, 'Drives of the street.')
+flags.DEFINE_integer('test_drives', 2, 'How many of them are held out.')
+flags.DEFINE_integer('frames', 60, 'Frames of a drive.')
+flags.DEFINE_bool('automask', False, 'See configs/demo.py.')
+flags.DEFINE_list('set', [], 'More fields for every run, FIELD=VALUE.')
+flags.DEFINE_string('results', '', 'Markdown file that takes the table.')
+FLAGS = flags.FLAGS
+
+FIGURES = {
+  'abs_rel': 'abs_rel',
+  'abs_rel/border_1': 'border, 1 px',
+  'abs_rel/border_3': 'border, 3 px',
+  'abs_rel/away': 'away from borders',
+  'abs_rel/thin': 'thin classes',
+  'boundary_f1': 'boundary F1',
+  'boundary_recall/thin': 'boundary recall, thin',
+  'miou': 'mIoU',
+}
+_MARKS = '<!-- ablation -->', '<!-- /ablation -->'
+
+
+def workdir(part, seed):
+  """The workdir of a run."""
+  return pathlib.Path(FLAGS.output) / f'{part}_{seed}'
+
+
+def train(part, seed):
+  """Trains a run to its end, from where it stands."""
+  width, height = FLAGS.size.split('x')
+  street = pathlib.Path(FLAGS.output) / f'street_{FLAGS.size}'
+  settings = {
+    'seed': seed,
+    'num_steps': FLAGS.steps,
+    'batch_size': FLAGS.batch,
+    'eval_every': FLAGS.steps,
+    'picture_every': FLAGS.steps,
+    'checkpoint_every': max(FLAGS.steps // 4, 1),
+    'keep_checkpoints': 1,
+    'optimizer.learning_rate': FLAGS.learning_rate,
+    'optimizer.decay_epochs': (),
+    'loss.automask': FLAGS.automask,
+    'model.seem.points': FLAGS.points,
+    'data.root': street,
+    'data.height': height,
+    'data.width': width,
+    'data.street.height': height,
+    'data.street.width': width,
+    'data.street.drives': FLAGS.drives,
+    'data.street.test_drives': FLAGS.test_drives,
+    'data.street.frames': FLAGS.frames,
+    'eval.crop': 'garg',
+  }
+  fields = [f'{name}={value}' for name, value in settings.items()] + FLAGS.set
+  subprocess.run(
+    [
+      sys.executable,
+      'main.py',
+      f'--config=configs/ablation.py:{part}',
+      f'--workdir={workdir(part, seed)}',
+      *(f'--config.{field}' for field in fields),
+    ],
+    cwd=pathlib.Path(__file__).resolve().parents[1],
+    check=True,
+  )
+
+
+def read_final(part, seed):
+  """The evaluation of a run's last step; None if it is not there."""
+  path = workdir(part, seed) / 'metrics.jsonl'
+  if not path.is_file():
+    return None
+  for line in path.read_text().splitlines():
+    entry = json.loads(line)
+    if entry['step'] == FLAGS.steps and 'eval/abs_rel' in entry:
+      return {k.removeprefix('eval/'): v for k, v in entry.items()}
+  return None
+
+
+def collect():
+  """Returns part -> figure -> `[S]` values over the finished seeds."""
+  results = {}
+  for part in FLAGS.parts:
+    finals = [read_final(part, seed) for seed in FLAGS.seeds]
+    finals = [final for final in finals if final]
+    if finals:
+      results[part] = {
+        name: np.array([final.get(name, np.nan) for final in finals])
+        for name in FIGURES
+      }
+  return results
+
+
+def format_table(results):
+  """A Markdown table: a row per figure, a column per part."""
+  parts = list(results)
+  seeds = {len(values['abs_rel']) for values in results.values()}
+  lines = [
+    f'{FLAGS.size}, {FLAGS.steps} steps of {FLAGS.batch}, seeds per part:'
+    f' {", ".join(map(str, sorted(seeds)))}; mean +- deviation.',
+    '',
+    '| | ' + ' | '.join(parts) + ' |',
+    '|---' * (len(parts) + 1) + '|',
+  ]
+  for name, title in FIGURES.items():
+    cells = [_mean_and_deviation(results[part][name]) for part in parts]
+    lines.append(f'| {title} | ' + ' | '.join(cells) + ' |')
+  return '\n'.join(lines)
+
+
+def _mean_and_deviation(values):
+  if not np.isfinite(values).all():
+    return '-'
+  spread = f' +- {np.std(values, ddof=1):.4f}' if len(values) > 1 else ''
+  return f'{np.mean(values):.4f}{spread}'
+
+
+def draw(results, path):
+  """Draws every figure relative to the first part's mean."""
+  figure = matplotlib.figure.Figure(figsize=(9, 4.5), layout='constrained')
+  axes = figure.add_subplot()
+  names = [name for name in FIGURES if name.startswith('abs_rel')]
+  first, width = next(iter(results)), 0.8 / len(results)
+  for i, (part, values) in enumerate(results.items()):
+    base = np.array([results[first][name].mean() for name in names])
+    shares = np.stack([values[name] for name in names]) / base[:, None]
+    axes.bar(
+      np.arange(len(names)) + i * width,
+      shares.mean(axis=1),
+      width,
+      yerr=shares.std(axis=1),
+      label=part,
+    )
+  axes.set_xticks(
+    np.arange(len(names)) + 0.4 - width / 2, [FIGURES[name] for name in names]
+  )
+  axes.set_ylabel(f'abs_rel over that of {first}')
+  axes.axhline(1, color='black', linewidth=0.8)
+  axes.legend()
+  figure.savefig(path, dpi=120)
+
+
+def write_results(path, table):
+  """Puts the table between the marks of a Markdown file."""
+  path = pathlib.Path(path)
+  head, _, rest = path.read_text().partition(_MARKS[0])
+  _, found, tail = rest.partition(_MARKS[1])
+  if not found:
+    raise SystemExit(f'{path} lacks the lines {" and ".join(_MARKS)}')
+  path.write_text(f'{head}{_MARKS[0]}\n{table}\n{_MARKS[1]}{tail}')
+
+
+def main(_):
+  """Trains what is not trained yet, seed by seed, and reports."""
+  for seed in FLAGS.seeds:
+    for part in FLAGS.parts:
+      if read_final(part, seed) is None:
+        train(part, seed)
+  results = collect()
+  table = format_table(results)
+  print(table)
+  draw(results, pathlib.Path(FLAGS.output) / 'ablation.png')
+  if FLAGS.results:
+    write_results(FLAGS.results, table)
+
+
+if __name__ == '__main__':
+  app.run(main)

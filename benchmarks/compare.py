@@ -1,0 +1,125 @@
+"""Compares two runs image by image: paired bootstrap of their evaluations.
+
+  python -m benchmarks.compare --first=W1 --second=W2
+
+Reads `evaluation/per_image.csv` of both workdirs (`--mode=evaluate` writes
+it), which must hold the same images. Prints each figure of both, their
+difference second - first, its 95 % interval over resampled images, and the
+share of resamples in which the second is smaller. Images are what varies here;
+for what seeds vary, train several (benchmarks/ablation.py).
+"""
+
+import csv
+import pathlib
+
+import numpy as np
+from absl import app, flags
+
+flags.DEFINE_string('first', None, 'Workdir.', required=True)
+flags.DEFINE_string('second', None, 'Workdir.', required=True)
+flags.DEFINE_integer('resamples', 10000, 'Bootstrap resamples.')
+flags.DEFINE_integer('seed', 0, 'Of the resampling.')
+flags.DEFINE_list(
+  'figures',
+  ['abs_rel', 'rmse', 'a1', 'abs_rel/border_1', 'abs_rel/border_3',
+   'abs_rel/away', 'abs_rel/thin', 'boundary_f1', 'boundary_recall/thin'],
+  'Columns; NAME:sum and NAME:count are pooled over the images.',
+)
+FLAGS = flags.FLAGS
+
+
+def read_columns(workdir):
+  """Returns name -> `[N]` float64 of a workdir's CSV, ordered by index.
+
+  Raises:
+    FileNotFoundError: the workdir was not evaluated.
+  """
+  path = pathlib.Path(workdir) / 'evaluation' / 'per_image.csv'
+  if not path.is_file():
+    raise FileNotFoundError(
+      f'there is no {path}: run main.py --mode=evaluate --workdir={workdir}'
+    )
+  with open(path, newline='') as file:
+    rows = sorted(csv.DictReader(file), key=lambda row: int(row['index']))
+  return {
+    name: np.array([float(row[name]) for row in rows]) for name in rows[0]
+  }
+
+
+def resample(columns, name, draws):
+  """The figure over each resample of the images.
+
+  Args:
+    columns: see `read_columns`.
+    name: a column, whose mean it is, or the name of a (sum, count) pair.
+    draws: `[R, N]` image numbers.
+
+  Returns:
+    `[R]` float64; NaN where a resample holds nothing to count.
+  """
+  if name in columns:
+    return columns[name][draws].mean(axis=1)
+  total, count = (
+    columns[f'{name}:{part}'][draws].sum(axis=1) for part in ('sum', 'count')
+  )
+  return np.divide(
+    total, count, out=np.full(len(total), np.nan), where=count > 0
+  )
+
+
+def compare(first, second, name, *, resamples, seed):
+  """Compares one figure of two runs.
+
+  Args:
+    first: columns of one run.
+    second: columns of the other, of the same images.
+    name: see `resample`.
+    resamples: how many.
+    seed: of the resampling.
+
+  Returns:
+    Both figures, the ends of the 95 % interval of second - first, and the
+    share of resamples in which the second is smaller.
+
+  Raises:
+    ValueError: the runs were evaluated on different images.
+  """
+  if not np.array_equal(first['index'], second['index']):
+    raise ValueError('the two runs were evaluated on different images')
+  images = len(first['index'])
+  draws = np.random.default_rng(seed).integers(0, images, (resamples, images))
+  whole = np.arange(images)[None]
+  figures = [resample(run, name, whole)[0] for run in (first, second)]
+  change = resample(second, name, draws) - resample(first, name, draws)
+  change = change[np.isfinite(change)]
+  if not len(change):
+    return (*figures, np.nan, np.nan, np.nan)
+  low, high = np.percentile(change, (2.5, 97.5))
+  return (*figures, low, high, float(np.mean(change < 0)))
+
+
+def main(_):
+  """Prints the table."""
+  try:
+    first, second = (read_columns(path) for path in (FLAGS.first, FLAGS.second))
+    names = [
+      name
+      for name in FLAGS.figures
+      if all({name, f'{name}:sum'} & run.keys() for run in (first, second))
+    ]
+    print('| figure | first | second | difference | 95 % | second smaller |')
+    print('|---|---|---|---|---|---|')
+    for name in names:
+      one, other, low, high, share = compare(
+        first, second, name, resamples=FLAGS.resamples, seed=FLAGS.seed
+      )
+      print(
+        f'| {name} | {one:.4f} | {other:.4f} | {other - one:+.4f} |'
+        f' {low:+.4f} to {high:+.4f} | {100 * share:.0f} % |'
+      )
+  except (FileNotFoundError, ValueError) as error:
+    raise SystemExit(str(error)) from None
+
+
+if __name__ == '__main__':
+  app.run(main)

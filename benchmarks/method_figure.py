@@ -1,0 +1,50 @@
+"""Draws the README's figure: what each part makes of a real example.
+
+  python -m benchmarks.method_figure --workdir=runs/demo --output=docs/method.png
+
+Takes the first example of a trained run's first batch.
+"""
+
+import functools
+import itertools
+import logging
+
+import jax
+from absl import app, flags
+
+from configs import default
+from sgde_jax import (
+  configuration,
+  evaluate,
+  initialization,
+  panels,
+  sharding,
+  steps,
+  visualization,
+)
+
+flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
+flags.DEFINE_string('output', 'docs/method.png', 'PNG to write.')
+FLAGS = flags.FLAGS
+
+
+def main(_):
+  """Restores the run, predicts a batch and draws it."""
+  logging.basicConfig(level=logging.WARNING)
+  config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
+  mesh = sharding.create_mesh(jax.devices()[:1])
+  model, state = evaluate.load_trained(config, FLAGS.workdir, mesh)
+  (batch,) = itertools.islice(initialization.open_batches(config, mesh, 0), 1)
+  preview = jax.jit(
+    functools.partial(
+      steps.preview_step, model=model, loss_options=config.loss.to_dict()
+    )
+  )
+  pictures = jax.device_get(preview(state.variables, batch))
+  example = {name: array[0] for name, array in pictures.items()}
+  visualization.write_png(FLAGS.output, panels.training_panel(example))
+  print(f'wrote {FLAGS.output}')
+
+
+if __name__ == '__main__':
+  app.run(main)
