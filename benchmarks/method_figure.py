@@ -1,8 +1,9 @@
 """Draws the README's figure: what each part makes of a real example.
 
-  python -m benchmarks.method_figure --workdir=runs/demo --output=docs/method.png
+  python -m benchmarks.method_figure --workdir=runs/demo
 
-Takes the first example of a trained run's first batch.
+Takes the first example of the first batch of a trained run and writes
+docs/method.png.
 """
 
 import functools

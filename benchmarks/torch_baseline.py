@@ -128,10 +128,11 @@ def make_step(work, width, height, batch_size):
 
   def train():
     optimizer.zero_grad()
-    disparities = decoder(encoder(frames[0]))
+    seen = _jitter(frames)
+    disparities = decoder(encoder(seen[0]))
     transforms = [
-      _transform(*pose(frames[1], frames[0]), invert=True),
-      _transform(*pose(frames[0], frames[2]), invert=False),
+      _transform(*pose(seen[1], seen[0]), invert=True),
+      _transform(*pose(seen[0], seen[2]), invert=False),
     ]
     _loss(frames, disparities, intrinsics, transforms).backward()
     optimizer.step()
@@ -145,6 +146,23 @@ def make_step(work, width, height, batch_size):
       part.eval()
     return predict
   return train
+
+
+def _jitter(frames):
+  """Brightness, contrast, saturation and hue, a draw per example.
+
+  What torchvision does to each picture in turn, for the whole batch at once
+  (its hue turns HSV, which takes longer than this matrix).
+  """
+  factors = 0.8 + 0.4 * torch.rand(3, 1, frames.shape[1], 1, 1, 1)
+  grey = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
+  images = (factors[0] * frames).clamp(0, 1)
+  mean = (images * grey).sum(2, True).mean((3, 4), True)
+  images = (mean + factors[1] * (images - mean)).clamp(0, 1)
+  luma = (images * grey).sum(2, True)
+  images = (luma + factors[2] * (images - luma)).clamp(0, 1)
+  turn = torch.eye(3) + 0.05 * torch.randn(frames.shape[1], 3, 3)
+  return torch.einsum('bij,fbjhw->fbihw', turn, images).clamp(0, 1)
 
 
 def _reflect_conv(inputs, outputs):

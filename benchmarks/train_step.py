@@ -10,7 +10,9 @@
 size, batch and dtype: what the parts cost. Frames are random; the work does not
 depend on them. Every row runs in a process of its own, so that its peak memory
 is its own: the device's where it keeps count, the process' otherwise.
-Milliseconds are medians.
+Milliseconds are medians. How many points SEEM refines depends on what is
+predicted: with --workdir, the prediction of `full` takes the weights of that
+run and frames of its evaluation; fresh weights see edges everywhere.
 """
 
 import concurrent.futures
@@ -32,6 +34,7 @@ flags.DEFINE_list('dtypes', ['float32'], 'float32, bfloat16.')
 flags.DEFINE_list('works', ['train', 'predict'], 'train, predict.')
 flags.DEFINE_list('parts', ['baseline'], 'Parts of configs/ablation.py.')
 flags.DEFINE_integer('steps', 10, 'Timed steps after the first.')
+flags.DEFINE_string('workdir', '', 'A trained run of the full method.')
 flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too (CPU).')
 FLAGS = flags.FLAGS
 
@@ -41,7 +44,7 @@ _HEADER = (
 )
 
 
-def time_jax(work, part, size, batch_size, dtype, count):
+def time_jax(work, part, size, batch_size, dtype, count, workdir):
   """Compiles and times one kind of step; returns a row of the table."""
   import jax
 
@@ -52,6 +55,8 @@ def time_jax(work, part, size, batch_size, dtype, count):
   start = time.perf_counter()
   compiled = function.lower(*arguments).compile()
   compile_seconds = time.perf_counter() - start
+  if workdir:
+    arguments = _trained_arguments(workdir, height, width, batch_size)
 
   def run():
     result = jax.block_until_ready(compiled(*arguments))
@@ -66,11 +71,11 @@ def time_jax(work, part, size, batch_size, dtype, count):
   )
 
 
-def time_torch(work, _, size, batch_size, dtype, count):
+def time_torch(work, _, size, batch_size, dtype, count, workdir):
   """Times the PyTorch baseline on the CPU; returns as `time_jax`."""
   from benchmarks import torch_baseline
 
-  del dtype  # float32 only
+  del dtype, workdir  # float32 and fresh weights only
   run = torch_baseline.make_step(work, *size, batch_size)
   return _median_ms(run, count), 0.0, _peak_bytes(), 'cpu'
 
@@ -88,7 +93,8 @@ def main(_):
     first = None
     for name, worker in workers:
       arguments = (
-        work, name, (width, height), int(batch), dtype, FLAGS.steps
+        work, name, (width, height), int(batch), dtype, FLAGS.steps,
+        FLAGS.workdir if work == 'predict' and name == 'full' else '',
       )
       ms, compile_seconds, peak, device = _run_alone(worker, arguments)
       first = first or ms
@@ -145,6 +151,22 @@ def _make_step(work, part, height, width, batch_size, dtype):
     loss_options=config.loss.to_dict(),
   )
   return jax.jit(step, donate_argnums=0), [state, batch]
+
+
+def _trained_arguments(workdir, height, width, batch_size):
+  """Arguments of the prediction: a run's variables, frames of its split."""
+  import input_pipeline
+  from configs import default
+  from sgde_jax import configuration, evaluate, sharding
+
+  config = configuration.resolve(default.get_config(), workdir, {})
+  mesh = sharding.create_mesh()
+  _, state = evaluate.load_trained(config, workdir, mesh)
+  config.data.height, config.data.width = height, width
+  batch = next(iter(input_pipeline.create_eval_batches(
+    config.data, split=config.data.eval_split, batch_size=batch_size
+  )))
+  return [state.variables, sharding.to_devices(batch['frames'][:, 0], mesh)]
 
 
 def _random_batch(batch_size, frames, height, width):

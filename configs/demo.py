@@ -13,7 +13,7 @@ def get_config():
   """Returns the demo's config."""
   config = default.get_config()
   config.batch_size = 4
-  config.num_steps = 580
+  config.num_steps = 680
   config.data.root = 'runs/street_192x64'
   config.data.height = 64
   config.data.width = 192
@@ -25,11 +25,13 @@ def get_config():
   # At this size most pixels move by less than one at first, and the auto-mask
   # would leave too few of them to learn from.
   config.loss.automask = False
+  config.augmentation.jitter_probability = 0.0  # One light in all drives.
+  config.eval.flip = True
   config.eval.crop = 'garg'
   config.optimizer.learning_rate = 2e-4
-  config.optimizer.decay_epochs = (16.0,)  # Of 29 steps.
+  config.optimizer.decay_epochs = (18.0,)  # Of 29 steps.
   config.log_every = 20
-  config.picture_every = 290
-  config.eval_every = 290
-  config.checkpoint_every = 290
+  config.picture_every = 680
+  config.eval_every = 680
+  config.checkpoint_every = 680
   return config
