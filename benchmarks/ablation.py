@@ -1,7 +1,7 @@
 """Trains the ablations on the street, several seeds each; one table, one plot.
 
   python -m benchmarks.ablation --output=runs/ablation
-  python -m benchmarks.ablation --output=runs/ablation \
+  python -m benchmarks.ablation --output=runs/ablation_640x192 \
     --size=640x192 --steps=20000 --batch=12 --automask       # on a GPU
 
 Every run is a workdir below --output, trained by main.py with
@@ -34,7 +34,7 @@ flags.DEFINE_integer('drives', 6, 'Drives of the street.')
 flags.DEFINE_integer('test_drives', 2, 'How many of them are held out.')
 flags.DEFINE_integer('frames', 60, 'Frames of a drive.')
 flags.DEFINE_bool('automask', False, 'See configs/demo.py.')
-flags.DEFINE_list('set', [], 'More fields for every run, FIELD=VALUE.')
+flags.DEFINE_multi_string('set', [], 'A field for every run, FIELD=VALUE.')
 flags.DEFINE_string('results', '', 'Markdown file that takes the table.')
 FLAGS = flags.FLAGS
 
@@ -56,12 +56,11 @@ def workdir(part, seed):
   return pathlib.Path(FLAGS.output) / f'{part}_{seed}'
 
 
-def train(part, seed):
-  """Trains a run to its end, from where it stands."""
+def make_settings():
+  """The config fields that all runs share: name -> value, as text."""
   width, height = FLAGS.size.split('x')
   street = pathlib.Path(FLAGS.output) / f'street_{FLAGS.size}'
   settings = {
-    'seed': seed,
     'num_steps': FLAGS.steps,
     'batch_size': FLAGS.batch,
     'eval_every': FLAGS.steps,
@@ -82,14 +81,39 @@ def train(part, seed):
     'data.street.frames': FLAGS.frames,
     'eval.crop': 'garg',
   }
-  fields = [f'{name}={value}' for name, value in settings.items()] + FLAGS.set
+  settings = {name: str(value) for name, value in settings.items()}
+  return settings | dict(field.split('=', 1) for field in FLAGS.set)
+
+
+def check_settings(settings):
+  """Stores the settings with the runs; exits if those there have others."""
+  path = pathlib.Path(FLAGS.output) / 'settings.json'
+  if path.is_file():
+    stored = json.loads(path.read_text())
+    other = sorted(
+      name
+      for name in stored.keys() | settings.keys()
+      if stored.get(name) != settings.get(name)
+    )
+    if other:
+      raise SystemExit(
+        f'{FLAGS.output} holds runs with another {", ".join(other)}: use'
+        ' another --output, or the settings in its settings.json'
+      )
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(settings, indent=2) + '\n')
+
+
+def train(part, seed, settings):
+  """Trains a run to its end, from where it stands."""
+  fields = settings | {'seed': seed}
   subprocess.run(
     [
       sys.executable,
       'main.py',
       f'--config=configs/ablation.py:{part}',
       f'--workdir={workdir(part, seed)}',
-      *(f'--config.{field}' for field in fields),
+      *(f'--config.{name}={value}' for name, value in fields.items()),
     ],
     cwd=pathlib.Path(__file__).resolve().parents[1],
     check=True,
@@ -102,7 +126,10 @@ def read_final(part, seed):
   if not path.is_file():
     return None
   for line in path.read_text().splitlines():
-    entry = json.loads(line)
+    try:
+      entry = json.loads(line)
+    except ValueError:
+      continue  # The last line of a run that was killed while writing.
     if entry['step'] == FLAGS.steps and 'eval/abs_rel' in entry:
       return {k.removeprefix('eval/'): v for k, v in entry.items()}
   return None
@@ -183,10 +210,12 @@ def write_results(path, table):
 
 def main(_):
   """Trains what is not trained yet, seed by seed, and reports."""
+  settings = make_settings()
+  check_settings(settings)
   for seed in FLAGS.seeds:
     for part in FLAGS.parts:
       if read_final(part, seed) is None:
-        train(part, seed)
+        train(part, seed, settings)
   results = collect()
   table = format_table(results)
   print(table)

@@ -155,12 +155,14 @@ def _make_step(work, part, height, width, batch_size, dtype):
 
 def _trained_arguments(workdir, height, width, batch_size):
   """Arguments of the prediction: a run's variables, frames of its split."""
+  import jax
+
   import input_pipeline
   from configs import default
   from sgde_jax import configuration, evaluate, sharding
 
   config = configuration.resolve(default.get_config(), workdir, {})
-  mesh = sharding.create_mesh()
+  mesh = sharding.create_mesh(jax.devices()[:1])
   _, state = evaluate.load_trained(config, workdir, mesh)
   config.data.height, config.data.width = height, width
   batch = next(iter(input_pipeline.create_eval_batches(

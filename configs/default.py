@@ -2,7 +2,7 @@
 
   python main.py --workdir=runs/default
 
-Trains the baseline (Monodepth2) on the embedded street, rendered on first use.
+Trains the whole method on the embedded street, rendered on first use.
 """
 
 import ml_collections

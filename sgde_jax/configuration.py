@@ -216,7 +216,7 @@ def _check_pairs(config):
   """What several fields must fulfil together: (possible, field, advice)."""
   model, evaluation = config.model, config.eval
   heads = model.attention.heads
-  unlabelled = config.data.labels == 'none' and not config.data.semantic_root
+  smallest = max(min(config.data.height, config.data.width), 32)
   return [
     (
       evaluation.min_depth < evaluation.max_depth,
@@ -234,6 +234,11 @@ def _check_pairs(config):
       f'use a multiple of config.model.attention.heads = {heads}',
     ),
     (
+      not model.attention.levels or model.attention.key_stride < smallest,
+      'model.attention.key_stride',
+      'use less than the image height and width, or a single key is left',
+    ),
+    (
       model.semantics or not model.attention.levels,
       'model.attention.levels',
       'attention needs config.model.semantics; use ()',
@@ -242,12 +247,6 @@ def _check_pairs(config):
       model.semantics or not model.seem.enabled,
       'model.seem.enabled',
       'SEEM needs config.model.semantics; use False',
-    ),
-    (
-      not (model.semantics and unlabelled),
-      'model.semantics',
-      'classes are learnt from labels; set config.data.labels or'
-      ' config.data.semantic_root, or take configs/ablation.py:baseline',
     ),
     (
       model.semantics or not config.data.semantic_root,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from input_pipeline import images
+from input_pipeline import labels as cityscapes
 from sgde_jax import metrics
 
 _GROUPS = ('border_1', 'border_3', 'border_5', 'away', 'thin')
@@ -41,7 +42,8 @@ def measure(
 
   Returns:
     `NAME:sum` and `NAME:count` of `metrics.border_errors`, `class_errors` and
-    `boundary_totals`, and of `iou_totals` with `predicted_labels`.
+    `boundary_totals`, and of `iou_totals` with `predicted_labels`; `labelled`
+    counts the images that have labels.
   """
   depths = ground_truth, aligned.prediction, aligned.valid, labels
   totals = metrics.border_errors(*depths).merge(metrics.class_errors(*depths))
@@ -55,6 +57,8 @@ def measure(
     found = images.resize_nearest(predicted_labels, height=height, width=width)
     confusion = metrics.confusion_matrix(labels, found)
     totals = totals.merge(metrics.iou_totals(confusion))
+  labelled = bool((labels != cityscapes.UNLABELLED).any())
+  totals = totals.merge(metrics.Totals({'labelled': (labelled, 1)}))
   return {
     f'{name}:{part}': float(value)
     for name, pair in totals.pairs.items()
@@ -106,8 +110,10 @@ def format_table(figures: Mapping[str, float]) -> str:
     figures: what `summarize` returns, other names beside it.
 
   Returns:
-    Lines of text; '' where no figure is there.
+    Lines of text; '' where labels were not asked for.
   """
+  if 'labelled' not in figures:
+    return ''
   lines = [
     f'{group:<10}{figures[f"abs_rel/{group}"]:>10.4f}'
     f'{figures[f"rmse/{group}"]:>10.4f}'
@@ -115,9 +121,10 @@ def format_table(figures: Mapping[str, float]) -> str:
     if f'abs_rel/{group}' in figures
   ]
   if not lines:
-    return ''
+    return 'no evaluated image has labels'
   scores = [
     f'{name} {figures[name]:.4f}' for name in _SCORES if name in figures
   ]
+  scores.append(f'labels on {100 * figures["labelled"]:.0f} % of the images')
   head = f'{"pixels":<10}{"abs_rel":>10}{"rmse":>10}'
   return '\n'.join([head, *lines, '  '.join(scores)])

@@ -77,6 +77,24 @@ def check_weights(config, workdir):
     pretrained.check_imagenet_file(path, layers)
 
 
+def check_labels(config, data):
+  """Refuses to train semantics without a single label.
+
+  Args:
+    config: the `model` part of a config.
+    data: an `input_pipeline.checking.DataSummary`.
+
+  Raises:
+    ValueError: there is no label.
+  """
+  if config.semantics and not data.train_labelled + data.stills:
+    raise ValueError(
+      'config.model.semantics: no training frame has a mask in'
+      ' DRIVE/semantic_02/data; add masks (config.data.labels is their coding),'
+      ' set config.data.semantic_root, or train configs/ablation.py:baseline'
+    )
+
+
 def create_optimizer(config, *, steps_per_epoch):
   """Adam with step decay and optional clipping by global norm.
 

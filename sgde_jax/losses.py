@@ -159,7 +159,7 @@ def cross_entropy(logits, labels, *, class_weights=()):
   PyTorch's weighted mean.
 
   Args:
-    logits: `[B, H, W, C]` float class scores.
+    logits: `[B, H, W, C]` float class scores, finite.
     labels: `[B, H, W]` uint8 train ids, 255 = unlabelled, which does not
       count.
     class_weights: C numbers; () weighs all classes alike.
@@ -180,8 +180,6 @@ def cross_entropy(logits, labels, *, class_weights=()):
     chex.assert_shape(jnp.asarray(class_weights), (logits.shape[-1],))
     weights *= jnp.asarray(class_weights, logits.dtype)[classes]
   distances = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
-  # A logit of infinity at an unlabelled pixel would make 0 * inf of it.
-  distances = jnp.where(labelled, distances, 0)
   return jnp.sum(weights * distances), jnp.sum(weights)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import pathlib
 import time
 
@@ -12,6 +13,8 @@ from input_pipeline import images
 from sgde_jax import evaluate, metrics, sharding, steps, visualization
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg')
+_FRAME_FOLDERS = ('image_02', 'image_03')
+_FRAME_PARTS = [(name, 'data') for name in _FRAME_FOLDERS]
 
 
 def predict(config, workdir, source, output, *, write='depth'):
@@ -101,7 +104,7 @@ def _target(file, source, output, write):
   if write == 'depth' or source.is_file():
     return output / f'{file.stem}.png'
   parts = [
-    part.replace('image_', 'semantic_')
+    part.replace('image', 'semantic') if part in _FRAME_FOLDERS else part
     for part in file.relative_to(source).parent.parts
   ]
   return output.joinpath(*parts, f'{file.stem}.png')
@@ -137,7 +140,12 @@ def _list_images(source, *, layout):
     raise FileNotFoundError(f'there is no image or folder {source}')
   files = _images(source.iterdir())
   if not files and layout:
-    files = _images(source.rglob('image_0[23]/data/*'))
+    files = _images(
+      pathlib.Path(folder) / name
+      for folder, _, names in os.walk(source, followlinks=True)
+      if pathlib.Path(folder).parts[-2:] in _FRAME_PARTS
+      for name in names
+    )
   if not files:
     below = ' or in image_02/data folders below it' if layout else ''
     raise FileNotFoundError(

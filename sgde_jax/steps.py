@@ -90,10 +90,8 @@ def train_step(
     labelled = [(outputs.logits, batch['labels'])]
     if stills is not None:
       images, labels = stills
-      logits, updates = apply(
-        {'params': params} | updates, images, method='segment'
-      )
-      # The call does not touch the statistics of the pose network.
+      # The running statistics stay the video's, which prediction sees.
+      logits, _ = apply(variables, images, method='segment')
       labelled.append((logits, labels))
     terms, _ = compute_losses(
       outputs, labelled, batch, model.frame_offsets, noise, **loss_options

@@ -32,8 +32,7 @@ def train_and_evaluate(config, workdir):
     The last evaluation's summary, see `metrics.summarize`.
 
   Raises:
-    FileNotFoundError, ValueError: config, data or checkpoint do not fit;
-      raised before any training.
+    FileNotFoundError, ValueError: what was given does not fit; before any work.
     FloatingPointError: the loss is not finite.
   """
   mesh = sharding.create_mesh()
@@ -93,6 +92,7 @@ def _check(config, workdir, mesh):
   initialization.check_weights(config, workdir)
   data = input_pipeline.check_data(config.data)
   logging.info('%s', data)
+  initialization.check_labels(config.model, data)
   return data
 
 
@@ -127,10 +127,7 @@ def _open_report(config, workdir, state, start_step, num_steps):
     except ImportError as error:
       logging.info('no TensorBoard events (%s); see metrics.jsonl', error)
   return reporting.Reporter(
-    workdir,
-    start_step=start_step,
-    num_steps=num_steps,
-    tensorboard=tensorboard,
+    workdir, start_step=start_step, num_steps=num_steps, tensorboard=tensorboard
   )
 
 

@@ -81,5 +81,9 @@ def test_table_shows_what_there_is():
   table = evidence.format_table(figures)
   for text in ('border_1', 'border_3', 'border_5', 'away', 'thin', 'miou 1.0'):
     assert text in table
+  assert 'labels on 100 %' in table
   assert evidence.format_table({'abs_rel': 0.1}) == ''
+  blank = _measure(depth, np.full(_SIZE, 255, np.uint8), depth)
+  unlabelled = evidence.format_table(evidence.summarize([blank]))
+  assert 'no evaluated image has labels' in unlabelled
   assert evidence.summarize([{'index': 0, 'abs_rel': 0.1}]) == {}

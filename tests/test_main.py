@@ -73,3 +73,10 @@ def test_broken_config_file_is_named(tmp_path):
   assert f'{tmp_path}/config.json' in message
   assert 'beams' in message
   assert '--workdir' in message
+
+
+def test_semantics_without_a_label_are_refused(tmp_path):
+  root = runs.write_root(tmp_path / 'kitti')
+  message = _refusal(tmp_path, *runs.make_flags(root, data__labels='none'))
+  assert 'semantic_02' in message
+  assert 'configs/ablation.py:baseline' in message

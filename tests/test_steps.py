@@ -225,7 +225,18 @@ def test_learns_one_batch_of_the_street(tmp_path):
   street.render_street(
     root, drives=1, frames=5, height=32, width=64, seed=0, workers=1
   )
-  config = runs.make_inner_config(root)
+  # Its own frames as labelled stills, two to a batch of eight.
+  drive = next(root.glob('*/*_sync'))
+  stills = tmp_path / 'stills'
+  stills.mkdir()
+  (stills / 'image_2').symlink_to(drive / 'image_02/data')
+  (stills / 'semantic').symlink_to(drive / 'semantic_02/data')
+  config = runs.make_inner_config(
+    root,
+    data__semantic_root=str(stills),
+    data__semantic_labels='train_ids',
+    data__semantic_share=0.25,
+  )
   batches = input_pipeline.create_train_batches(
     config.data, seed=0, start_step=0, batch_size=8
   )
@@ -233,6 +244,7 @@ def test_learns_one_batch_of_the_street(tmp_path):
     config, runs.one_device_mesh(), batches
   )
   batch = next(batches)
+  assert batch['semantic_images'].shape == (2, 32, 64, 3)
   terms = []
   for _ in range(20):
     state, scalars = step(state, batch)

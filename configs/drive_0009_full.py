@@ -1,0 +1,16 @@
+"""The whole method on one real drive; see drive_0009.py.
+
+  python main.py --config=configs/drive_0009_full.py --workdir=W \
+    --config.data.root=KITTI
+
+Takes masks of train ids in DRIVE/semantic_02/data, which KITTI does not ship.
+"""
+
+from configs import ablation, drive_0009
+
+
+def get_config():
+  """Returns the config."""
+  config = ablation.switch(drive_0009.get_config(), 'full')
+  config.data.labels = 'train_ids'
+  return config
