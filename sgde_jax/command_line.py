@@ -1,0 +1,68 @@
+"""The flags of main.py; whatever is wrong with them is one message."""
+
+import os
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+FLAGS = flags.FLAGS
+_JOB = ('coordinator_address', 'num_processes', 'process_id')
+
+
+def parse(argv):
+  """Defines and parses the flags.
+
+  Config fields on the command line are read here, too.
+
+  Args:
+    argv: the program's name and its arguments.
+
+  Returns:
+    `argv`, as `app.run` wants it.
+
+  Raises:
+    SystemExit: a flag is wrong.
+  """
+  try:
+    _define()
+    rest = app.parse_flags_with_usage(argv)[1:]
+  except (OSError, SyntaxError) as error:
+    sys.exit(f'--config cannot be read: {error}')
+  except (AttributeError, KeyError) as error:  # ml_collections nests them.
+    reason = error.args[0]
+    if isinstance(reason, KeyError):
+      reason = reason.args[0]
+    reason = reason.replace("'", '').replace('\n', '. ')
+    sys.exit(f'no such config field: {reason} (see configs/default.py)')
+  if not FLAGS.distributed and any(FLAGS[name].present for name in _JOB):
+    sys.exit(f'--{", --".join(_JOB)} need --distributed')
+  if rest:
+    sys.exit(f'{" ".join(rest)}: not a flag; write --NAME=VALUE, see --help')
+  path = config_flags.get_config_filename(FLAGS['config']).split(':')[0]
+  if not os.path.isfile(path):
+    sys.exit(f'--config={path}: there is no such file; see configs/')
+  return argv
+
+
+def overrides():
+  """Config fields given on the command line: dotted name -> value."""
+  return config_flags.get_override_values(FLAGS['config'])
+
+
+def _define():
+  config_flags.DEFINE_config_file('config', 'configs/default.py')
+  flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
+  flags.DEFINE_enum(
+    'mode', 'train', ['train', 'evaluate', 'predict'], 'What to do.'
+  )
+  flags.DEFINE_string('input', None, 'predict: an image or a folder of images.')
+  flags.DEFINE_string('output', None, 'predict: folder for the results.')
+  flags.DEFINE_enum(
+    'write', 'depth', ['depth', 'labels'], 'predict: what to write.'
+  )
+  flags.DEFINE_bool('distributed', False, 'Join the other processes of a job.')
+  # On TPU pods and under Slurm these are found out.
+  flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
+  flags.DEFINE_integer('num_processes', None, 'distributed: processes in all.')
+  flags.DEFINE_integer('process_id', None, 'distributed: this process.')
