@@ -210,8 +210,7 @@ def self_supervised_losses(
       (Monodepth2 draws N(0, 1) * 1e-5), or None.
     automask: whether unwarped sources compete in the minimum.
     smoothness_weight: weight at scale 0; halved at each further scale.
-    enhanced_weight: weight of the photometric loss of the enhanced disparity,
-      the mean over the valid points of the batch (our reconstruction).
+    enhanced_weight: of the mean over the batch's valid points (ours).
 
   Returns:
     A dict of weighted scalar terms, `photometric` and `smoothness`, each the

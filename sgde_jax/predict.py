@@ -57,19 +57,17 @@ def predict(config, workdir, source, output, *, write='depth'):
   # One image at a time on one device: sizes differ, and so do users' machines.
   mesh = sharding.create_mesh(jax.local_devices()[:1])
   model, state = evaluate.load_trained(config, workdir, mesh)
-  predict_step = jax.jit(
-    functools.partial(
-      steps.predict_step, model=model, flip=config.eval.flip
-    )
+  step = functools.partial(
+    steps.predict_step, model=model, flip=config.eval.flip
   )
-  write_result = {'depth': _write_depth, 'labels': _write_labels}[write]
+  predict_step = jax.jit(step)
+  write_result = _write_labels if write == 'labels' else _write_depth
   start = time.monotonic()
+  height, width = config.data.height, config.data.width
   for count, (file, size, target) in enumerate(
     zip(files, sizes, targets, strict=True), start=1
   ):
-    frame = images.read_frame(
-      file, height=config.data.height, width=config.data.width
-    )
+    frame = images.read_frame(file, height=height, width=width)
     prediction = jax.device_get(predict_step(state.variables, frame[None]))
     target.parent.mkdir(parents=True, exist_ok=True)
     write_result(target, prediction, size, flip=config.eval.flip)

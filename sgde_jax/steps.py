@@ -72,8 +72,8 @@ def train_step(
     loss_options: the config's `loss` as a dict, see `compute_losses`.
 
   Returns:
-    The new state and a dict of float32 scalars: each weighted loss term,
-    their sum `loss`, and `gradient_norm`.
+    The new state and float32 scalars by name: each weighted loss term, their
+    sum `loss`, and `gradient_norm`.
   """
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   augment_key, noise_key, point_key, still_key = jax.random.split(key, 4)
@@ -103,10 +103,8 @@ def train_step(
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params
   )
-  scalars = terms | {
-    'loss': loss,
-    'gradient_norm': optax.tree.norm(gradients),
-  }
+  norm = optax.tree.norm(gradients)
+  scalars = terms | {'loss': loss, 'gradient_norm': norm}
   return (
     TrainState(
       step=state.step + 1,
