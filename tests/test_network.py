@@ -197,23 +197,23 @@ def test_enhanced_disparity_leaves_its_surroundings_alone(full):
   model = models.create_model(_config())
 
   opened = _opened(variables)
-  drawn = model.apply(
-    opened, _frames(), train=True, mutable=['batch_stats']
-  )[0].points
+
+  @jax.jit
+  def pull(weights):
+    def total(variables):
+      outputs, _ = model.apply(
+        variables, _frames(), train=True, mutable=['batch_stats']
+      )
+      return jnp.sum(weights * outputs.enhanced_disparity), outputs.points
+
+    return jax.grad(total, has_aux=True)(opened)
+
   away = np.ones((2, *_SIZE, 1), np.float32)
+  _, drawn = pull(away)
   for image, points in zip(away, np.asarray(drawn), strict=True):
     image[points[:, 1], points[:, 0]] = 0
   for weights, reached in ((away, False), (1 - away, True)):
-    pulled = jax.jit(
-      jax.grad(
-        lambda variables, weights=weights: jnp.sum(
-          weights
-          * model.apply(
-            variables, _frames(), train=True, mutable=['batch_stats']
-          )[0].enhanced_disparity
-        )
-      )
-    )(opened)['params']
+    pulled = pull(weights)[0]['params']
     for part in ('refiner', 'encoder', 'depth_levels_0', 'semantic_levels_0'):
       largest = max(abs(x).max() for x in jax.tree.leaves(pulled[part]))
       assert (largest > 0) == reached, part
