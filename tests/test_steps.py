@@ -16,14 +16,7 @@ from input_pipeline import street
 from sgde_jax import geometry, initialization, models, steps
 from tests import runs
 
-_AUGMENTATION = {
-  'flip_probability': 0.5,
-  'jitter_probability': 0.5,
-  'brightness': 0.2,
-  'contrast': 0.2,
-  'saturation': 0.2,
-  'hue': 0.1,
-}
+_AUGMENTATION = default.get_config().augmentation.to_dict()
 _LOSS = default.get_config().loss.to_dict()
 
 
