@@ -11,6 +11,7 @@ has to be the innermost axis for a processor to work on many pixels at once.
 import functools
 
 import chex
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -40,7 +41,8 @@ def ssim_distance(x, y):
   """
   chex.assert_rank(x, 4)
   chex.assert_equal_shape([x, y])
-  return _to_image(_ssim(_to_planes(x), _to_planes(y), _window_mean))
+  x, y = _pad(_to_planes(x)), _pad(_to_planes(y))
+  return _to_image(_ssim(x, y, _window_mean))
 
 
 def photometric_distance(x, y):
@@ -305,30 +307,48 @@ def _enhanced_loss(
 def _ssim(x, y, mean):
   """The SSIM distance of planes, given what averages over windows."""
   mean_x, mean_y = mean(x), mean(y)
-  var_x = mean(x * x) - mean_x**2
-  var_y = mean(y * y) - mean_y**2
-  covariance = mean(x * y) - mean_x * mean_y
-  numerator = (2 * mean_x * mean_y + _SSIM_C1) * (2 * covariance + _SSIM_C2)
-  denominator = (mean_x**2 + mean_y**2 + _SSIM_C1) * (
-    var_x + var_y + _SSIM_C2
-  )
+  product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
+  covariance = mean(x * y) - product
+  variances = mean(x * x + y * y) - squares
+  numerator = (2 * product + _SSIM_C1) * (2 * covariance + _SSIM_C2)
+  denominator = (squares + _SSIM_C1) * (variances + _SSIM_C2)
   return jnp.clip((1 - numerator / denominator) / 2, 0, 1)
 
 
 def _photometric_planes(x, y, ssim=None):
   """`photometric_distance` of planes: `[B, C, ...]` to `[B, ...]`."""
   if ssim is None:
-    ssim = _ssim(x, y, _window_mean)
+    ssim = _ssim(_pad(x), _pad(y), _window_mean)
   distance = _SSIM_WEIGHT * ssim + (1 - _SSIM_WEIGHT) * jnp.abs(x - y)
   return jnp.mean(distance, axis=1)
 
 
-def _window_mean(planes):
-  """Mean over 3 x 3 windows, reflecting at the border."""
+def _pad(planes):
+  """Reflects planes by one pixel at their border."""
   edges = ((0, 0), (0, 0), (1, 1), (1, 1))
-  padded = jnp.pad(planes, edges, mode='reflect')
-  rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
+  # The barriers here and below make XLA store what is padded: fused into the
+  # sums over windows, the border's case distinction costs ten times the sums
+  # on the CPU.
+  return jax.lax.optimization_barrier(jnp.pad(planes, edges, mode='reflect'))
+
+
+@jax.custom_vjp
+def _window_mean(planes):
+  """Mean over 3 x 3 windows: `[B, C, H + 2, W + 2]` to `[B, C, H, W]`."""
+  rows = planes[:, :, :-2] + planes[:, :, 1:-1] + planes[:, :, 2:]
   return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+
+
+def _window_mean_gradient(_, gradient):
+  """Every pixel gets the mean over the windows that it is in."""
+  edges = ((0, 0), (0, 0), (2, 2), (2, 2))
+  padded = jax.lax.optimization_barrier(jnp.pad(gradient, edges))
+  return (_window_mean(padded),)
+
+
+_window_mean.defvjp(
+  lambda planes: (_window_mean(planes), None), _window_mean_gradient
+)
 
 
 def _reflect(index, size):
