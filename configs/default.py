@@ -103,8 +103,11 @@ def _data():
   data.semantic_root = ''
   data.semantic_labels = 'ids'  # Their coding.
   data.semantic_share = 0.5  # Stills per frame of a batch.
-  # lidar (forward distance, the usual), lidar_z (camera z) or dense (depth_02)
+  # lidar (forward distance, the usual), lidar_z (camera z), improved (KITTI's
+  # annotated depth; evaluate it with eval.crop none) or dense (depth_02)
   data.ground_truth = 'dense'
+  data.ground_truth_root = ''  # improved: holds train/ and val/; '': the root
+  data.ground_truth_file = ''  # Of input_pipeline.ground_truth; '': none
   data.street = ml_collections.ConfigDict()
   data.street.drives = 6
   data.street.frames = 60

@@ -115,8 +115,7 @@ def create_eval_batches(config_data, *, split, batch_size, process_index=0,
   rows = sampling.process_rows(
     batch_size, process_index=process_index, process_count=process_count)
   table = checking.open_table(
-    config_data, split, frame_offsets=frame_offsets,
-    ground_truth=config_data.ground_truth)
+    config_data, split, frame_offsets=frame_offsets, ground_truth=True)
   return EvalBatches(table, config_data.reader, batch_size, rows)
 
 

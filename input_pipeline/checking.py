@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 
-from input_pipeline import examples, images, labels, splits, stills
+from input_pipeline import examples, images, labels, splits, stills, truths
 
 SOURCES = ('street', 'kitti')
 READERS = ('memory', 'tf')
@@ -70,7 +70,7 @@ def check_data(config_data):
       folder, train, frame_offsets=config_data.frame_offsets)
     + examples.find_missing(
       folder, evaluation, frame_offsets=(0,),
-      ground_truth=config_data.ground_truth)))
+      truth=_open_truth(config_data, folder))))
   first_frames = {}
   for example in train + evaluation:
     folder.calibration(example).check_camera(example.camera)
@@ -87,14 +87,14 @@ def check_data(config_data):
             if config_data.semantic_root else 0))
 
 
-def open_table(config_data, split, *, frame_offsets, ground_truth=None):
+def open_table(config_data, split, *, frame_offsets, ground_truth=False):
   """Makes the table of a split, after the checks of `check_data`.
 
   Args:
     config_data: the config's `data`.
     split: path of a split list, or its lines.
     frame_offsets: frame offsets of an example, 0 first.
-    ground_truth: one of `examples.GROUND_TRUTHS`, or None for training.
+    ground_truth: whether examples have the config's ground truth.
 
   Returns:
     An `examples.ExampleTable`.
@@ -105,12 +105,12 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=None):
   _check_offsets(frame_offsets)
   folder = open_folder(config_data)
   lines = _read_split(split, folder)
+  truth = _open_truth(config_data, folder) if ground_truth else None
   _refuse_missing(folder, examples.find_missing(
-    folder, lines, frame_offsets=frame_offsets, ground_truth=ground_truth))
+    folder, lines, frame_offsets=frame_offsets, truth=truth))
   return examples.make_table(
     folder, lines, size=(config_data.height, config_data.width),
-    frame_offsets=frame_offsets, coding=config_data.labels,
-    ground_truth=ground_truth)
+    frame_offsets=frame_offsets, coding=config_data.labels, truth=truth)
 
 
 def open_folder(config_data):
@@ -128,7 +128,7 @@ def open_folder(config_data):
   """
   for name, choices in (('source', SOURCES), ('reader', READERS),
                         ('labels', ('none', *labels.CODINGS)),
-                        ('ground_truth', examples.GROUND_TRUTHS)):
+                        ('ground_truth', truths.KINDS)):
     value = getattr(config_data, name)
     if value not in choices:
       raise ValueError(
@@ -170,6 +170,13 @@ def _render_street(root, street_config):
   except ValueError as error:
     raise ValueError(
       f'config.data.root and config.data.street: {error}') from None
+
+
+def _open_truth(config_data, folder):
+  return truths.open_truth(
+    config_data.ground_truth, folder,
+    improved_root=config_data.ground_truth_root,
+    file=config_data.ground_truth_file)
 
 
 def _check_offsets(frame_offsets):

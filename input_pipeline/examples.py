@@ -12,7 +12,6 @@ import numpy as np
 
 from input_pipeline import images, kitti, labels
 
-GROUND_TRUTHS = ('lidar', 'lidar_z', 'dense')
 # Endings of a kind of file, the preferred ones first; .png where none is given.
 _SUFFIXES = {
   'image': ('.png', '.jpg', '.jpeg'), 'velodyne_points': ('.bin',)}
@@ -139,11 +138,10 @@ class Folder:
     return self._listings[folder].get(example.frame + offset)
 
   def expected_file(self, kind, example, offset=0):
-    """Names the file that `file` looks for, relative to the root."""
-    suffix = '.bin' if kind == 'velodyne_points' else '.png'
-    return os.path.relpath(
-      os.path.join(self._data_folder(kind, example),
-                   f'{example.frame + offset:010d}{suffix}'), self.root)
+    """Path of the file that `file` looks for, as KITTI names it."""
+    suffix = _SUFFIXES.get(kind, ('.png',))[0]
+    return os.path.join(self._data_folder(kind, example),
+                        f'{example.frame + offset:010d}{suffix}')
 
   def calibration(self, example):
     """Reads the calibration of the example's date, each date once."""
@@ -167,14 +165,14 @@ class Folder:
       os.path.join(self.root, example.drive), kind, camera)
 
 
-def find_missing(folder, examples, *, frame_offsets, ground_truth=None):
+def find_missing(folder, examples, *, frame_offsets, truth=None):
   """Files that a split needs and the folder lacks.
 
   Args:
     folder: a `Folder`.
     examples: list of `splits.Example`.
     frame_offsets: frame offsets of an example, 0 first.
-    ground_truth: one of `GROUND_TRUTHS`, or None for training.
+    truth: what `truths.open_truth` returns, or None for training.
 
   Returns:
     Their paths relative to the root, each once, in the order of the split.
@@ -182,24 +180,19 @@ def find_missing(folder, examples, *, frame_offsets, ground_truth=None):
   missing = {}
   exists = functools.cache(os.path.isfile)
   for example in examples:
-    needed = [('image', offset) for offset in frame_offsets]
-    calibrations = folder.calibration_files(example)[:1]
-    if ground_truth == 'dense':
-      needed.append(('depth', 0))
-    elif ground_truth is not None:
-      needed.append(('velodyne_points', 0))
-      calibrations = folder.calibration_files(example)
-    for path in calibrations:
-      if not exists(path):
+    calibration = folder.calibration_files(example)[0]
+    if not exists(calibration):
+      missing[os.path.relpath(calibration, folder.root)] = None
+    for offset in frame_offsets:
+      if folder.file('image', example, offset) is None:
+        path = folder.expected_file('image', example, offset)
         missing[os.path.relpath(path, folder.root)] = None
-    for kind, offset in needed:
-      if folder.file(kind, example, offset) is None:
-        missing[folder.expected_file(kind, example, offset)] = None
+    if truth is not None:
+      missing |= dict.fromkeys(truth.missing(example))
   return list(missing)
 
 
-def make_table(folder, examples, *, size, frame_offsets, coding,
-               ground_truth=None):
+def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
   """Makes the table of a split whose files are all there.
 
   Args:
@@ -208,7 +201,7 @@ def make_table(folder, examples, *, size, frame_offsets, coding,
     size: (height, width) of the resized frames.
     frame_offsets: frame offsets of an example, 0 first.
     coding: coding of the masks: `none`, `train_ids` or `ids`.
-    ground_truth: one of `GROUND_TRUTHS`, or None for training.
+    truth: what `truths.open_truth` returns, or None for training.
 
   Returns:
     An `ExampleTable`.
@@ -230,36 +223,18 @@ def make_table(folder, examples, *, size, frame_offsets, coding,
   label_files = [None] * len(examples)
   if coding != 'none':
     label_files = [folder.file('semantic', example) for example in examples]
-  truths, native_sizes = None, None
-  if ground_truth is not None:
-    truths, native_sizes = zip(*[
-      _truth(folder, example, ground_truth) for example in examples],
-      strict=True)
-    native_sizes = np.array(native_sizes, np.int32)
+  readers, native_sizes = None, None
+  if truth is not None:
+    readers = tuple(
+      functools.partial(truth.read, example) for example in examples)
+    native_sizes = np.array(list(map(truth.size, examples)), np.int32)
   return ExampleTable(
     size=tuple(size), frame_files=tuple(rows),
     frame_rows=np.array(frame_rows, np.int64), label_files=tuple(label_files),
-    coding=coding, truths=truths, native_sizes=native_sizes,
+    coding=coding, truths=readers, native_sizes=native_sizes,
     intrinsics=np.stack([
       cameras[os.path.dirname(example.drive), example.camera]
       for example in examples]))
-
-
-def _truth(folder, example, ground_truth):
-  """A function that gives the depth map, and the map's size."""
-  if ground_truth == 'dense':
-    path = folder.file('depth', example)
-    return functools.partial(images.read_depth, path), images.read_size(path)
-  calibration = folder.calibration(example)
-  calibration.check_camera(example.camera)
-  path = folder.file('velodyne_points', example)
-
-  def read():
-    return kitti.scan_depth(
-      kitti.read_scan(path), calibration, camera=example.camera,
-      forward_distance=ground_truth == 'lidar')
-
-  return read, calibration.sizes[example.camera]
 
 
 def _resize_labels(mask, height, width):

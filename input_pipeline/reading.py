@@ -56,8 +56,8 @@ class MemoryReader:
       for name, value in table.read_fields(indices[position]).items():
         self._fields[name][position] = value
 
-    _for_each(read_frame, len(frames), f'decoding {len(frames)} frames')
-    _for_each(read_fields, len(indices), f'reading {len(indices)} examples')
+    for_each(read_frame, len(frames), f'decoding {len(frames)} frames')
+    for_each(read_fields, len(indices), f'reading {len(indices)} examples')
     self.nbytes = self._frames.nbytes + sum(
       field.nbytes for field in self._fields.values())
 
@@ -157,11 +157,11 @@ def _import_tensorflow():
   return tf
 
 
-def _for_each(function, count, what):
+def for_each(function, count, what, *, threads=_THREADS):
   """Calls function(0 .. count - 1) in threads, with a line of progress."""
   started = time.monotonic()
   shown = started
-  pool = concurrent.futures.ThreadPoolExecutor(_THREADS)
+  pool = concurrent.futures.ThreadPoolExecutor(threads)
   try:
     for done, _ in enumerate(pool.map(function, range(count)), start=1):
       now = time.monotonic()

@@ -49,6 +49,7 @@ class Evaluator:
     self._config = config.eval
     self._mesh = mesh
     self._truth = config.data.ground_truth
+    self._truth_file = config.data.ground_truth_file
     self._names = ['index', *metrics.DEPTH_ERRORS, 'ratio']
     if config.data.labels != 'none':
       self._names += evidence.column_names(
@@ -109,8 +110,9 @@ class Evaluator:
     """One line that says how the figures were made."""
     scaling = 'median scaling' if self._config.median_scaling else 'no scaling'
     flip = ', flip post-processing' if self._config.flip else ''
+    source = f' of {self._truth_file}' if self._truth_file else ''
     return (
-      f'truth {self._truth}, crop {self._config.crop},'
+      f'truth {self._truth}{source}, crop {self._config.crop},'
       f' {self._config.min_depth:g} to {self._config.max_depth:g} m,'
       f' {scaling}{flip}'
     )
@@ -147,6 +149,8 @@ class Evaluator:
       'min_depth': self._config.min_depth,
       'max_depth': self._config.max_depth,
       'median_scaling': self._config.median_scaling,
+      # KITTI's improved truth counts wherever it is measured.
+      'cap_truth': self._truth != 'improved',
     }
 
   def _draw(self, example, measured, folder):

@@ -74,5 +74,6 @@ def make_config(folder, **overrides):
     'source': 'kitti', 'root': str(folder), 'reader': 'memory',
     'train_split': 'splits/train.txt', 'eval_split': 'splits/test.txt',
     'height': 8, 'width': 24, 'frame_offsets': (0, -1, 1),
-    'labels': 'train_ids', 'ground_truth': 'lidar', 'semantic_root': '',
+    'labels': 'train_ids', 'ground_truth': 'lidar',
+    'ground_truth_root': '', 'ground_truth_file': '', 'semantic_root': '',
     'semantic_labels': 'ids', 'semantic_share': 0.5} | overrides)

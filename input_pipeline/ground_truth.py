@@ -1,0 +1,104 @@
+"""Writes the ground truth of a split into one compressed file.
+
+  python -m input_pipeline.ground_truth --root=KITTI --split=LIST \
+    --kind=lidar --output=FILE.npz
+
+Evaluation reads it with `--config.data.ground_truth_file=FILE.npz` (and the
+same `--config.data.ground_truth`); the figures are those of computing the
+depth maps on the fly.
+"""
+
+import argparse
+import os
+import sys
+import zipfile
+
+import numpy as np
+
+from input_pipeline import examples, reading, splits, truths
+
+
+def write_truth(root, split, *, kind, output, improved_root=''):
+  """Writes the depth maps of a split.
+
+  Args:
+    root: a KITTI raw folder.
+    split: path of a split list, as `splits.find_split` takes it.
+    kind: one of `truths.KINDS`.
+    output: path of the file, `.npz`.
+    improved_root: see `truths.open_truth`.
+
+  Returns:
+    The number of depth maps written; 0 where the file held them already.
+
+  Raises:
+    FileNotFoundError, ValueError: something is absent or cannot be read, or
+      the output is another file than this one.
+  """
+  if not os.path.isdir(root):
+    raise FileNotFoundError(f'there is no folder {root}')
+  folder = examples.Folder(root)
+  lines = splits.read_split(splits.find_split(split, root))
+  lines = list(dict.fromkeys(lines))
+  if os.path.exists(output):
+    _check_present(output, kind, lines)
+    return 0
+  truth = truths.open_truth(kind, folder, improved_root=improved_root)
+  missing = [path for line in lines for path in truth.missing(line)]
+  if missing:
+    raise ValueError(f'{len(missing)} files are missing, the first of them: '
+                     + ', '.join(missing[:10]))
+  os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
+  partial = f'{output}.partial'
+  try:
+    with zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive:
+      _add(archive, 'kind', kind)
+      _add(archive, 'examples', list(map(str, lines)))
+      _add(archive, 'sizes', np.array(list(map(truth.size, lines)), np.int32))
+      reading.for_each(
+        lambda row: _add(archive, truths.member(row), truth.read(lines[row])),
+        len(lines), f'writing {len(lines)} depth maps', threads=1)
+    os.replace(partial, output)
+  finally:
+    if os.path.exists(partial):
+      os.remove(partial)
+  return len(lines)
+
+
+def _check_present(output, kind, lines):
+  """Accepts a finished file of the same content and nothing else."""
+  stored = truths.StoredTruth(output, kind)
+  if list(stored.examples) != list(map(str, lines)):
+    raise ValueError(f'{output} is there and holds other examples; remove it, '
+                     'or choose another --output')
+
+
+def _add(archive, name, value):
+  with archive.open(f'{name}.npy', 'w', force_zip64=True) as file:
+    np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
+
+
+def main(arguments=None):
+  """Parses the command line and writes the file."""
+  parser = argparse.ArgumentParser(
+    prog='python -m input_pipeline.ground_truth',
+    description='Write the ground truth of a split into one file.')
+  parser.add_argument('--root', required=True, help='a KITTI raw folder')
+  parser.add_argument('--split', required=True,
+                      help='a list of DRIVE FRAME SIDE lines')
+  parser.add_argument('--kind', required=True, choices=truths.KINDS)
+  parser.add_argument('--output', required=True, help='the .npz file to write')
+  parser.add_argument('--improved_root', default='',
+                      help='folder of train/ and val/ of KITTI\'s annotated '
+                      'depth; the root by default')
+  options = vars(parser.parse_args(arguments))
+  try:
+    count = write_truth(options.pop('root'), options.pop('split'), **options)
+  except (OSError, ValueError) as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+  done = f'{count} depth maps written' if count else 'already there, unchanged'
+  print(f'{options["output"]}: {done}')
+
+
+if __name__ == '__main__':
+  main()
