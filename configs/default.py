@@ -94,6 +94,9 @@ def _data():
   # Lists of lines DRIVE FRAME SIDE; below the root unless the path exists.
   data.train_split = 'splits/train.txt'
   data.eval_split = 'splits/test.txt'
+  # A training example that cannot be read: stop, or replace it by the nearest
+  # one of its drive, with a warning that counts. Evaluation always stops.
+  data.unreadable = 'stop'
   data.height = 192
   data.width = 640
   data.frame_offsets = (0, -1, 1)  # The target, then its sources.

@@ -57,17 +57,17 @@ def create_train_batches(config_data, *, seed, start_step, batch_size,
   table = checking.open_table(
     config_data, config_data.train_split,
     frame_offsets=config_data.frame_offsets)
-  batches = _read_batches(
-    table, config_data.reader, batch_size, **order, **shard)
+  options = {'reader': config_data.reader,
+             'replace': config_data.unreadable == 'replace'}
+  batches = _read_batches(table, batch_size, **options, **order, **shard)
   count = stills.count_stills(config_data, batch_size)
   if not count:
     return batches
   return map(_add_stills, batches, _read_batches(
-    stills.open_table(config_data), config_data.reader, count, **order,
-    **shard))
+    stills.open_table(config_data), count, **options, **order, **shard))
 
 
-def _read_batches(table, reader, batch_size, *, seed, start_step,
+def _read_batches(table, batch_size, *, reader, replace, seed, start_step,
                   process_index, process_count):
   """An endless iterator of this process' rows, from a step on."""
   rows = sampling.process_rows(
@@ -81,8 +81,10 @@ def _read_batches(table, reader, batch_size, *, seed, start_step,
   steps = range(start_step, sys.maxsize)
   if reader == 'tf':
     return reading.tf_batches(
-      table, indices, steps=steps, batch_size=batch_size // process_count)
-  memory = reading.MemoryReader(table, np.arange(len(table)))
+      table, indices, steps=steps, batch_size=batch_size // process_count,
+      replace=replace)
+  memory = reading.MemoryReader(
+    table, np.arange(len(table)), replace=replace)
   return map(memory.batch, map(indices, steps))
 
 

@@ -8,6 +8,7 @@ from input_pipeline import examples, images, labels, splits, stills, truths
 
 SOURCES = ('street', 'kitti')
 READERS = ('memory', 'tf')
+UNREADABLE = ('stop', 'replace')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +25,7 @@ class DataSummary:
     train_labelled: training examples that have a mask.
     eval_labelled: evaluation examples that have a mask.
     stills: labelled stills for semantics alone.
+    replaced: training examples that lack a frame; others take their place.
   """
 
   train_examples: int
@@ -34,6 +36,7 @@ class DataSummary:
   train_labelled: int
   eval_labelled: int
   stills: int
+  replaced: int
 
   def __str__(self):
     sizes = ', '.join(f'{width}x{height}' for height, width in self.sizes)
@@ -45,6 +48,8 @@ class DataSummary:
       f'{_count_drives(len(self.eval_drives))}, {self.eval_labelled} with '
       f'labels; images {sizes}'
       + (f'; {self.stills} labelled stills' if self.stills else '')
+      + (f'; {self.replaced} training examples lack frames and are replaced'
+         if self.replaced else '')
       + (f'; {_count_drives(both)} in both splits' if both else ''))
 
 
@@ -65,9 +70,11 @@ def check_data(config_data):
   folder = open_folder(config_data)
   train = _read_split(config_data.train_split, folder)
   evaluation = _read_split(config_data.eval_split, folder)
+  incomplete = _find_incomplete(config_data, folder, train)
+  complete = [example for example in train if example not in incomplete]
   _refuse_missing(folder, dict.fromkeys(
     examples.find_missing(
-      folder, train, frame_offsets=config_data.frame_offsets)
+      folder, complete, frame_offsets=config_data.frame_offsets)
     + examples.find_missing(
       folder, evaluation, frame_offsets=(0,),
       truth=_open_truth(config_data, folder))))
@@ -84,7 +91,8 @@ def check_data(config_data):
     train_labelled=_count_labelled(config_data, folder, train),
     eval_labelled=_count_labelled(config_data, folder, evaluation),
     stills=(len(stills.open_table(config_data))
-            if config_data.semantic_root else 0))
+            if config_data.semantic_root else 0),
+    replaced=len(incomplete))
 
 
 def open_table(config_data, split, *, frame_offsets, ground_truth=False):
@@ -106,8 +114,12 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
   folder = open_folder(config_data)
   lines = _read_split(split, folder)
   truth = _open_truth(config_data, folder) if ground_truth else None
+  incomplete = set()
+  if not ground_truth:
+    incomplete = _find_incomplete(config_data, folder, lines)
+  complete = [example for example in lines if example not in incomplete]
   _refuse_missing(folder, examples.find_missing(
-    folder, lines, frame_offsets=frame_offsets, truth=truth))
+    folder, complete, frame_offsets=frame_offsets, truth=truth))
   return examples.make_table(
     folder, lines, size=(config_data.height, config_data.width),
     frame_offsets=frame_offsets, coding=config_data.labels, truth=truth)
@@ -127,6 +139,7 @@ def open_folder(config_data):
     ValueError: a field has an impossible value.
   """
   for name, choices in (('source', SOURCES), ('reader', READERS),
+                        ('unreadable', UNREADABLE),
                         ('labels', ('none', *labels.CODINGS)),
                         ('ground_truth', truths.KINDS)):
     value = getattr(config_data, name)
@@ -190,6 +203,24 @@ def _read_split(split, folder):
   if isinstance(split, str | os.PathLike):
     return splits.read_split(splits.find_split(split, folder.root))
   return splits.parse_lines(split, source='the list of lines')
+
+
+def _find_incomplete(config_data, folder, lines):
+  """Training examples that lack a frame where others may replace them.
+
+  Those of a drive and side without a complete example are not among them.
+  """
+  if config_data.unreadable != 'replace':
+    return set()
+  incomplete, complete_drives = set(), set()
+  for example in lines:
+    if examples.find_missing(
+        folder, [example], frame_offsets=config_data.frame_offsets):
+      incomplete.add(example)
+    else:
+      complete_drives.add((example.drive, example.side))
+  return {example for example in incomplete
+          if (example.drive, example.side) in complete_drives}
 
 
 def _refuse_missing(folder, missing):

@@ -4,6 +4,7 @@ The table knows where every array of an example comes from, and reads it. It is
 the one source of both readers, so it also says what a batch holds.
 """
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -24,7 +25,10 @@ class ExampleTable:
   Attributes:
     size: (height, width) of the frames.
     frame_files: the frames' paths, each once.
+    native_frame_sizes: (height, width) that each of these files must have, or
+      None where any will do.
     frame_rows: [N, F] int64, the rows of `frame_files` that make an example.
+    places: N pairs (drive and side, frame number): who is near to whom.
     label_files: N paths, None where a frame has no mask.
     coding: coding of the masks, or `none`.
     intrinsics: [N, 3, 3] float32, pixels of the resized frames.
@@ -34,7 +38,9 @@ class ExampleTable:
 
   size: tuple
   frame_files: tuple
+  native_frame_sizes: tuple
   frame_rows: np.ndarray
+  places: tuple
   label_files: tuple
   coding: str
   intrinsics: np.ndarray
@@ -48,11 +54,21 @@ class ExampleTable:
     """Reads one of `frame_files`: [H, W, 3] uint8."""
     height, width = self.size
     return images.read_frame(
-      self.frame_files[row], height=height, width=width)
+      self.frame_files[row], height=height, width=width,
+      native_size=self.native_frame_sizes[row])
 
-  def read_frames(self, index):
-    """Reads the frames of an example: [F, H, W, 3] uint8."""
-    return np.stack([self.read_frame(row) for row in self.frame_rows[index]])
+  def read(self, index):
+    """Reads an example: `read_fields` and `frames` [F, H, W, 3] uint8."""
+    frames = [self.read_frame(row) for row in self.frame_rows[index]]
+    return self.read_fields(index) | {'frames': np.stack(frames)}
+
+  def nearest(self, index):
+    """The other examples of its drive and side, the nearest frame first."""
+    drive, frame = self.places[index]
+    distances = [
+      (abs(other - frame), row)
+      for row, (name, other) in enumerate(self.places) if name == drive]
+    return [row for _, row in sorted(distances) if row != index]
 
   def read_fields(self, index):
     """Reads everything of an example but its frames.
@@ -193,11 +209,12 @@ def find_missing(folder, examples, *, frame_offsets, truth=None):
 
 
 def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
-  """Makes the table of a split whose files are all there.
+  """Makes the table of a split.
 
   Args:
     folder: a `Folder`.
-    examples: list of `splits.Example` for which `find_missing` is empty.
+    examples: list of `splits.Example`; reading one of which `find_missing`
+      names a frame fails.
     size: (height, width) of the resized frames.
     frame_offsets: frame offsets of an example, 0 first.
     coding: coding of the masks: `none`, `train_ids` or `ids`.
@@ -209,10 +226,13 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
   Raises:
     ValueError: a calibration file or the header of a depth map cannot be read.
   """
-  rows = {}
-  frame_rows = [
-    [rows.setdefault(folder.file('image', example, offset), len(rows))
-     for offset in frame_offsets] for example in examples]
+  rows, frame_rows = {}, []
+  for example in examples:
+    paths = [
+      folder.file('image', example, offset)
+      or folder.expected_file('image', example, offset)
+      for offset in frame_offsets]
+    frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
   cameras = {}
   for example in examples:
     key = (os.path.dirname(example.drive), example.camera)
@@ -230,11 +250,26 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
     native_sizes = np.array(list(map(truth.size, examples)), np.int32)
   return ExampleTable(
     size=tuple(size), frame_files=tuple(rows),
-    frame_rows=np.array(frame_rows, np.int64), label_files=tuple(label_files),
+    native_frame_sizes=_native_sizes(rows),
+    frame_rows=np.array(frame_rows, np.int64),
+    places=tuple((f'{e.drive} {e.side}', e.frame) for e in examples),
+    label_files=tuple(label_files),
     coding=coding, truths=readers, native_sizes=native_sizes,
     intrinsics=np.stack([
       cameras[os.path.dirname(example.drive), example.camera]
       for example in examples]))
+
+
+def _native_sizes(paths):
+  """Size that each file must have: that of its folder's first readable one."""
+  sizes = {}
+  for path in paths:
+    folder = os.path.dirname(path)
+    if folder not in sizes:
+      # An unreadable one is told of when it is read.
+      with contextlib.suppress(ValueError):
+        sizes[folder] = images.read_size(path)
+  return tuple(sizes.get(os.path.dirname(path)) for path in paths)
 
 
 def _resize_labels(mask, height, width):

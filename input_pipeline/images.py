@@ -53,21 +53,27 @@ def read_size(path):
     raise ValueError(_unreadable(path, error)) from error
 
 
-def read_frame(path, *, height, width):
+def read_frame(path, *, height, width, native_size=None):
   """Decodes a frame and resizes it with Pillow's Lanczos filter.
 
   Args:
     path: a PNG or JPEG file with 8 bits per channel.
     height: rows of the result.
     width: columns of the result.
+    native_size: (height, width) that the file must have, or None.
 
   Returns:
     [height, width, 3] uint8, RGB.
 
   Raises:
-    ValueError: the file cannot be read or has more than 8 bits per channel.
+    ValueError: the file cannot be read, has another size or more than 8 bits
+      per channel.
   """
   image = open_image(path)
+  if native_size not in (None, (image.height, image.width)):
+    raise ValueError(
+      f'{path} is {image.width}x{image.height}, and the other frames of its '
+      f'drive are {native_size[1]}x{native_size[0]}')
   if image.mode not in _EIGHT_BIT_MODES:
     raise ValueError(
       f'{path} has Pillow mode {image.mode}: frames need 8 bits per channel')

@@ -6,8 +6,10 @@ batches agree bit for bit. TensorFlow is imported by `tf_batches` alone.
 
 import concurrent.futures
 import functools
+import logging
 import os
 import sys
+import threading
 import time
 import weakref
 
@@ -25,13 +27,15 @@ class MemoryReader:
     nbytes: bytes held.
   """
 
-  def __init__(self, table, indices):
+  def __init__(self, table, indices, *, replace=False):
     """Decodes the examples.
 
     Args:
       table: an `examples.ExampleTable`.
       indices: the examples that will be asked for, any order, any number of
         times.
+      replace: what to do about an example that cannot be read: put the nearest
+        readable one of its drive in its place, or raise.
 
     Raises:
       ValueError: a file cannot be read; the message names it.
@@ -48,18 +52,44 @@ class MemoryReader:
       name: np.empty((len(indices), *shape), dtype)
       for name, (shape, dtype) in table.field_specs().items()
       if name != 'frames'}
+    errors = {}  # By index in the split.
 
-    def read_frame(position):
-      self._frames[position] = table.read_frame(frames[position])
+    def report(positions, error):
+      if not replace:
+        raise error
+      errors.update(dict.fromkeys(indices[positions].tolist(), error))
+
+    def read_frame(row):
+      try:
+        self._frames[row] = table.read_frame(frames[row])
+      except (ValueError, OSError) as error:
+        report((self._frame_rows == row).any(axis=1), error)
 
     def read_fields(position):
-      for name, value in table.read_fields(indices[position]).items():
-        self._fields[name][position] = value
+      try:
+        for name, value in table.read_fields(indices[position]).items():
+          self._fields[name][position] = value
+      except (ValueError, OSError) as error:
+        report([position], error)
 
     for_each(read_frame, len(frames), f'decoding {len(frames)} frames')
     for_each(read_fields, len(indices), f'reading {len(indices)} examples')
+    self._replace(table, errors)
     self.nbytes = self._frames.nbytes + sum(
       field.nbytes for field in self._fields.values())
+
+  def _replace(self, table, errors):
+    """Points the examples that failed to others."""
+    replacements = _Replacements(table)
+
+    def position(index):
+      if index in errors:
+        raise errors[index]
+      return self._positions[index]
+
+    found = {index: replacements.read(index, position) for index in errors}
+    for index, place in found.items():
+      self._positions[index] = place
 
   def batch(self, indices):
     """Gathers a batch.
@@ -76,7 +106,7 @@ class MemoryReader:
       name: field[positions] for name, field in self._fields.items()}
 
 
-def tf_batches(table, indices, *, steps, batch_size):
+def tf_batches(table, indices, *, steps, batch_size, replace=False):
   """Reads batches in a tf.data graph: parallel reads, fixed order, prefetch.
 
   Args:
@@ -84,6 +114,7 @@ def tf_batches(table, indices, *, steps, batch_size):
     indices: function of a step that gives its examples, [batch_size] int64.
     steps: range of the steps to make batches for.
     batch_size: rows per batch.
+    replace: as for `MemoryReader`.
 
   Yields:
     Name -> [batch_size, ...] array, as the table's `field_specs`.
@@ -95,7 +126,8 @@ def tf_batches(table, indices, *, steps, batch_size):
   tf = _import_tensorflow()
   specs = table.field_specs()
   names = list(specs)
-  read = functools.partial(_read_or_report, table)
+  read = functools.partial(
+    _read_or_report, table, _Replacements(table) if replace else None)
 
   def read_example(index):
     types = [tf.as_dtype(specs[name][1]) for name in names] + [tf.string]
@@ -128,7 +160,7 @@ def tf_batches(table, indices, *, steps, batch_size):
     yield batch
 
 
-def _read_or_report(table, index):
+def _read_or_report(table, replacements, index):
   """Reads an example as a list of its fields and a message, empty if all went.
 
   A failure travels as a value: it comes out at its place in the order, and
@@ -136,12 +168,57 @@ def _read_or_report(table, index):
   """
   specs = table.field_specs()
   try:
-    fields = table.read_fields(index) | {'frames': table.read_frames(index)}
+    fields = (replacements.read(index, table.read) if replacements
+              else table.read(index))
     error = ''
   except (ValueError, OSError) as problem:
     fields = {name: np.zeros(*spec) for name, spec in specs.items()}
     error = str(problem)
   return [fields[name] for name in specs] + [error.encode()]
+
+
+class _Replacements:
+  """Reads examples, and the nearest readable one where that fails."""
+
+  def __init__(self, table):
+    self._table = table
+    self._replaced = set()
+    self._lock = threading.Lock()
+
+  def read(self, index, read):
+    """Reads an example, or else the nearest one that can be read.
+
+    Args:
+      index: the example.
+      read: function of an index that raises ValueError or OSError.
+
+    Returns:
+      What `read` returns.
+
+    Raises:
+      ValueError: no example of its drive and side can be read.
+    """
+    try:
+      return read(index)
+    except (ValueError, OSError) as problem:
+      error = problem
+    for other in self._table.nearest(index):
+      try:
+        value = read(other)
+      except (ValueError, OSError):
+        continue
+      self._count(int(index), other, error)
+      return value
+    raise ValueError(f'{error}; nor can another example of its drive and side')
+
+  def _count(self, index, other, error):
+    with self._lock:
+      if index in self._replaced:
+        return
+      self._replaced.add(index)
+    logging.warning(
+      '%s: example %d takes the place of %d, %d of %d replaced so far',
+      error, other, index, len(self._replaced), len(self._table))
 
 
 def _import_tensorflow():

@@ -106,6 +106,8 @@ def open_table(config_data):
   count = len(pictures)
   return examples.ExampleTable(
     size=(config_data.height, config_data.width), frame_files=tuple(pictures),
+    native_frame_sizes=(None,) * count,
+    places=tuple(('', row) for row in range(count)),
     frame_rows=np.arange(count)[:, None], label_files=tuple(masks),
     coding=coding, truths=None, native_sizes=None,
     intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)))

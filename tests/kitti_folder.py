@@ -72,6 +72,7 @@ def make_config(folder, **overrides):
   """The `config.data` of a folder, with overrides."""
   return ml_collections.ConfigDict({
     'source': 'kitti', 'root': str(folder), 'reader': 'memory',
+    'unreadable': 'stop',
     'train_split': 'splits/train.txt', 'eval_split': 'splits/test.txt',
     'height': 8, 'width': 24, 'frame_offsets': (0, -1, 1),
     'labels': 'train_ids', 'ground_truth': 'lidar',

@@ -1,0 +1,147 @@
+"""Training examples that cannot be read: refused, or replaced and counted."""
+
+import itertools
+import logging
+
+import numpy as np
+import pytest
+
+import input_pipeline
+from tests import kitti_folder
+
+DRIVE = kitti_folder.DRIVE
+READERS = pytest.mark.parametrize('reader', ['memory', 'tf'])
+
+
+@pytest.fixture(name='root')
+def fixture_root(tmp_path):
+  """Two drives of ten frames; frames 1 .. 8 of each are examples."""
+  (tmp_path / 'splits').mkdir()
+  lines = []
+  for drive in (DRIVE, DRIVE.replace('0001', '0002')):
+    kitti_folder.write_drive(tmp_path, drive=drive, frames=10)
+    lines += [f'{drive} {frame} l' for frame in range(1, 9)]
+  (tmp_path / 'splits/train.txt').write_text('\n'.join(lines))
+  (tmp_path / 'splits/test.txt').write_text(lines[0])
+  return tmp_path
+
+
+def frame_path(root, frame):
+  return root / DRIVE / f'image_02/data/{frame:010d}.png'
+
+
+def take(root, reader='memory', unreadable='replace', steps=8):
+  config = kitti_folder.make_config(
+    root, reader=reader, unreadable=unreadable)
+  return list(itertools.islice(input_pipeline.create_train_batches(
+    config, seed=3, start_step=0, batch_size=4), steps))
+
+
+def by_index(batches, name):
+  return {int(index): value for batch in batches
+          for index, value in zip(batch['index'], batch[name], strict=True)}
+
+
+def truncate(path):
+  path.write_bytes(path.read_bytes()[:-200])
+
+
+def resize(path):
+  kitti_folder.save(np.zeros((12, 44, 3), np.uint8), path)
+
+
+def remove(path):
+  path.unlink()
+
+
+@READERS
+@pytest.mark.parametrize('damage', [truncate, resize, remove])
+def test_nearest_example_takes_the_place(root, reader, damage, caplog):
+  whole = take(root)  # From memory: no graph goes on reading behind our back.
+  # Frame 9 is a neighbour of example 8 (index 7) alone.
+  damage(frame_path(root, 9))
+  with caplog.at_level(logging.WARNING):
+    batches = take(root, reader)
+  order = np.concatenate([batch['index'] for batch in whole])
+  got = np.concatenate([batch['index'] for batch in batches])
+  assert (order == 7).sum() == 2  # Two epochs.
+  np.testing.assert_array_equal(got, np.where(order == 7, 6, order))
+  expected = by_index(whole, 'frames')
+  for index, frames in by_index(batches, 'frames').items():
+    np.testing.assert_array_equal(frames, expected[index])
+  warnings = [r.getMessage() for r in caplog.records if '.png' in r.message]
+  assert len(warnings) == 1
+  assert '0000000009.png' in warnings[0]
+  assert 'example 6 takes the place of 7, 1 of 16 replaced' in warnings[0]
+
+
+@READERS
+def test_readers_agree_on_replacements(root, reader):
+  # Examples 3, 4, 5 (indices 2, 3, 4) lack something; 4 has two as near.
+  truncate(frame_path(root, 4))
+  kitti_folder.save(np.full((12, 40), 77, np.uint8),
+                    root / DRIVE / 'semantic_02/data/0000000001.png')
+  batches = take(root, reader)
+  got = np.concatenate([batch['index'] for batch in batches])
+  order = np.concatenate([batch['index'] for batch in take_order()])
+  swap = {0: 1, 2: 1, 3: 1, 4: 5}
+  np.testing.assert_array_equal(got, [swap.get(i, i) for i in order])
+
+
+def take_order():
+  """The order of 16 examples without damage, from the sampler alone."""
+  return [{'index': input_pipeline.example_indices(
+    step, seed=3, num_examples=16, batch_size=4)} for step in range(8)]
+
+
+@READERS
+@pytest.mark.parametrize('damage, message', [
+  (truncate, 'cannot be read: '),
+  (resize, 'is 44x12, and the other frames of its drive are 40x12'),
+])
+def test_stop_names_file_and_reason(root, reader, damage, message):
+  damage(frame_path(root, 9))
+  with pytest.raises(ValueError, match=f'0000000009.png {message}'):
+    take(root, reader, unreadable='stop')
+
+
+def test_missing_neighbours_are_counted_before_training(root):
+  config = kitti_folder.make_config(root, unreadable='replace')
+  assert 'replaced' not in str(input_pipeline.check_data(config))
+  frame_path(root, 5).unlink()
+  summary = input_pipeline.check_data(config)
+  assert summary.replaced == 3
+  assert '3 training examples lack frames and are replaced' in str(summary)
+  config.unreadable = 'stop'
+  with pytest.raises(ValueError, match='1 files .*0000000005.png'):
+    input_pipeline.check_data(config)
+
+
+@READERS
+def test_drive_without_a_readable_example_is_refused(root, reader):
+  for frame in (1, 4, 7):
+    truncate(frame_path(root, frame))
+  with pytest.raises(ValueError, match='.png cannot be .*; nor can another'):
+    take(root, reader)
+  for frame in (1, 4, 7):
+    frame_path(root, frame).unlink()
+  config = kitti_folder.make_config(root, unreadable='replace')
+  with pytest.raises(ValueError, match='3 files that the split lists need'):
+    input_pipeline.check_data(config)
+
+
+def test_evaluation_and_calibration_always_stop(root):
+  config = kitti_folder.make_config(root, unreadable='replace')
+  truncate(frame_path(root, 1))
+  with pytest.raises(ValueError, match='0000000001.png cannot be read'):
+    list(input_pipeline.create_eval_batches(
+      config, split=config.eval_split, batch_size=1))
+  path = root / '2011_09_26/calib_cam_to_cam.txt'
+  path.write_text(path.read_text().replace('20 0 19.5', '20 zero 19.5'))
+  with pytest.raises(ValueError, match='cam_to_cam.txt, line 5: P_rect_02 ho'):
+    take(root)
+
+
+def test_value_of_the_option_is_checked(root):
+  with pytest.raises(ValueError, match="unreadable is 'skip'; choose one of"):
+    take(root, unreadable='skip')
