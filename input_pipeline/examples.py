@@ -15,7 +15,10 @@ from input_pipeline import images, kitti, labels
 
 # Endings of a kind of file, the preferred ones first; .png where none is given.
 _SUFFIXES = {
-  'image': ('.png', '.jpg', '.jpeg'), 'velodyne_points': ('.bin',)}
+  'image': ('.png', '.jpg', '.jpeg'), 'velodyne_points': ('.bin',),
+  'oxts': ('.txt',)}
+# Kinds that a drive has once and not per camera.
+_SHARED = ('velodyne_points', 'oxts')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,22 +139,34 @@ class Folder:
     self._calibrations = {}
     self._listings = {}
 
+  def frames(self, kind, example):
+    """Lists what the example's drive and camera have of a kind.
+
+    Args:
+      kind: `image`, `semantic`, `depth`, `velodyne_points` or `oxts`.
+      example: a `splits.Example`; its frame does not matter.
+
+    Returns:
+      Frame number -> path; empty where there is no such folder.
+    """
+    folder = self._data_folder(kind, example)
+    if folder not in self._listings:
+      self._listings[folder] = kitti.list_frames(
+        folder, _SUFFIXES.get(kind, ('.png',)))
+    return self._listings[folder]
+
   def file(self, kind, example, offset=0):
     """Finds a file of an example.
 
     Args:
-      kind: `image`, `semantic`, `depth` or `velodyne_points`.
+      kind: as for `frames`.
       example: a `splits.Example`.
       offset: frame offset from the example's target frame.
 
     Returns:
       Its path, or None where it is absent.
     """
-    folder = self._data_folder(kind, example)
-    if folder not in self._listings:
-      self._listings[folder] = kitti.list_frames(
-        folder, _SUFFIXES.get(kind, ('.png',)))
-    return self._listings[folder].get(example.frame + offset)
+    return self.frames(kind, example).get(example.frame + offset)
 
   def expected_file(self, kind, example, offset=0):
     """Path of the file that `file` looks for, as KITTI names it."""
@@ -176,7 +191,7 @@ class Folder:
     return os.path.dirname(os.path.join(self.root, example.drive))
 
   def _data_folder(self, kind, example):
-    camera = None if kind == 'velodyne_points' else example.camera
+    camera = None if kind in _SHARED else example.camera
     return kitti.data_folder(
       os.path.join(self.root, example.drive), kind, camera)
 

@@ -8,6 +8,7 @@ with `#` are skipped.
 """
 
 import dataclasses
+import hashlib
 import os
 import re
 
@@ -102,6 +103,59 @@ def parse_lines(lines, *, source):
     raise ValueError(f'{source} names no example: it needs at least one line '
                      '`DRIVE FRAME SIDE`')
   return examples
+
+
+def split_by_drive(sizes, *, share, seed):
+  """Chooses the drives to validate on.
+
+  In an order that the seed decides, takes every drive that does not exceed the
+  share, then the smallest one left if that comes nearer.
+
+  Args:
+    sizes: drive -> number of its frames, > 0; two drives or more.
+    share: share of the frames to choose, in (0, 1).
+    seed: integer.
+
+  Returns:
+    The chosen drives, a set; neither empty nor all.
+  """
+  # A hash, so that the order of the others stays when a drive is added.
+  order = sorted(sizes, key=lambda drive: hashlib.sha256(
+    f'{seed} {drive}'.encode()).digest())
+  missing = share * sum(sizes.values())
+  chosen = set()
+  for drive in order:
+    if sizes[drive] <= missing and len(chosen) + 1 < len(order):
+      chosen.add(drive)
+      missing -= sizes[drive]
+  left = [drive for drive in order if drive not in chosen]
+  smallest = min(left, key=sizes.get)
+  nearer = sizes[smallest] - missing < missing
+  if len(left) > 1 and (not chosen or nearer):
+    chosen.add(smallest)
+  return chosen
+
+
+def split_by_time(examples, *, share, frame_offsets):
+  """Splits a single drive: its end validates.
+
+  Between the parts lies a gap, so that no frame is the target or a neighbour
+  of both.
+
+  Args:
+    examples: `Example` of one drive.
+    share: share of its moments to validate on, in (0, 1).
+    frame_offsets: offsets of the neighbours.
+
+  Returns:
+    Training and validation examples; the former are none where there are too
+    few.
+  """
+  moments = sorted({example.frame for example in examples})
+  first = moments[-max(round(share * len(moments)), 1)]
+  end = first + min(0, *frame_offsets) - max(0, *frame_offsets)
+  return ([example for example in examples if example.frame < end],
+          [example for example in examples if example.frame >= first])
 
 
 def _parse_line(text, *, where):

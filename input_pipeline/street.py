@@ -22,15 +22,16 @@ import json
 import multiprocessing
 import os
 import pathlib
-import shutil
-import sys
-import tempfile
-import time
 
 import numpy as np
 from PIL import Image
 
-from input_pipeline import street_kitti, street_render, street_scene
+from input_pipeline import (
+  folder_making,
+  street_kitti,
+  street_render,
+  street_scene,
+)
 
 VERSION = 2
 _RECORD = 'street.json'
@@ -69,9 +70,8 @@ def render_street(output, *, drives, frames, height, width, seed,
   output = pathlib.Path(output).absolute()
   if _is_there(output, arguments):
     return False
-  output.parent.mkdir(parents=True, exist_ok=True)
   try:
-    with _appearing_whole(output) as root:
+    with folder_making.appearing_whole(output) as root:
       _write_fixed_files(root, arguments)
       _render_all(root, arguments, workers)
       record = {'version': VERSION, **arguments}
@@ -126,19 +126,6 @@ def _is_there(output, arguments):
   return True
 
 
-@contextlib.contextmanager
-def _appearing_whole(output):
-  """Yields a folder that becomes `output` if nothing is raised."""
-  root = pathlib.Path(tempfile.mkdtemp(
-    prefix=f'.{output.name}.', suffix='.partial', dir=output.parent))
-  try:
-    yield root
-    root.chmod(0o755)
-    os.replace(root, output)
-  finally:
-    shutil.rmtree(root, ignore_errors=True)
-
-
 def _drive_name(drive):
   return f'{street_kitti.DATE}_drive_{drive:04d}_sync'
 
@@ -177,8 +164,9 @@ def _render_all(root, arguments, workers):
            for drive in range(1, arguments['drives'] + 1)
            for first in range(0, frames, _CHUNK)]
   work = functools.partial(_render_chunk, root, arguments)
-  progress = _Progress(arguments['drives'] * frames)
   with contextlib.ExitStack() as stack:
+    progress = stack.enter_context(
+      folder_making.Progress('street', arguments['drives'] * frames))
     if workers == 1:
       results = map(work, tasks)
     else:
@@ -186,7 +174,6 @@ def _render_all(root, arguments, workers):
         stack, work, tasks, workers, arguments['drives'])
     for done in results:
       progress.add(done)
-  progress.close()
 
 
 def _results_of_processes(stack, work, tasks, workers, drives):
@@ -250,23 +237,6 @@ def _write_frame(folder, number, frame, intrinsics):
       folder / kind / 'data' / f'{number:010d}.png', compress_level=2)
   street_kitti.scan(frame, intrinsics).tofile(
     folder / 'velodyne_points' / 'data' / f'{number:010d}.bin')
-
-
-class _Progress:
-  """One line on stderr that overwrites itself."""
-
-  def __init__(self, total):
-    self._total, self._done, self._start = total, 0, time.monotonic()
-
-  def add(self, frames):
-    self._done += frames
-    rate = self._done / max(time.monotonic() - self._start, 1e-6)
-    left = (self._total - self._done) / rate
-    print(f'\rstreet: {self._done}/{self._total} frames, {rate:.1f} frames/s, '
-          f'{left:.0f} s left ', end='', file=sys.stderr, flush=True)
-
-  def close(self):
-    print(file=sys.stderr)
 
 
 def main(arguments=None):

@@ -1,0 +1,362 @@
+"""Makes training and validation lists from a KITTI raw folder.
+
+  python -m input_pipeline.split_making --root=KITTI --output=DIR
+
+Takes every frame whose neighbours exist and in which the car moves, from every
+drive below the root (ROOT/DATE/DRIVE/image_02/data and image_03/data), and
+splits them by drive: both cameras of a drive go to the same list. A single
+drive is split by time. DIR then holds train.txt and val.txt, in the format of
+`splits`, and summary.json. The same folder and arguments give the same bytes.
+"""
+
+import argparse
+import collections
+import dataclasses
+import json
+import os
+import pathlib
+
+from input_pipeline import examples, folder_making, splits, standing
+
+# The drives of Eigen et al.'s 697 test frames.
+EIGEN_TEST = tuple(
+  f'{date}_drive_{number:04d}' for date, numbers in (
+    ('2011_09_26', (2, 9, 13, 20, 23, 27, 29, 36, 46, 48, 52, 56, 59, 64, 84,
+                    86, 93, 96, 101, 106, 117)),
+    ('2011_09_28', (2,)),
+    ('2011_09_29', (71,)),
+    ('2011_09_30', (16, 18, 27)),
+    ('2011_10_03', (27, 47))) for number in numbers)
+EXCLUSIONS = ('eigen_test', 'none')
+SIDES = ('l', 'r')
+_FRAMES_PER_HOUR = 36000  # KITTI's 10 Hz
+
+
+@dataclasses.dataclass
+class _Drive:
+  """A drive, while its frames are chosen.
+
+  Attributes:
+    name: `DATE/DRIVE`.
+    kept: list of `splits.Example`.
+    lacking: sides without a frame.
+    dropped: reason -> frames dropped, both cameras counted.
+    judged_by: method -> moments judged; see `standing.find_standing`.
+  """
+
+  name: str
+  kept: list
+  lacking: list
+  dropped: collections.Counter
+  judged_by: collections.Counter
+
+
+def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
+                min_speed=0.5, exclude='eigen_test', frame_offsets=(-1, 1)):
+  """Writes train.txt, val.txt and summary.json.
+
+  Args:
+    root: the KITTI raw folder.
+    output: the folder to make; absent or empty.
+    validation_share: share of the frames to validate on, in (0, 1).
+    seed: decides which drives validate.
+    cameras: sides to list, of `SIDES`.
+    min_speed: metres per second below which the car stands; 0 keeps all.
+    exclude: one of `EXCLUSIONS`.
+    frame_offsets: offsets of the neighbours that a frame must have; 0 is the
+      frame itself.
+
+  Returns:
+    The summary, as summary.json holds it.
+
+  Raises:
+    FileNotFoundError: there is no such root, no drive in it, or a date has no
+      calibration.
+    ValueError: an argument or a file is wrong, or no frame is left.
+  """
+  arguments = {
+    'validation_share': validation_share, 'seed': seed,
+    'cameras': list(cameras), 'min_speed': min_speed, 'exclude': exclude,
+    'frame_offsets': sorted(set(frame_offsets) - {0})}
+  _check_arguments(arguments)
+  output = pathlib.Path(output).absolute()
+  if output.exists() and not (
+      output.is_dir() and not any(output.iterdir())):
+    raise ValueError(
+      f'{output} exists and is not empty: give another --output or remove it')
+  names = find_drives(root)
+  excluded = {name: reason for name in names
+              if (reason := _exclusion(name, exclude))}
+  folder = examples.Folder(os.fspath(root))
+  drives = [_list_drive(folder, name, arguments)
+            for name in names if name not in excluded]
+  _drop_standing(folder, drives, arguments)
+  excluded |= {drive.name: _why_empty(drive)
+               for drive in drives if not drive.kept}
+  train, validation = _split(
+    [drive for drive in drives if drive.kept], root, excluded, arguments)
+  summary = _summarize(drives, excluded, train, validation, arguments)
+  with folder_making.appearing_whole(output) as made:
+    for name, lines in (('train.txt', train), ('val.txt', validation)):
+      (made / name).write_text(
+        ''.join(f'{line}\n' for line in lines), encoding='utf-8')
+    (made / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+  return summary
+
+
+def find_drives(root):
+  """Finds the drives below a KITTI raw folder.
+
+  Args:
+    root: the folder.
+
+  Returns:
+    Sorted list of `DATE/DRIVE` that hold image_02/data or image_03/data.
+
+  Raises:
+    FileNotFoundError: there is no such folder, or no drive in it.
+  """
+  root = pathlib.Path(root)
+  if not root.is_dir():
+    raise FileNotFoundError(
+      f'there is no folder {root}; pass --root=FOLDER, the folder that holds '
+      '2011_09_26 and the other dates')
+  drives = sorted({
+    path.parents[1].relative_to(root).as_posix()
+    for path in root.glob('*/*/image_0[23]/data') if path.is_dir()})
+  if not drives:
+    raise FileNotFoundError(
+      f'no drive below {root}: it must hold DATE/DRIVE/image_02/data or '
+      'DATE/DRIVE/image_03/data')
+  return drives
+
+
+def _check_arguments(arguments):
+  share, speed = arguments['validation_share'], arguments['min_speed']
+  if not 0 < share < 1:
+    raise ValueError(f'--validation_share is {share}: give a share between 0 '
+                     'and 1, as in 0.1')
+  if not 0 <= speed < float('inf'):
+    raise ValueError(f'--min_speed is {speed}: give metres per second, 0 to '
+                     'keep standing frames')
+  cameras = arguments['cameras']
+  if not cameras or len(set(cameras)) < len(cameras) or set(
+      cameras) - set(SIDES):
+    raise ValueError(f'--cameras is {",".join(cameras)}: give l, r or l,r')
+  if arguments['exclude'] not in EXCLUSIONS:
+    raise ValueError(f"--exclude is {arguments['exclude']}: choose one of "
+                     f'{", ".join(EXCLUSIONS)}')
+  if not arguments['frame_offsets']:
+    raise ValueError('--frame_offsets names no neighbour: give offsets other '
+                     'than 0, as in -1,1')
+
+
+def _exclusion(drive, exclude):
+  """Why a drive is not even looked at; None where it is."""
+  name = drive.rpartition('/')[2]
+  if name.endswith('_extract'):
+    return 'not rectified (_extract; take the _sync drive)'
+  if exclude == 'eigen_test' and name.removesuffix('_sync') in EIGEN_TEST:
+    return 'Eigen test drive'
+  return None
+
+
+def _list_drive(folder, name, arguments):
+  """Lists the frames that have their neighbours."""
+  drive = _Drive(name, kept=[], lacking=[], dropped=collections.Counter(),
+                 judged_by=collections.Counter())
+  for side in arguments['cameras']:
+    frames = folder.frames('image', splits.Example(name, 0, side))
+    if not frames:
+      drive.lacking.append(side)
+      continue
+    last = splits.Example(name, max(frames), side)
+    _check_nameable(last, frames[last.frame])
+    folder.calibration(last).check_camera(last.camera)
+    for frame in sorted(frames):
+      if all(frame + offset in frames
+             for offset in arguments['frame_offsets']):
+        drive.kept.append(splits.Example(name, frame, side))
+      else:
+        drive.dropped['no neighbour'] += 1
+  return drive
+
+
+def _check_nameable(example, path):
+  """Refuses a drive or a frame that the format of the lists cannot hold."""
+  try:
+    str(example).encode()
+    same = splits.parse_lines([str(example)], source='') == [example]
+  except ValueError:
+    same = False
+  if not same:
+    raise ValueError(
+      f'{path!r} cannot be named in a list: folders need names without spaces '
+      'and frames numbers of at most ten digits')
+
+
+def _drop_standing(folder, drives, arguments):
+  if not arguments['min_speed']:
+    return
+  moments = [
+    list({line.frame: line for line in reversed(drive.kept)}.values())
+    for drive in drives]
+  # -1 rather than 1: the previous frame, where both are asked for.
+  neighbour = min(arguments['frame_offsets'], key=lambda n: (abs(n), n))
+  with folder_making.Progress('speeds', sum(map(len, moments))) as progress:
+    for drive, frames in zip(drives, moments, strict=True):
+      still, drive.judged_by = standing.find_standing(
+        folder, frames, neighbour=neighbour, min_speed=arguments['min_speed'],
+        on_frames=progress.add)
+      kept = [line for line in drive.kept if line.frame not in still]
+      drive.dropped['standing'] += len(drive.kept) - len(kept)
+      drive.kept = kept
+
+
+def _why_empty(drive):
+  return f'no frame left: {_list(+drive.dropped) or "the cameras have none"}'
+
+
+def _split(drives, root, excluded, arguments):
+  """Training and validation lines; takes the gap of a single drive away."""
+  share = arguments['validation_share']
+  if not drives:
+    reasons = collections.Counter(excluded.values()).most_common(10)
+    raise ValueError(
+      f'nothing is left of {root}: ' + '; '.join(
+        f'{_count(count, "drive")}: {reason}'
+        for reason, count in reasons)
+      + '. See --exclude, --cameras, --min_speed and --frame_offsets')
+  if len(drives) > 1:
+    chosen = splits.split_by_drive(
+      {drive.name: len(drive.kept) for drive in drives}, share=share,
+      seed=arguments['seed'])
+    parts = [[line for drive in drives for line in drive.kept
+              if (drive.name in chosen) == validates]
+             for validates in (False, True)]
+    return tuple(parts)
+  drive = drives[0]
+  train, validation = splits.split_by_time(
+    drive.kept, share=share, frame_offsets=arguments['frame_offsets'])
+  if not train:
+    raise ValueError(
+      f'{drive.name} is the only drive left of {root} and its '
+      f'{_count(len(drive.kept), "frame")} are too few to split in two with a '
+      'gap between: add drives or give a smaller --validation_share')
+  drive.dropped['in the gap'] = len(drive.kept) - len(train) - len(validation)
+  return train, validation
+
+
+def _summarize(drives, excluded, train, validation, arguments):
+  parts = {'train': train, 'validation': validation}
+  frames = {part: collections.Counter(line.drive for line in lines)
+            for part, lines in parts.items()}
+  moments = {part: {(line.drive, line.frame) for line in lines}
+             for part, lines in parts.items()}
+  return {
+    'arguments': arguments,
+    'split_by': 'time' if set(frames['train']) & set(frames['validation'])
+                else 'drive',
+    **{part: {'drives': len(frames[part]), 'frames': len(lines),
+              'hours': round(len(moments[part]) / _FRAMES_PER_HOUR, 4)}
+       for part, lines in parts.items()},
+    'dropped': dict(sum((drive.dropped for drive in drives),
+                        collections.Counter())),
+    'excluded': excluded,
+    'lacks_cameras': dict(collections.Counter(
+      side for drive in drives for side in drive.lacking)),
+    'drives': {
+      drive.name: {
+        **{part: frames[part][drive.name] for part in parts},
+        'dropped': dict(+drive.dropped), 'judged_by': dict(drive.judged_by),
+        'lacks_cameras': drive.lacking}
+      for drive in drives}}
+
+
+def describe(summary):
+  """Makes a summary readable.
+
+  Args:
+    summary: what `make_splits` returned.
+
+  Returns:
+    List of lines: the drives, what was excluded, the totals.
+  """
+  lines = [_describe_drive(name, drive)
+           for name, drive in summary['drives'].items()]
+  lines += [f'{name}: excluded, {reason}'
+            for name, reason in summary['excluded'].items()]
+  if summary['split_by'] == 'time':
+    lines.append('a single drive is left, so it is split by time: its last '
+                 'part validates, after a gap')
+  for part in ('train', 'validation'):
+    total = summary[part]
+    lines.append(
+      f'{part}: {_count(total["frames"], "frame")} from '
+      f'{_count(total["drives"], "drive")}, {total["hours"]} hours')
+  lines.append(f'dropped frames: {_list(summary["dropped"]) or "none"}')
+  lines += [f'{_count(count, "drive")} without camera {side}'
+            for side, count in summary['lacks_cameras'].items()]
+  return lines
+
+
+def _describe_drive(name, drive):
+  parts = {part: drive[part] for part in ('train', 'validation')
+           if drive[part]}
+  text = f'{name}: {_list(parts) or "nothing kept"}'
+  if drive['dropped']:
+    text += f'; dropped {_list(drive["dropped"])}'
+  methods = _list({f'by {method}': count
+                   for method, count in drive['judged_by'].items()})
+  return f'{text}; standing judged: {methods or "no"}'
+
+
+def _list(counts):
+  return ', '.join(f'{count} {what}' for what, count in counts.items())
+
+
+def _count(count, what):
+  return f'{count} {what}' + ('' if count == 1 else 's')
+
+
+def main(arguments=None):
+  """Parses the command line and makes the lists."""
+  parser = argparse.ArgumentParser(
+    prog='python -m input_pipeline.split_making',
+    description='Make training and validation lists from a KITTI raw folder.',
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+  parser.add_argument('--root', required=True, help='the KITTI raw folder')
+  parser.add_argument('--output', required=True, help='the folder to make')
+  for name, kind, default, text in (
+      ('validation_share', float, 0.1, 'share of the frames to validate on'),
+      ('seed', int, 0, 'decides which drives validate'),
+      ('cameras', _words, 'l,r', 'l for image_02, r for image_03'),
+      ('min_speed', float, 0.5, 'm/s below which the car stands, by oxts; 0 '
+       'keeps standing frames; without oxts pictures are compared'),
+      ('exclude', str, 'eigen_test', 'eigen_test or none'),
+      ('frame_offsets', _numbers, '-1,1', 'neighbours a frame must have')):
+    parser.add_argument(f'--{name}', type=kind, default=default, help=text)
+  options = vars(parser.parse_args(arguments))
+  output = options['output']
+  try:
+    summary = make_splits(**options)
+  except (OSError, ValueError) as error:
+    parser.error(str(error))
+  print('\n'.join(describe(summary)))
+  print(f'{output}: train.txt, val.txt, summary.json')
+
+
+def _words(text):
+  return [word.strip() for word in text.split(',')]
+
+
+def _numbers(text):
+  try:
+    return [int(word) for word in text.split(',')]
+  except ValueError:
+    raise argparse.ArgumentTypeError(
+      f'{text!r}: give whole numbers, as in -1,1') from None
+
+
+if __name__ == '__main__':
+  main()
