@@ -132,11 +132,15 @@ class Folder:
     Returns:
       Its path, or None where it is absent.
     """
+    return self.frames(kind, example).get(example.frame + offset)
+
+  def frames(self, kind, example):
+    """Files of a kind beside an example: frame number -> path."""
     folder = self._data_folder(kind, example)
     if folder not in self._listings:
       self._listings[folder] = kitti.list_frames(
         folder, _SUFFIXES.get(kind, ('.png',)))
-    return self._listings[folder].get(example.frame + offset)
+    return self._listings[folder]
 
   def expected_file(self, kind, example, offset=0):
     """Names the file that `file` looks for, relative to the root."""
