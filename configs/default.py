@@ -51,6 +51,11 @@ def get_config():
   config.eval.flip = False  # Average with the mirrored image's prediction.
   config.eval.checkpoint = 'latest'  # Or best (by abs_rel): for other modes.
   config.eval.panels = 8  # Pictures written after an evaluation.
+  # Labelled stills that --mode=evaluate measures the classes on, in the layouts
+  # of data.semantic_root; their coding; and which split of Cityscapes.
+  config.eval.semantic_root = ''
+  config.eval.semantic_labels = 'ids'
+  config.eval.semantic_split = 'val'  # or train
 
   config.log_every = 50  # steps, likewise below
   config.picture_every = 500

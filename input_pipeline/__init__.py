@@ -137,10 +137,8 @@ class EvalBatches:
       rows: slice of the global batch that is this process' share.
     """
     self._table = table
-    positions = np.arange(-(-len(table) // batch_size) * batch_size)
-    positions = positions.reshape(-1, batch_size)[:, rows]
-    self._masks = positions < len(table)
-    self._indices = np.minimum(positions, len(table) - 1)
+    self._indices, self._masks = sampling.ordered_batches(
+      len(table), batch_size=batch_size, rows=rows)
     self._reader = None
     if reader == 'memory':
       self._reader = reading.MemoryReader(table, self._indices)

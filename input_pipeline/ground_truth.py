@@ -15,7 +15,7 @@ import zipfile
 
 import numpy as np
 
-from input_pipeline import examples, reading, splits, truths
+from input_pipeline import examples, progress, splits, truths
 
 
 def write_truth(root, split, *, kind, output, improved_root=''):
@@ -55,9 +55,10 @@ def write_truth(root, split, *, kind, output, improved_root=''):
       _add(archive, 'kind', kind)
       _add(archive, 'examples', list(map(str, lines)))
       _add(archive, 'sizes', np.array(list(map(truth.size, lines)), np.int32))
-      reading.for_each(
-        lambda row: _add(archive, truths.member(row), truth.read(lines[row])),
-        len(lines), f'writing {len(lines)} depth maps', threads=1)
+      with progress.Progress('writing depth maps', len(lines)) as shown:
+        for row, line in enumerate(lines):
+          _add(archive, truths.member(row), truth.read(line))
+          shown.add(1)
     os.replace(partial, output)
   finally:
     if os.path.exists(partial):

@@ -4,18 +4,15 @@ Both readers call the same functions of the table, in the same order, so their
 batches agree bit for bit. TensorFlow is imported by `tf_batches` alone.
 """
 
-import concurrent.futures
 import functools
 import logging
-import os
-import sys
 import threading
-import time
 import weakref
 
 import numpy as np
 
-_THREADS = min(16, os.cpu_count() or 1)
+from input_pipeline import threads
+
 # Batches that the tf.data graph makes ahead.
 _PREFETCH = 2
 
@@ -72,8 +69,8 @@ class MemoryReader:
       except (ValueError, OSError) as error:
         report([position], error)
 
-    for_each(read_frame, len(frames), f'decoding {len(frames)} frames')
-    for_each(read_fields, len(indices), f'reading {len(indices)} examples')
+    threads.for_each(read_frame, len(frames), 'decoding frames')
+    threads.for_each(read_fields, len(indices), 'reading examples')
     self._replace(table, errors)
     self.nbytes = self._frames.nbytes + sum(
       field.nbytes for field in self._fields.values())
@@ -232,23 +229,3 @@ def _import_tensorflow():
   for kind in ('GPU', 'TPU'):
     tf.config.set_visible_devices([], kind)
   return tf
-
-
-def for_each(function, count, what, *, threads=_THREADS):
-  """Calls function(0 .. count - 1) in threads, with a line of progress."""
-  started = time.monotonic()
-  shown = started
-  pool = concurrent.futures.ThreadPoolExecutor(threads)
-  try:
-    for done, _ in enumerate(pool.map(function, range(count)), start=1):
-      now = time.monotonic()
-      if now - shown > 0.5:
-        shown = now
-        left = (now - started) / done * (count - done)
-        sys.stderr.write(f'\r{what}: {done}/{count}, {left:.0f} s left ')
-        sys.stderr.flush()
-  finally:
-    # After a failure the files still waiting need not be read.
-    pool.shutdown(cancel_futures=True)
-    if shown > started:
-      sys.stderr.write('\n')

@@ -64,6 +64,22 @@ def process_rows(batch_size, *, process_index, process_count):
   return slice(process_index * share, (process_index + 1) * share)
 
 
+def ordered_batches(num_examples, *, batch_size, rows):
+  """Every example once, in order; the last one again where a batch is left.
+
+  Args:
+    num_examples: size of the split, at least 1.
+    batch_size: global batch size B.
+    rows: slice of the global batch that is this process' share, b rows.
+
+  Returns:
+    [N, b] int64 examples, and [N, b] bool, False for the repeated ones.
+  """
+  positions = np.arange(-(-num_examples // batch_size) * batch_size)
+  positions = positions.reshape(-1, batch_size)[:, rows]
+  return np.minimum(positions, num_examples - 1), positions < num_examples
+
+
 @functools.lru_cache(maxsize=4)
 def _permutation(seed, epoch, num_examples):
   # Sorted raw bits rather than Generator.permutation: NumPy promises the same

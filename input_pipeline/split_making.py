@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 
-from input_pipeline import examples, folder_making, splits, standing
+from input_pipeline import examples, folder_making, progress, splits, standing
 
 # The drives of Eigen et al.'s 697 test frames.
 EIGEN_TEST = tuple(
@@ -203,11 +203,12 @@ def _drop_standing(folder, drives, arguments):
     for drive in drives]
   # -1 rather than 1: the previous frame, where both are asked for.
   neighbour = min(arguments['frame_offsets'], key=lambda n: (abs(n), n))
-  with folder_making.Progress('speeds', sum(map(len, moments))) as progress:
+  total = sum(map(len, moments))
+  with progress.Progress('judging speeds', total) as shown:
     for drive, frames in zip(drives, moments, strict=True):
       still, drive.judged_by = standing.find_standing(
         folder, frames, neighbour=neighbour, min_speed=arguments['min_speed'],
-        on_frames=progress.add)
+        on_frames=shown.add)
       kept = [line for line in drive.kept if line.frame not in still]
       drive.dropped['standing'] += len(drive.kept) - len(kept)
       drive.kept = kept

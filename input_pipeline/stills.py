@@ -1,12 +1,13 @@
-"""Labelled stills: pictures with masks that teach semantics alone.
+"""Labelled stills: pictures with masks, to teach or to measure semantics alone.
 
 Two layouts, found by their folders:
 
-    ROOT/leftImg8bit/train/CITY/NAME_leftImg8bit.png   Cityscapes
-    ROOT/gtFine/train/CITY/NAME_gtFine_labelIds.png    (or _labelTrainIds)
+    ROOT/leftImg8bit/SPLIT/CITY/NAME_leftImg8bit.png   Cityscapes
+    ROOT/gtFine/SPLIT/CITY/NAME_gtFine_labelIds.png    (or _labelTrainIds)
     ROOT/image_2/NAME.png, ROOT/semantic/NAME.png      KITTI semantic
 
-Pictures are resized to the training size whatever their shape.
+Cityscapes' split is `train` or `val`; KITTI semantic has none, and is the same
+for both. Pictures are resized to the training size whatever their shape.
 """
 
 import os
@@ -16,16 +17,56 @@ import numpy as np
 
 from input_pipeline import examples, labels
 
-_ENDINGS = {'ids': '_gtFine_labelIds.png',
-            'train_ids': '_gtFine_labelTrainIds.png'}
+SPLITS = ('train', 'val')
+ENDINGS = {'ids': '_gtFine_labelIds.png',
+           'train_ids': '_gtFine_labelTrainIds.png'}
 
 
-def find_stills(root, *, coding):
+def list_files(root, *, coding, split):
+  """Lists the pictures of a folder, and masks, there or not.
+
+  Args:
+    root: the folder.
+    coding: coding of the masks, `ids` or `train_ids`.
+    split: `train` or `val`.
+
+  Returns:
+    The pictures, the mask that belongs to each, and the masks there are: three
+    sorted lists of paths, the first two alike.
+
+  Raises:
+    FileNotFoundError: the folder has neither layout.
+  """
+  root = pathlib.Path(root)
+  cityscapes, kitti = root / 'leftImg8bit' / split, root / 'image_2'
+  if cityscapes.is_dir():
+    pictures = sorted(cityscapes.glob('*/*_leftImg8bit.png'))
+    folder = root / 'gtFine' / split
+    masks = [
+      folder / path.parent.name
+      / path.name.replace('_leftImg8bit.png', ENDINGS[coding])
+      for path in pictures]
+    found = sorted(folder.glob(f'*/*{ENDINGS[coding]}'))
+  elif kitti.is_dir():
+    pictures = sorted(kitti.glob('*.png'))
+    masks = [root / 'semantic' / path.name for path in pictures]
+    found = sorted((root / 'semantic').glob('*.png'))
+  else:
+    raise FileNotFoundError(
+      f'neither {cityscapes} (Cityscapes) nor {kitti} (KITTI semantic) is a '
+      'folder')
+  return tuple(
+    list(map(os.fspath, paths)) for paths in (pictures, masks, found))
+
+
+def find_stills(root, *, coding, split='train', section='config.data'):
   """Lists the pictures of a folder and their masks.
 
   Args:
     root: the folder.
     coding: coding of the masks, `ids` or `train_ids`.
+    split: `train` or `val`.
+    section: part of the config that names the folder, for messages.
 
   Returns:
     Two lists of paths, sorted alike.
@@ -37,32 +78,21 @@ def find_stills(root, *, coding):
       the first ten.
   """
   if coding not in labels.CODINGS:
-    raise ValueError(f'config.data.semantic_labels is {coding!r}; choose one '
+    raise ValueError(f'{section}.semantic_labels is {coding!r}; choose one '
                      f'of {", ".join(labels.CODINGS)}')
-  root = pathlib.Path(root)
-  cityscapes, kitti = root / 'leftImg8bit' / 'train', root / 'image_2'
-  if cityscapes.is_dir():
-    pictures = sorted(cityscapes.glob('*/*_leftImg8bit.png'))
-    masks = [
-      root / 'gtFine' / 'train' / path.parent.name
-      / path.name.replace('_leftImg8bit.png', _ENDINGS[coding])
-      for path in pictures]
-  elif kitti.is_dir():
-    pictures = sorted(kitti.glob('*.png'))
-    masks = [root / 'semantic' / path.name for path in pictures]
-  else:
-    raise FileNotFoundError(
-      f'config.data.semantic_root: neither {cityscapes} (Cityscapes) nor '
-      f'{kitti} (KITTI semantic) is a folder')
+  try:
+    pictures, masks, found = list_files(root, coding=coding, split=split)
+  except FileNotFoundError as error:
+    raise FileNotFoundError(f'{section}.semantic_root: {error}') from None
   if not pictures:
-    raise FileNotFoundError(
-      f'config.data.semantic_root: no picture in {root}')
-  missing = [os.fspath(path) for path in masks if not path.is_file()]
+    raise FileNotFoundError(f'{section}.semantic_root: no picture in {root}')
+  found = set(found)
+  missing = [path for path in masks if path not in found]
   if missing:
     raise ValueError(
-      f'config.data.semantic_root: {len(missing)} masks are missing, the '
+      f'{section}.semantic_root: {len(missing)} masks are missing, the '
       f'first of them: {", ".join(missing[:10])}')
-  return list(map(os.fspath, pictures)), list(map(os.fspath, masks))
+  return pictures, masks
 
 
 def count_stills(config_data, batch_size):
@@ -90,7 +120,7 @@ def count_stills(config_data, batch_size):
 
 
 def open_table(config_data):
-  """Makes the table of the labelled stills.
+  """Makes the table of the labelled stills that training takes.
 
   Args:
     config_data: the config's `data`, with a `semantic_root`.
@@ -103,9 +133,26 @@ def open_table(config_data):
   """
   coding = config_data.semantic_labels
   pictures, masks = find_stills(config_data.semantic_root, coding=coding)
+  return make_table(
+    pictures, masks, coding=coding,
+    size=(config_data.height, config_data.width))
+
+
+def make_table(pictures, masks, *, coding, size):
+  """Makes a table of stills.
+
+  Args:
+    pictures: list of paths.
+    masks: the paths of their masks.
+    coding: coding of the masks, `ids` or `train_ids`.
+    size: (height, width) that the pictures are resized to.
+
+  Returns:
+    An `examples.ExampleTable` of single frames, whose intrinsics mean nothing.
+  """
   count = len(pictures)
   return examples.ExampleTable(
-    size=(config_data.height, config_data.width), frame_files=tuple(pictures),
+    size=size, frame_files=tuple(pictures),
     native_frame_sizes=(None,) * count,
     places=tuple(('', row) for row in range(count)),
     frame_rows=np.arange(count)[:, None], label_files=tuple(masks),

@@ -28,6 +28,7 @@ from PIL import Image
 
 from input_pipeline import (
   folder_making,
+  progress,
   street_kitti,
   street_render,
   street_scene,
@@ -165,15 +166,15 @@ def _render_all(root, arguments, workers):
            for first in range(0, frames, _CHUNK)]
   work = functools.partial(_render_chunk, root, arguments)
   with contextlib.ExitStack() as stack:
-    progress = stack.enter_context(
-      folder_making.Progress('street', arguments['drives'] * frames))
+    shown = stack.enter_context(
+      progress.Progress('rendering frames', arguments['drives'] * frames))
     if workers == 1:
       results = map(work, tasks)
     else:
       results = _results_of_processes(
         stack, work, tasks, workers, arguments['drives'])
     for done in results:
-      progress.add(done)
+      shown.add(done)
 
 
 def _results_of_processes(stack, work, tasks, workers, drives):

@@ -5,7 +5,7 @@ import logging
 import math
 import pathlib
 
-from input_pipeline import labels
+from input_pipeline import labels, stills
 from sgde_jax.models import attention, decoders
 
 _FILE = 'config.json'
@@ -71,6 +71,16 @@ _RULES = (
     ('eval.checkpoint',),
     _one_of('latest', 'best'),
     'use latest or best',
+  ),
+  (
+    ('eval.semantic_labels',),
+    _one_of(*labels.CODINGS),
+    f'use {" or ".join(labels.CODINGS)}',
+  ),
+  (
+    ('eval.semantic_split',),
+    _one_of(*stills.SPLITS),
+    f'use {" or ".join(stills.SPLITS)}',
   ),
   (
     ('eval.crop',),
@@ -252,6 +262,11 @@ def _check_pairs(config):
       model.semantics or not config.data.semantic_root,
       'data.semantic_root',
       'labelled stills teach config.model.semantics alone, which is off',
+    ),
+    (
+      model.semantics or not evaluation.semantic_root,
+      'eval.semantic_root',
+      'labelled stills measure config.model.semantics, which is off',
     ),
   ]
 

@@ -19,6 +19,7 @@ from sgde_jax import (
   models,
   panels,
   reporting,
+  segmentation,
   sharding,
   steps,
   visualization,
@@ -86,10 +87,7 @@ class Evaluator:
     rows = []
     panels = self._config.panels if jax.process_index() == 0 else 0
     for batch in self._batches:
-      frames = sharding.to_devices(batch['frames'][:, 0], self._mesh)
-      predictions = jax.tree.map(
-        sharding.local_rows, self._predict(variables, frames)
-      )
+      predictions = self.predict(variables, batch['frames'][:, 0])
       for row in np.flatnonzero(batch['mask']):
         example = {name: array[row] for name, array in batch.items()}
         prediction = jax.tree.map(operator.itemgetter(row), predictions)
@@ -99,6 +97,19 @@ class Evaluator:
           self._draw(example, measured, pathlib.Path(pictures))
     rows = _gather(rows, self._names)
     return metrics.summarize(rows) | evidence.summarize(rows), rows
+
+  def predict(self, variables, frames):
+    """Predicts this process' rows of a batch.
+
+    Args:
+      variables: the model's variables, replicated.
+      frames: `[B / P, H, W, 3]` uint8.
+
+    Returns:
+      A `steps.Prediction` of NumPy arrays.
+    """
+    frames = sharding.to_devices(frames, self._mesh)
+    return jax.tree.map(sharding.local_rows, self._predict(variables, frames))
 
   def report(self, state, reporter, step):
     """Evaluates a training state, draws panels and reports the summary."""
@@ -171,7 +182,8 @@ def evaluate(config, workdir):
   """Evaluates a checkpoint of a workdir, the latest or the best.
 
   Prints the table and writes `evaluation/metrics.json`,
-  `evaluation/per_image.csv` and panels in `pictures/`.
+  `evaluation/per_image.csv` and panels in `pictures/`. With
+  `config.eval.semantic_root` the classes are measured on stills, too.
 
   Args:
     config: the whole config.
@@ -185,15 +197,22 @@ def evaluate(config, workdir):
   """
   workdir = pathlib.Path(workdir)
   mesh = sharding.create_mesh()
+  table = segmentation.open_table(config)
   model, state = load_trained(config, workdir, mesh)
   evaluator = Evaluator(config, model=model, mesh=mesh)
   summary, rows = evaluator.run(
     state.variables, pictures=workdir / 'pictures'
   )
+  if table:
+    predict = functools.partial(evaluator.predict, state.variables)
+    summary |= segmentation.measure(table, predict, config.eval.batch_size)
   step = int(state.step)
+  protocol = evaluator.protocol() + segmentation.protocol(table)
   if jax.process_index() == 0:
-    write_results(workdir / 'evaluation', summary, rows, evaluator, step=step)
-    print(reporting.table({step: summary}, evaluator.protocol()))
+    write_results(workdir / 'evaluation', summary, rows, protocol, step=step)
+    print(reporting.table({step: summary}, protocol))
+    if table:
+      print(segmentation.format_table(summary))
   return summary
 
 
@@ -225,11 +244,11 @@ def load_trained(config, workdir, mesh):
   return model, state
 
 
-def write_results(folder, summary, rows, evaluator, *, step):
+def write_results(folder, summary, rows, protocol, *, step):
   """Writes `metrics.json` and `per_image.csv` into a folder."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  result = {'step': step, 'protocol': evaluator.protocol()} | summary
+  result = {'step': step, 'protocol': protocol} | summary
   (folder / 'metrics.json').write_text(json.dumps(result, indent=2) + '\n')
   with open(folder / 'per_image.csv', 'w', newline='') as file:
     writer = csv.DictWriter(file, fieldnames=list(rows[0]))

@@ -53,10 +53,8 @@ def measure(
     )
   )
   if predicted_labels is not None:
-    height, width = labels.shape
-    found = images.resize_nearest(predicted_labels, height=height, width=width)
-    confusion = metrics.confusion_matrix(labels, found)
-    totals = totals.merge(metrics.iou_totals(confusion))
+    found = confusion(labels, predicted_labels)
+    totals = totals.merge(metrics.iou_totals(found))
   labelled = bool((labels != cityscapes.UNLABELLED).any())
   totals = totals.merge(metrics.Totals({'labelled': (labelled, 1)}))
   return {
@@ -64,6 +62,21 @@ def measure(
     for name, pair in totals.pairs.items()
     for part, value in zip(('sum', 'count'), pair, strict=True)
   }
+
+
+def confusion(labels: np.ndarray, predicted_labels: np.ndarray) -> np.ndarray:
+  """Confusion of an image's classes at the size of its labels.
+
+  Args:
+    labels: `[H, W]` uint8 true train ids, 255 = unlabelled.
+    predicted_labels: `[h, w]` uint8, resized to the nearest neighbour.
+
+  Returns:
+    `[19, 19]` int64, see `metrics.confusion_matrix`.
+  """
+  height, width = labels.shape
+  found = images.resize_nearest(predicted_labels, height=height, width=width)
+  return metrics.confusion_matrix(labels, found)
 
 
 def column_names(*, semantics: bool, dense: bool) -> list[str]:

@@ -81,4 +81,7 @@ def gather_rows(rows):
   """Concatenates every process' NumPy rows, in process order, on each."""
   if jax.process_count() == 1:
     return rows
-  return multihost_utils.process_allgather(rows, tiled=True)
+  # As bytes: JAX would shorten numbers of 64 bits to 32.
+  parts = np.ascontiguousarray(rows)[..., None].view(np.uint8)
+  gathered = multihost_utils.process_allgather(parts, tiled=True)
+  return np.ascontiguousarray(gathered).view(rows.dtype)[..., 0]

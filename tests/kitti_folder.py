@@ -9,6 +9,7 @@ from PIL import Image
 DRIVE = '2011_09_26/2011_09_26_drive_0001_sync'
 REPOSITORY = pathlib.Path(__file__).parents[1]
 REAL_ROOT = REPOSITORY.parent / 'shared' / 'kitti'
+REAL_STILLS = REPOSITORY.parent / 'shared' / 'kitti_semantic'
 REAL_DRIVE = REAL_ROOT / '2011_09_26' / '2011_09_26_drive_0009_sync'
 
 # KITTI's own layout, for 40 x 12 images and a velodyne frame turned into the
@@ -58,6 +59,19 @@ def save(array, path):
   """Saves a picture, making its folder."""
   path.parent.mkdir(parents=True, exist_ok=True)
   Image.fromarray(array).save(path)
+
+
+def write_still(root, name, picture, mask, *, layout, split='train',
+                ending='labelIds'):
+  """Writes a picture and its mask in KITTI semantic's or Cityscapes' layout."""
+  if layout == 'kitti':
+    paths = f'image_2/{name}_10.png', f'semantic/{name}_10.png'
+  else:
+    paths = (f'leftImg8bit/{split}/city/{name}_leftImg8bit.png',
+             f'gtFine/{split}/city/{name}_gtFine_{ending}.png')
+  for array, path in zip((picture, mask), paths, strict=True):
+    save(array, root / path)
+  return root
 
 
 def write_splits(root, *, drive=DRIVE):

@@ -123,6 +123,8 @@ def test_a_foreign_config_file_is_refused_in_one_message(
     ('loss.class_weights', (1.0, 2.0), '19 numbers'),
     ('loss.cross_entropy_weight', -0.3, '0 or more'),
     ('model.attention.key_stride', 192, 'single key'),
+    ('eval.semantic_labels', 'none', 'train_ids or ids'),
+    ('eval.semantic_split', 'test', 'train or val'),
     ('eval.crop', 'center', 'garg, eigen or none'),
     ('eval.max_depth', 1e-4, 'more than config.eval.min_depth'),
     ('eval.max_depth', float('nan'), 'more than config.eval.min_depth'),
@@ -162,6 +164,11 @@ def test_impossible_values_are_refused(field, value, advice):
       {'model.seem.enabled': False, 'model.attention.levels': (),
        'data.semantic_root': 'stills'},
       'data.semantic_root',
+    ),
+    (
+      {'model.seem.enabled': False, 'model.attention.levels': (),
+       'eval.semantic_root': 'stills'},
+      'eval.semantic_root',
     ),
   ],
 )

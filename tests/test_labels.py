@@ -1,5 +1,9 @@
 """Tests of input_pipeline.labels."""
 
+import re
+import struct
+import zlib
+
 import hypothesis
 import numpy as np
 import pytest
@@ -88,6 +92,80 @@ def test_any_mask_is_mapped_or_refused(tmp_path_factory, mask, coding):
   else:
     read = labels.read_labels(path, coding=coding)
     assert set(np.unique(read)) <= {*range(19), 255}
+
+
+@hypothesis.settings(deadline=None, derandomize=True)
+@hypothesis.given(
+  pixels=numpy_strategies.arrays(
+    np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 9)),
+    elements=st.one_of(st.integers(0, 33), st.integers(0, 255))),
+  mode=st.sampled_from([
+    '1', 'L', 'P', 'PA', 'LA', 'La', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr',
+    'LAB', 'HSV', 'I', 'I;16', 'F']),
+  suffix=st.sampled_from(['png', 'tif', 'gif', 'jpg', 'webp', 'bmp']),
+  coding=st.sampled_from(labels.CODINGS))
+def test_any_picture_is_mapped_or_refused(
+  tmp_path_factory, pixels, mode, suffix, coding):
+  path = tmp_path_factory.mktemp('masks') / f'mask.{suffix}'
+  picture = Image.fromarray(pixels)
+  if mode in ('I', 'I;16', 'F', 'LAB', 'HSV'):
+    picture = Image.new(mode, picture.size, int(pixels[0, 0]))
+  elif mode == 'P':
+    picture.putpalette(bytes(range(256)) * 3)  # Greys of other values.
+  try:
+    picture = picture if mode == 'P' else picture.convert(mode)
+    picture.save(path)
+  except (ValueError, OSError, KeyError):
+    hypothesis.reject()  # Pillow cannot write this one.
+  try:
+    read = labels.read_labels(path, coding=coding)
+  except ValueError as error:
+    assert str(error).startswith(str(path))
+    if 'outside the coding' in str(error):
+      value = int(re.search(r'value (\d+) is outside', str(error))[1])
+      assert value in np.array(Image.open(path))
+      assert (value > {'ids': 33, 'train_ids': 18}[coding]) and value != 255
+  else:
+    assert read.dtype == np.uint8 and read.shape == pixels.shape
+    assert set(np.unique(read)) <= {*range(19), 255}
+    if suffix == 'png':  # The others may have lost values.
+      wanted = labels.to_train_ids(pixels, coding=coding)
+      np.testing.assert_array_equal(read, wanted)
+
+
+def _png(values, *, bits, colour_type):
+  """Encodes [H, W] values in a PNG of few bits, which Pillow cannot write."""
+  height, width = values.shape
+  shifts = np.arange(bits - 1, -1, -1, dtype=np.uint8)
+  rows = np.packbits((values[..., None] >> shifts & 1).reshape(height, -1), 1)
+  chunks = [(b'IHDR', struct.pack(
+    '>2I5B', width, height, bits, colour_type, 0, 0, 0))]
+  if colour_type == 3:
+    chunks.append((b'PLTE', bytes(3 * 2 ** bits)))
+  data = b''.join(b'\0' + row.tobytes() for row in rows)
+  chunks += [(b'IDAT', zlib.compress(data)), (b'IEND', b'')]
+  return b'\x89PNG\r\n\x1a\n' + b''.join(
+    struct.pack('>I', len(body)) + name + body
+    + struct.pack('>I', zlib.crc32(name + body)) for name, body in chunks)
+
+
+@hypothesis.settings(deadline=None, derandomize=True)
+@hypothesis.given(data=st.data(), bits=st.sampled_from([1, 2, 4, 8]))
+def test_few_bits_are_read_as_they_are_or_refused(
+  tmp_path_factory, data, bits):
+  path = tmp_path_factory.mktemp('masks') / 'mask.png'
+  values = data.draw(numpy_strategies.arrays(
+    np.uint8, (3, 5), elements=st.integers(0, min(2 ** bits - 1, 18))))
+  path.write_bytes(_png(values, bits=bits, colour_type=3))
+  read = labels.read_labels(path, coding='train_ids')
+  np.testing.assert_array_equal(read, values)
+  path.write_bytes(_png(values, bits=bits, colour_type=0))
+  if bits == 8:
+    read = labels.read_labels(path, coding='train_ids')
+    np.testing.assert_array_equal(read, values)
+  else:
+    with pytest.raises(ValueError, match='mask.png .*8 bits'):
+      labels.read_labels(path, coding='train_ids')
 
 
 @hypothesis.settings(deadline=None, derandomize=True)

@@ -1,5 +1,7 @@
 """Tests of input_pipeline.sampling."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,21 @@ def test_process_rows_cover_the_batch_in_order():
             for p in range(4)]
   rows = np.concatenate([np.arange(12)[rows] for rows in slices])
   assert rows.tolist() == list(range(12))
+
+
+@pytest.mark.parametrize('count, batch_size', [(5, 4), (4, 4), (1, 8), (9, 2)])
+def test_ordered_batches_show_every_example_once(count, batch_size):
+  seen = []
+  for process in range(2):
+    rows = sampling.process_rows(
+      batch_size, process_index=process, process_count=2)
+    indices, mask = sampling.ordered_batches(
+      count, batch_size=batch_size, rows=rows)
+    assert indices.shape == mask.shape == (
+      math.ceil(count / batch_size), batch_size // 2)
+    assert indices.max() < count
+    seen += indices[mask].tolist()
+  assert sorted(seen) == list(range(count))
 
 
 def test_process_rows_refuse_what_does_not_divide():

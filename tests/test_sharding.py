@@ -38,6 +38,32 @@ def test_batch_is_split_and_comes_back():
   np.testing.assert_array_equal(sharding.gather_rows(batch['y']), batch['y'])
 
 
+@pytest.mark.parametrize(
+  'numbers',
+  [
+    np.arange(12) * (2**40 + 1),
+    np.arange(12) / 3,
+    np.arange(12, dtype=np.uint8),
+    np.arange(12) % 2 == 0,
+  ],
+)
+def test_rows_are_gathered_to_the_bit(monkeypatch, numbers):
+  rows = numbers.reshape(2, 6)
+
+  def gather(array, tiled):
+    assert tiled
+    # What JAX does with arrays on a device.
+    array = np.asarray(jnp.asarray(array))
+    return np.concatenate([array, array])
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(sharding.multihost_utils, 'process_allgather', gather)
+  for part in (rows, rows[:, 0], rows[:, ::2]):
+    gathered = sharding.gather_rows(part)
+    assert gathered.dtype == numbers.dtype
+    np.testing.assert_array_equal(gathered, np.concatenate([part, part]))
+
+
 def test_replicated_tree_is_whole_on_every_device():
   tree = sharding.replicate({'w': np.arange(6.0)}, sharding.create_mesh())
   assert tree['w'].is_fully_replicated

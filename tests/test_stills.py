@@ -17,17 +17,9 @@ def _write_stills(root, layout):
   for number in range(_COUNT):
     picture = np.full((20, 50, 3), 10 * number, np.uint8)
     mask = np.full((20, 50), 7 + number, np.uint8)  # Ids from road on.
-    if layout == 'kitti':
-      kitti_folder.save(picture, root / 'image_2' / f'{number:06d}_10.png')
-      kitti_folder.save(mask, root / 'semantic' / f'{number:06d}_10.png')
-    else:
-      name = f'city/city_{number:06d}'
-      kitti_folder.save(
-        picture, root / 'leftImg8bit/train' / f'{name}_leftImg8bit.png'
-      )
-      kitti_folder.save(
-        mask, root / 'gtFine/train' / f'{name}_gtFine_labelIds.png'
-      )
+    kitti_folder.write_still(
+      root, f'{number:06d}', picture, mask, layout=layout
+    )
   return root
 
 
@@ -112,6 +104,27 @@ def test_missing_masks_are_counted_and_named(tmp_path):
     (root / 'semantic' / f'{number:06d}_10.png').unlink()
   with pytest.raises(ValueError, match='2 masks .*000001_10.png'):
     stills.find_stills(root, coding='ids')
+
+
+def test_cityscapes_splits_are_kept_apart(tmp_path):
+  grey = np.zeros((4, 8), np.uint8)
+  for split, ending in (('train', 'labelIds'), ('val', 'labelTrainIds')):
+    kitti_folder.write_still(
+      tmp_path, split, grey, grey, layout='cityscapes', split=split,
+      ending=ending,
+    )
+  for split, coding in (('train', 'ids'), ('val', 'train_ids')):
+    pictures, masks = stills.find_stills(tmp_path, coding=coding, split=split)
+    assert [f'/{split}/city/{split}_' in path for path in pictures + masks] == (
+      [True, True]
+    )
+    with pytest.raises(ValueError, match='config.eval.*1 masks are missing'):
+      stills.find_stills(
+        tmp_path,
+        coding={'ids': 'train_ids', 'train_ids': 'ids'}[coding],
+        split=split,
+        section='config.eval',
+      )
 
 
 def test_folders_without_stills_are_refused(tmp_path):

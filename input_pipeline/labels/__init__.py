@@ -3,6 +3,9 @@
 Train ids are 0 .. 18 and 255 = unlabelled. Cityscapes ids are 0 .. 33, and -1
 (a licence plate; 255 in 8 bits). See
 https://github.com/mcordts/cityscapesScripts (helpers/labels.py).
+
+  python -m input_pipeline.labels check ROOT
+  python -m input_pipeline.labels colour INPUT OUTPUT
 """
 
 import numpy as np
@@ -37,8 +40,9 @@ MOVING_CLASSES = (11, 12, 13, 14, 15, 16, 17, 18)
 
 CODINGS = ('train_ids', 'ids')
 
+_PNG = b'\x89PNG\r\n\x1a\n'
 # The largest Cityscapes id.
-_LAST_ID = 33
+LAST_ID = 33
 
 
 def _make_tables():
@@ -65,7 +69,7 @@ def ids_to_train_ids(array):
   Raises:
     ValueError: the array has another type or another value.
   """
-  array = _check_values(array, last=_LAST_ID, coding='ids')
+  array = _check_values(array, last=LAST_ID, coding='ids')
   return _TO_TRAIN_IDS[array]
 
 
@@ -85,6 +89,52 @@ def train_ids_to_ids(array):
   return _TO_IDS[array]
 
 
+def to_train_ids(array, *, coding):
+  """Values of a mask -> train ids.
+
+  Args:
+    array: integers of any shape.
+    coding: `train_ids` or `ids`, what they mean.
+
+  Returns:
+    uint8 of the same shape: 0 .. 18, 255 = unlabelled.
+
+  Raises:
+    ValueError: the coding is unknown, or a value is outside it.
+  """
+  if coding == 'ids':
+    return ids_to_train_ids(array)
+  if coding == 'train_ids':
+    return _check_values(array, last=NUM_CLASSES - 1, coding=coding)
+  raise ValueError(f'labels are coded as one of {CODINGS}, not {coding!r}')
+
+
+def open_mask(path):
+  """Opens a mask whose values have yet to be looked at.
+
+  Args:
+    path: an 8-bit greyscale or palette PNG file.
+
+  Returns:
+    A loaded `PIL.Image.Image` of 8-bit values.
+
+  Raises:
+    ValueError: the file cannot be read or is no one-channel 8-bit picture; the
+      message names it.
+  """
+  image = images.open_image(path)
+  if image.mode not in ('L', 'P'):
+    raise ValueError(f'{path} has Pillow mode {image.mode}: a mask needs one '
+                     'channel of 8 bits that holds class ids')
+  with open(path, 'rb') as file:
+    header = file.read(26)
+  # Bit depth and colour type; Pillow stretches fewer greys to 0 .. 255.
+  if header.startswith(_PNG) and header[24] < 8 and header[25] == 0:
+    raise ValueError(f'{path} is greyscale of {header[24]} bits: a mask needs '
+                     '8 bits, or a palette')
+  return image
+
+
 def read_labels(path, *, coding):
   """Reads a mask at its own size.
 
@@ -99,17 +149,9 @@ def read_labels(path, *, coding):
     ValueError: the file cannot be read, is no one-channel 8-bit picture, or
       holds a value outside the coding; the message names file and value.
   """
-  if coding not in CODINGS:
-    raise ValueError(f'labels are coded as one of {CODINGS}, not {coding!r}')
-  image = images.open_image(path)
-  if image.mode not in ('L', 'P'):
-    raise ValueError(f'{path} has Pillow mode {image.mode}: a mask needs one '
-                     'channel of 8 bits that holds class ids')
-  array = np.array(image)
+  array = np.array(open_mask(path))
   try:
-    if coding == 'ids':
-      return ids_to_train_ids(array)
-    return _check_values(array, last=NUM_CLASSES - 1, coding=coding)
+    return to_train_ids(array, coding=coding)
   except ValueError as error:
     raise ValueError(f'{path}: {error}') from None
 

@@ -1,0 +1,45 @@
+"""Checks the masks of a folder, or gives masks their colours.
+
+The command line of `python -m input_pipeline.labels`; see there.
+"""
+
+import argparse
+import sys
+
+from input_pipeline import labels
+from input_pipeline.labels import check, colour
+
+
+def main(arguments=None):
+  """Parses the command line and runs the command.
+
+  Exits with 1 where a check finds something wrong or nothing could be done.
+  """
+  parser = argparse.ArgumentParser(
+    prog='python -m input_pipeline.labels', description='Label masks.')
+  commands = parser.add_subparsers(dest='command', required=True)
+  for name, text, paths in (
+      ('check', 'coverage, classes, and what is wrong with the masks of a '
+       'folder in the layout of KITTI raw, KITTI semantic or Cityscapes',
+       ('root',)),
+      ('colour', 'write masks as palette pictures: their values are train ids, '
+       "and viewers show Cityscapes' colours", ('input', 'output'))):
+    command = commands.add_parser(name, help=text, description=text)
+    for path in paths:
+      command.add_argument(path)
+    command.add_argument(
+      '--coding', choices=labels.CODINGS,
+      help='what the values of the masks mean; guessed if not given')
+  options = parser.parse_args(arguments)
+  try:
+    if options.command == 'check':
+      report = check.check(options.root, coding=options.coding)
+      print(report)
+      sys.exit(1 if report.problems else 0)
+    print(colour.colour(options.input, options.output, coding=options.coding))
+  except (ValueError, OSError) as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,148 @@
+"""The semantic decoder on labelled stills: IoU per class, at their own size.
+
+For `--mode=evaluate` with `config.eval.semantic_root`, in the layouts of
+`input_pipeline.stills`. As for the frames of a video, a picture is squeezed to
+the network's size, and the predicted classes return to the size of the labels
+by nearest neighbour.
+"""
+
+import concurrent.futures
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from input_pipeline import examples, sampling, stills, threads
+from input_pipeline import labels as cityscapes
+from input_pipeline.labels import check
+from sgde_jax import evidence, metrics, sharding, steps
+
+_PREFIX = 'stills/'  # Of the figures' names.
+
+
+def open_table(config) -> examples.ExampleTable | None:
+  """Finds the stills and looks at every mask, before anything is compiled.
+
+  Args:
+    config: the whole config.
+
+  Returns:
+    The table of the stills; None where the config names no folder.
+
+  Raises:
+    FileNotFoundError: there is no such folder, or no picture in it.
+    ValueError: masks are missing, cannot be read, hold values outside the
+      coding or differ in size from their picture.
+  """
+  options = config.eval
+  if not options.semantic_root:
+    return None
+  coding = options.semantic_labels
+  pictures, masks = stills.find_stills(
+    options.semantic_root,
+    coding=coding,
+    split=options.semantic_split,
+    section='config.eval',
+  )
+  pairs = list(zip(pictures, masks, strict=True))
+  scan = check.scan_masks(pairs, coding=coding)
+  try:
+    scan.refuse_problems()
+  except ValueError as error:
+    raise ValueError(f'config.eval.semantic_root: {error}') from None
+  if scan.misfit:
+    logging.warning(
+      'look at config.eval.semantic_labels = %s: %s', coding, scan.misfit
+    )
+  size = (config.data.height, config.data.width)
+  return stills.make_table(pictures, masks, coding=coding, size=size)
+
+
+def measure(
+  table: examples.ExampleTable,
+  predict: Callable[[np.ndarray], steps.Prediction],
+  batch_size: int,
+) -> dict[str, float]:
+  """Measures a prediction on every still once, over all processes.
+
+  Args:
+    table: the stills.
+    predict: maps this process' rows of a batch, `[B / P, H, W, 3]` uint8, to
+      their `steps.Prediction`, NumPy arrays with `labels` `[B / P, H, W]`.
+    batch_size: global batch size B.
+
+  Returns:
+    `stills/iou/NAME` for each class that occurs in truth or prediction, their
+    mean `stills/miou`, and `stills/images`.
+
+  Raises:
+    ValueError: a picture or a mask cannot be read.
+  """
+  rows = sampling.process_rows(
+    batch_size,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  batches = sampling.ordered_batches(
+    len(table), batch_size=batch_size, rows=rows
+  )
+  confusion = np.zeros((cityscapes.NUM_CLASSES,) * 2, np.int64)
+  start = time.monotonic()
+  compare = functools.partial(_compare, table)
+  with concurrent.futures.ThreadPoolExecutor(threads.COUNT) as pool:
+    for indices, mask in zip(*batches, strict=True):
+      frames = np.stack(list(pool.map(table.read_frame, indices)))
+      found = predict(frames).labels
+      confusion += sum(pool.map(compare, indices[mask], found[mask]))
+  seconds = time.monotonic() - start
+  logging.info('%d stills, %.1f a second', len(table), len(table) / seconds)
+  confusion = sharding.gather_rows(confusion[None]).sum(axis=0)
+  figures = metrics.iou_totals(confusion).finalize()
+  return {f'{_PREFIX}images': len(table)} | {
+    _PREFIX + name: value for name, value in figures.items()
+  }
+
+
+def protocol(table: examples.ExampleTable | None) -> str:
+  """Says which stills are measured, after the protocol of the depth.
+
+  Args:
+    table: the stills, or None.
+
+  Returns:
+    Text that goes on after another; '' without stills.
+  """
+  if table is None:
+    return ''
+  folder = os.path.commonpath(list(map(os.path.dirname, table.frame_files)))
+  return f'; stills of {folder}'
+
+
+def format_table(figures: Mapping[str, float]) -> str:
+  """Formats what `measure` returns, a row per class.
+
+  Args:
+    figures: the figures, other names beside them.
+
+  Returns:
+    Lines of text; `-` for a class in neither truth nor prediction.
+  """
+  count = figures[f'{_PREFIX}images']
+  lines = [f'{f"{count} stills":<14}{"iou":>10}']
+  rows = [(name, f'iou/{name}') for name in cityscapes.NAMES]
+  for row, name in [*rows, ('mean', 'miou')]:
+    figure = figures.get(_PREFIX + name)
+    lines.append(f'{row:<14}{"-" if figure is None else f"{figure:.4f}":>10}')
+  return '\n'.join(lines)
+
+
+def _compare(table, index, found):
+  """Confusion of one still."""
+  labels = cityscapes.read_labels(
+    table.label_files[index], coding=table.coding
+  )
+  return evidence.confusion(labels, found)

@@ -1,0 +1,224 @@
+"""Segmentation on labelled stills: the IoU counts, and what is refused."""
+
+import json
+import os
+
+import jax
+import numpy as np
+import pytest
+
+from input_pipeline import labels as cityscapes
+from sgde_jax import evaluate, segmentation, sharding, steps
+from tests import kitti_folder, runs
+
+_SIZE = (32, 64)
+_ROAD, _CAR, _SKY, _NONE = 7, 26, 23, 0  # Ids.
+
+
+def _halves(left, right, size=_SIZE):
+  mask = np.full(size, left, np.uint8)
+  mask[:, size[1] // 2 :] = right
+  return mask
+
+
+def _predicting(train_id, size=_SIZE):
+  """A picture whose grey is ten times the class that is predicted in it."""
+  return np.full((*size, 3), 10 * train_id, np.uint8)
+
+
+@pytest.fixture(name='stills', params=['kitti', 'cityscapes'])
+def fixture_stills(tmp_path, request):
+  """Three stills; see `test_known_confusion`."""
+  for name, picture, mask in (
+    ('a', _predicting(0), _halves(_ROAD, _CAR)),
+    ('b', _predicting(13), _halves(_CAR, _NONE)),
+    # Of another size and shape than the network's.
+    ('c', _predicting(0, (20, 100)), _halves(_SKY, _ROAD, (20, 100))),
+  ):
+    kitti_folder.write_still(
+      tmp_path / 'stills', name, picture, mask, layout=request.param,
+      split='val',
+    )
+  return tmp_path / 'stills'
+
+
+def _read_class(frames):
+  """Stands in for `Evaluator.predict`: reads the class off the frame."""
+  return steps.Prediction(None, frames[..., 0] // 10)
+
+
+def _config(stills, **overrides):
+  return runs.make_config(
+    'unused', eval__semantic_root=str(stills), **overrides
+  )
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 3, 8])
+def test_known_confusion(stills, batch_size):
+  table = segmentation.open_table(_config(stills))
+  figures = segmentation.measure(table, _read_class, batch_size)
+  half, small = 32 * 32, 20 * 50
+  assert figures == {
+    'stills/images': 3,
+    # Hits: half of a, half of c; a car and sky are taken for it, too.
+    'stills/iou/road': pytest.approx((half + small) / (2 * half + 2 * small)),
+    'stills/iou/car': pytest.approx(0.5),  # b's half is found, a's is not.
+    'stills/iou/sky': 0,
+    'stills/miou': pytest.approx(1 / 3),
+  }
+
+
+def test_processes_add_up(stills, monkeypatch):
+  table = segmentation.open_table(_config(stills))
+  alone = segmentation.measure(table, _read_class, 2)
+  parts = []
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(
+    sharding, 'gather_rows', lambda rows: parts.append(rows) or rows
+  )
+  for process in (0, 1):
+    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+    segmentation.measure(table, _read_class, 2)
+  assert [len(part) for part in parts] == [1, 1]
+  assert all(part.any() for part in parts)
+  whole = np.concatenate(parts)
+  monkeypatch.setattr(sharding, 'gather_rows', lambda rows: whole)
+  assert segmentation.measure(table, _read_class, 2) == alone
+
+
+def test_splits_and_codings(tmp_path):
+  for split, ending, value in (('val', 'labelIds', _SKY),
+                               ('train', 'labelTrainIds', 10)):
+    kitti_folder.write_still(
+      tmp_path, 'a', _predicting(10), np.full(_SIZE, value, np.uint8),
+      layout='cityscapes', split=split, ending=ending,
+    )
+  for options in ({}, {'split': 'train', 'labels': 'train_ids'}):
+    config = _config(tmp_path, **{
+      f'eval__semantic_{name}': value for name, value in options.items()
+    })
+    table = segmentation.open_table(config)
+    figures = segmentation.measure(table, _read_class, 2)
+    assert figures['stills/iou/sky'] == figures['stills/miou'] == 1
+    folder = f'{tmp_path}/leftImg8bit/{options.get("split", "val")}/city'
+    assert segmentation.protocol(table) == f'; stills of {folder}'
+
+
+def test_table_has_a_row_for_every_class(stills):
+  table = segmentation.open_table(_config(stills))
+  text = segmentation.format_table(
+    {'abs_rel': 0.1} | segmentation.measure(table, _read_class, 2)
+  )
+  head, *rows = text.splitlines()
+  assert head.split() == ['3', 'stills', 'iou']
+  figures = dict(row.rsplit(maxsplit=1) for row in rows)
+  assert list(figures) == [*cityscapes.NAMES, 'mean']
+  assert figures['car'] == '0.5000' and figures['mean'] == '0.3333'
+  assert figures['bus'] == '-'
+
+
+def test_without_a_label_there_is_no_figure(tmp_path):
+  kitti_folder.write_still(
+    tmp_path, 'a', _predicting(1), _halves(_NONE, _NONE), layout='kitti'
+  )
+  table = segmentation.open_table(_config(tmp_path))
+  figures = segmentation.measure(table, _read_class, 1)
+  assert figures == {'stills/images': 1}
+  assert segmentation.format_table(figures).splitlines()[-1].split() == [
+    'mean', '-']
+
+
+def test_train_ids_taken_for_ids_are_pointed_out(tmp_path, caplog):
+  kitti_folder.write_still(
+    tmp_path, 'a', _predicting(1), _halves(0, 13), layout='kitti'
+  )
+  segmentation.open_table(_config(tmp_path))
+  assert 'config.eval.semantic_labels = ids: 0 of 1 masks' in caplog.text
+  caplog.clear()
+  options = {'eval__semantic_labels': 'train_ids'}
+  segmentation.open_table(_config(tmp_path, **options))
+  assert not caplog.text
+
+
+def test_no_folder_is_no_table():
+  assert segmentation.open_table(_config('')) is None
+  assert segmentation.protocol(None) == ''
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ('nowhere', 'config.eval.semantic_root: neither .*nowhere'),
+    ('empty', 'config.eval.semantic_root: no picture in'),
+    ('value', 'outside the coding: 1, the first: .*a_.*: value 99'),
+    ('size', 'another size than their picture: 1, .*a_.* is 10x5'),
+    ('broken', 'cannot be read: 1, .*a_'),
+    ('missing', '1 masks are missing.*a_'),
+  ],
+)
+def test_refused_before_the_checkpoint_is_read(stills, change, message):
+  mask = next(path for path in stills.rglob('a_*') if 'eman' in str(path)
+              or 'gtFine' in str(path))
+  root = stills
+  if change == 'nowhere':
+    root = stills / 'nowhere'
+  elif change == 'empty':
+    for path in (*stills.rglob('*_10.png'), *stills.rglob('*_leftImg8bit.png')):
+      path.unlink()
+  elif change == 'value':
+    kitti_folder.save(_halves(_ROAD, 99), mask)
+  elif change == 'size':
+    kitti_folder.save(_halves(_ROAD, _CAR, (5, 10)), mask)
+  elif change == 'broken':
+    mask.write_bytes(mask.read_bytes()[:60])
+  else:
+    mask.unlink()
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    evaluate.evaluate(_config(root), stills / 'no_run')
+
+
+@pytest.mark.slow
+def test_mode_evaluate_measures_the_stills(trained, stills, tmp_path):
+  for name in ('checkpoints', 'config.json'):
+    os.symlink(trained / name, tmp_path / name)
+  output, _ = runs.run_main(
+    '--mode=evaluate', f'--workdir={tmp_path}',
+    f'--config.eval.semantic_root={stills}',
+  )
+  assert f'stills of {stills}' in output
+  printed = dict(
+    line.rsplit(maxsplit=1) for line in output.splitlines()[-20:]
+  )
+  assert list(printed) == [*cityscapes.NAMES, 'mean']
+  results = json.loads((tmp_path / 'evaluation/metrics.json').read_text())
+  assert results['stills/images'] == 3
+  assert results['images'] == 3 and 'abs_rel' in results
+  for name, figure in printed.items():
+    key = 'stills/' + ('miou' if name == 'mean' else f'iou/{name}')
+    if figure == '-':
+      assert key not in results
+    else:
+      assert float(figure) == pytest.approx(results[key], abs=5e-5)
+  # Those that occur in the truth have a figure whatever is predicted.
+  assert {'-'} & {printed[name] for name in ('road', 'car', 'sky')} == set()
+
+
+@pytest.mark.skipif(
+  not kitti_folder.REAL_STILLS.is_dir(), reason='the labelled frames are absent'
+)
+def test_real_stills_against_their_own_labels():
+  config = _config(kitti_folder.REAL_STILLS)
+  table = segmentation.open_table(config)
+  masks = iter(table.label_files)
+
+  def predict(frames):
+    assert frames.shape == (1, 32, 64, 3) and frames.std() > 0
+    labels = cityscapes.read_labels(next(masks), coding='ids')
+    return steps.Prediction(None, np.where(labels == 255, 0, labels)[None])
+
+  figures = segmentation.measure(table, predict, 1)
+  assert figures['stills/images'] == 5
+  # All 19 classes occur, and all is right.
+  assert [figures[f'stills/iou/{name}'] for name in cityscapes.NAMES] == (
+    [1.0] * 19
+  )
