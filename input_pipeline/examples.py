@@ -14,8 +14,7 @@ from input_pipeline import images, kitti, labels
 
 GROUND_TRUTHS = ('lidar', 'lidar_z', 'dense')
 # Endings of a kind of file, the preferred ones first; .png where none is given.
-_SUFFIXES = {
-  'image': ('.png', '.jpg', '.jpeg'), 'velodyne_points': ('.bin',)}
+_SUFFIXES = {'image': kitti.IMAGE_SUFFIXES, 'velodyne_points': ('.bin',)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -114,7 +114,8 @@ def test_tensorflow_is_imported_late_and_by_few():
 
 
 @pytest.mark.parametrize(
-  'prefix', ['street', 'kitti', 'labels', 'sampling', 'splits', 'images']
+  'prefix',
+  ['street', 'kitti', 'labels', 'odometry', 'sampling', 'splits', 'images'],
 )
 def test_layout_and_order_need_no_tensorflow(prefix):
   modules = [m for m in MODULES if m.startswith(f'input_pipeline.{prefix}')]
