@@ -51,6 +51,9 @@ def get_config():
   config.eval.flip = False  # Average with the mirrored image's prediction.
   config.eval.checkpoint = 'latest'  # Or best (by abs_rel): for other modes.
   config.eval.panels = 8  # Pictures written after an evaluation.
+  # For --mode=evaluate: the camera's motion, where there are true poses.
+  config.eval.odometry = False
+  config.eval.odometry_sequences = ()  # ('09', '10') or drives; () for all.
 
   config.log_every = 50  # steps, likewise below
   config.picture_every = 500

@@ -17,6 +17,7 @@ from sgde_jax import (
   initialization,
   metrics,
   models,
+  odometry,
   panels,
   reporting,
   sharding,
@@ -167,7 +168,9 @@ def evaluate(config, workdir):
   """Evaluates a checkpoint of a workdir, the latest or the best.
 
   Prints the table and writes `evaluation/metrics.json`,
-  `evaluation/per_image.csv` and panels in `pictures/`.
+  `evaluation/per_image.csv` and panels in `pictures/`. With
+  `config.eval.odometry` the camera's motion follows, see `odometry.evaluate`;
+  of KITTI odometry, which has no depth, the motion alone.
 
   Args:
     config: the whole config.
@@ -181,7 +184,25 @@ def evaluate(config, workdir):
   """
   workdir = pathlib.Path(workdir)
   mesh = sharding.create_mesh()
+  sequences = odometry.open_sequences(config)
   model, state = load_trained(config, workdir, mesh)
+  summary = {}
+  if odometry.has_depth(config):
+    summary = _evaluate_depth(config, workdir, model, state, mesh)
+  if sequences:
+    summary |= odometry.evaluate(
+      config,
+      sequences,
+      workdir / 'evaluation',
+      model=model,
+      state=state,
+      mesh=mesh,
+    )
+  return summary
+
+
+def _evaluate_depth(config, workdir, model, state, mesh):
+  """Prints the depth table and writes its files; returns the summary."""
   evaluator = Evaluator(config, model=model, mesh=mesh)
   summary, rows = evaluator.run(
     state.variables, pictures=workdir / 'pictures'
