@@ -56,6 +56,9 @@ def get_config():
   config.eval.semantic_root = ''
   config.eval.semantic_labels = 'ids'
   config.eval.semantic_split = 'val'  # or train
+  # For --mode=evaluate: the camera's motion, where there are true poses.
+  config.eval.odometry = False
+  config.eval.odometry_sequences = ()  # ('09', '10') or drives; () for all.
 
   config.log_every = 50  # steps, likewise below
   config.picture_every = 500

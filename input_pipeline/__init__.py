@@ -26,11 +26,13 @@ import sys
 
 import numpy as np
 
-from input_pipeline import checking, reading, sampling, stills
+from input_pipeline import checking, odometry, reading, sampling, stills
 
 check_data = checking.check_data
 example_indices = sampling.example_indices
 count_stills = stills.count_stills
+is_odometry_root = odometry.is_odometry_root
+open_sequences = odometry.open_sequences
 
 
 def create_train_batches(config_data, *, seed, start_step, batch_size,
@@ -121,8 +123,32 @@ def create_eval_batches(config_data, *, split, batch_size, process_index=0,
   return EvalBatches(table, config_data.reader, batch_size, rows)
 
 
+def create_pair_batches(config_data, sequence, *, batch_size, process_index=0,
+                        process_count=1):
+  """Batches of the pairs of frames t and t + 1 of a sequence, in order.
+
+  Args:
+    config_data: the config's `data`.
+    sequence: an `odometry.Sequence`.
+    batch_size: global batch size, a multiple of the number of processes.
+    process_index: this process, 0 .. process_count - 1.
+    process_count: number of processes.
+
+  Returns:
+    As `create_eval_batches`, of two frames and without truth.
+
+  Raises:
+    ValueError: a frame cannot be read, or the batch does not divide.
+  """
+  rows = sampling.process_rows(
+    batch_size, process_index=process_index, process_count=process_count)
+  table = sequence.pair_table(
+    height=config_data.height, width=config_data.width)
+  return EvalBatches(table, config_data.reader, batch_size, rows)
+
+
 class EvalBatches:
-  """This process' share of the batches of a split; see `create_eval_batches`.
+  """This process' share of the batches of a table; see `create_eval_batches`.
 
   The padding of the last batch repeats the last example under a False mask.
   """
@@ -131,7 +157,7 @@ class EvalBatches:
     """Plans the batches.
 
     Args:
-      table: an `examples.ExampleTable` with ground truth.
+      table: an `examples.ExampleTable`.
       reader: `memory` or `tf`.
       batch_size: global batch size.
       rows: slice of the global batch that is this process' share.

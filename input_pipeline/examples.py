@@ -15,7 +15,7 @@ from input_pipeline import images, kitti, labels
 
 # Endings of a kind of file, the preferred ones first; .png where none is given.
 _SUFFIXES = {
-  'image': ('.png', '.jpg', '.jpeg'), 'velodyne_points': ('.bin',),
+  'image': kitti.IMAGE_SUFFIXES, 'velodyne_points': ('.bin',),
   'oxts': ('.txt',)}
 # Kinds that a drive has once and not per camera.
 _SHARED = ('velodyne_points', 'oxts')
@@ -28,27 +28,28 @@ class ExampleTable:
   Attributes:
     size: (height, width) of the frames.
     frame_files: the frames' paths, each once.
-    native_frame_sizes: (height, width) that each of these files must have, or
-      None where any will do.
     frame_rows: [N, F] int64, the rows of `frame_files` that make an example.
-    places: N pairs (drive and side, frame number): who is near to whom.
     label_files: N paths, None where a frame has no mask.
     coding: coding of the masks, or `none`.
     intrinsics: [N, 3, 3] float32, pixels of the resized frames.
     truths: N functions that give a depth map in metres, or None for training.
     native_sizes: [N, 2] int32, height and width of the depth maps, or None.
+    native_frame_sizes: (height, width) that each frame file must have; None
+      where any will do.
+    places: N pairs (drive and side, frame number), which say who is near to
+      whom; None where all examples are one drive, in order.
   """
 
   size: tuple
   frame_files: tuple
-  native_frame_sizes: tuple
   frame_rows: np.ndarray
-  places: tuple
   label_files: tuple
   coding: str
   intrinsics: np.ndarray
   truths: tuple | None
   native_sizes: np.ndarray | None
+  native_frame_sizes: tuple | None = None
+  places: tuple | None = None
 
   def __len__(self):
     return len(self.frame_rows)
@@ -56,9 +57,10 @@ class ExampleTable:
   def read_frame(self, row):
     """Reads one of `frame_files`: [H, W, 3] uint8."""
     height, width = self.size
+    native_size = self.native_frame_sizes and self.native_frame_sizes[row]
     return images.read_frame(
       self.frame_files[row], height=height, width=width,
-      native_size=self.native_frame_sizes[row])
+      native_size=native_size)
 
   def read(self, index):
     """Reads an example: `read_fields` and `frames` [F, H, W, 3] uint8."""
@@ -67,10 +69,11 @@ class ExampleTable:
 
   def nearest(self, index):
     """The other examples of its drive and side, the nearest frame first."""
-    drive, frame = self.places[index]
+    places = self.places or [('', row) for row in range(len(self))]
+    drive, frame = places[index]
     distances = [
       (abs(other - frame), row)
-      for row, (name, other) in enumerate(self.places) if name == drive]
+      for row, (name, other) in enumerate(places) if name == drive]
     return [row for _, row in sorted(distances) if row != index]
 
   def read_fields(self, index):

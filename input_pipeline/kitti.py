@@ -18,6 +18,8 @@ from input_pipeline import images
 
 CAMERA_FILE = 'calib_cam_to_cam.txt'
 VELODYNE_FILE = 'calib_velo_to_cam.txt'
+# Endings of frames, the preferred one first.
+IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -264,6 +266,32 @@ def dense_depth(drive_folder, frame, *, camera=2):
     data_folder(drive_folder, 'depth', camera), f'{frame:010d}.png'))
 
 
+def parse_numbers(text, count, *, what):
+  """Parses numbers that white space separates.
+
+  Args:
+    text: the text.
+    count: how many there must be.
+    what: the subject of messages: where the text stands and what it is.
+
+  Returns:
+    [count] float64, finite.
+
+  Raises:
+    ValueError: the text is something else.
+  """
+  try:
+    values = np.array([float(word) for word in text.split()])
+  except ValueError:
+    raise ValueError(
+      f'{what} holds what is no number: {text.strip()[:80]!r}') from None
+  if len(values) != count:
+    raise ValueError(f'{what} needs {count} numbers, found {len(values)}')
+  if not np.isfinite(values).all():
+    raise ValueError(f'{what} holds numbers that are not finite')
+  return values
+
+
 def _read_velo_to_cam(date_folder):
   path = os.path.join(date_folder, VELODYNE_FILE)
   if not os.path.isfile(path):
@@ -310,14 +338,6 @@ def _read_values(path, lengths):
     where = f'{path}, line {number}'
     if name in values:
       raise ValueError(f'{where}: {name} is given twice')
-    try:
-      values[name] = np.array([float(word) for word in text.split()])
-    except ValueError:
-      raise ValueError(f'{where}: {name} holds what is no number: '
-                       f'{text.strip()[:80]!r}') from None
-    if len(values[name]) != lengths[name]:
-      raise ValueError(f'{where}: {name} needs {lengths[name]} numbers, found '
-                       f'{len(values[name])}')
-    if not np.isfinite(values[name]).all():
-      raise ValueError(f'{where}: {name} holds numbers that are not finite')
+    values[name] = parse_numbers(
+      text, lengths[name], what=f'{where}: {name}')
   return values

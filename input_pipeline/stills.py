@@ -153,8 +153,6 @@ def make_table(pictures, masks, *, coding, size):
   count = len(pictures)
   return examples.ExampleTable(
     size=size, frame_files=tuple(pictures),
-    native_frame_sizes=(None,) * count,
-    places=tuple(('', row) for row in range(count)),
     frame_rows=np.arange(count)[:, None], label_files=tuple(masks),
     coding=coding, truths=None, native_sizes=None,
     intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)))

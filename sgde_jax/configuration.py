@@ -88,6 +88,11 @@ _RULES = (
     'use garg, eigen or none',
   ),
   (
+    ('eval.odometry_sequences',),
+    lambda value: all(isinstance(name, str) and name for name in value),
+    'use names in quotes, as ("09", "10"), or () for all',
+  ),
+  (
     (
       'batch_size',
       'eval.batch_size',
@@ -232,6 +237,11 @@ def _check_pairs(config):
       evaluation.min_depth < evaluation.max_depth,
       'eval.max_depth',
       f'use more than config.eval.min_depth = {evaluation.min_depth}',
+    ),
+    (
+      evaluation.odometry or not evaluation.odometry_sequences,
+      'eval.odometry_sequences',
+      'names what config.eval.odometry measures, which is off',
     ),
     (
       config.num_steps or config.num_epochs > 0,

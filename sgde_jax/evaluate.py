@@ -17,6 +17,7 @@ from sgde_jax import (
   initialization,
   metrics,
   models,
+  odometry,
   panels,
   reporting,
   segmentation,
@@ -111,6 +112,11 @@ class Evaluator:
     frames = sharding.to_devices(frames, self._mesh)
     return jax.tree.map(sharding.local_rows, self._predict(variables, frames))
 
+  def measure_stills(self, variables, stills):
+    """Measures the classes on a table of stills; see `segmentation.measure`."""
+    predict = functools.partial(self.predict, variables)
+    return segmentation.measure(stills, predict, self._config.batch_size)
+
   def report(self, state, reporter, step):
     """Evaluates a training state, draws panels and reports the summary."""
     pictures = reporter.workdir / 'pictures'
@@ -183,7 +189,9 @@ def evaluate(config, workdir):
 
   Prints the table and writes `evaluation/metrics.json`,
   `evaluation/per_image.csv` and panels in `pictures/`. With
-  `config.eval.semantic_root` the classes are measured on stills, too.
+  `config.eval.semantic_root` the classes are measured on stills, too, and with
+  `config.eval.odometry` the camera's motion, see `odometry.evaluate`; of KITTI
+  odometry, which has no depth, the motion alone.
 
   Args:
     config: the whole config.
@@ -197,21 +205,38 @@ def evaluate(config, workdir):
   """
   workdir = pathlib.Path(workdir)
   mesh = sharding.create_mesh()
-  table = segmentation.open_table(config)
+  stills = segmentation.open_table(config)
+  sequences = odometry.open_sequences(config)
   model, state = load_trained(config, workdir, mesh)
-  evaluator = Evaluator(config, model=model, mesh=mesh)
+  summary = {}
+  if odometry.has_depth(config):
+    evaluator = Evaluator(config, model=model, mesh=mesh)
+    summary = _evaluate_images(evaluator, workdir, state, stills)
+  if sequences:
+    summary |= odometry.evaluate(
+      config,
+      sequences,
+      workdir / 'evaluation',
+      model=model,
+      state=state,
+      mesh=mesh,
+    )
+  return summary
+
+
+def _evaluate_images(evaluator, workdir, state, stills):
+  """Prints the tables and writes their files; returns the summary."""
   summary, rows = evaluator.run(
     state.variables, pictures=workdir / 'pictures'
   )
-  if table:
-    predict = functools.partial(evaluator.predict, state.variables)
-    summary |= segmentation.measure(table, predict, config.eval.batch_size)
+  if stills:
+    summary |= evaluator.measure_stills(state.variables, stills)
   step = int(state.step)
-  protocol = evaluator.protocol() + segmentation.protocol(table)
+  protocol = evaluator.protocol() + segmentation.protocol(stills)
   if jax.process_index() == 0:
     write_results(workdir / 'evaluation', summary, rows, protocol, step=step)
     print(reporting.table({step: summary}, protocol))
-    if table:
+    if stills:
       print(segmentation.format_table(summary))
   return summary
 

@@ -186,6 +186,25 @@ def predict_step(variables, frames, *, model, flip=False):
   return Prediction(disparity, labels)
 
 
+def motion_step(variables, frames, *, model):
+  """Predicts the camera's motion between two frames.
+
+  Args:
+    variables: the model's variables.
+    frames: `[B, 2, H, W, 3]` uint8, each pair in temporal order.
+    model: the network.
+
+  Returns:
+    `[B, 4, 4]` float32, T_first_second: the pose of the second camera in the
+    first one, metres up to the training's unknown scale.
+  """
+  images = to_float(frames)
+  axis_angle, translation = model.apply(
+    variables, images[:, 0], images[:, 1], train=False, method='pair_motion'
+  )
+  return geometry.pose_vector_to_matrix(axis_angle, translation, invert=True)
+
+
 def compute_losses(
   outputs: models.DepthOutputs,
   labelled,

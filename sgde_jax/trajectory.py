@@ -1,24 +1,28 @@
-"""Trajectory error of predicted camera motion, in NumPy float64.
+"""Trajectories of predicted camera motion and their errors, NumPy float64.
 
 References:
   Zhou et al., Unsupervised Learning of Depth and Ego-Motion from Video
     (2017); Godard et al., Digging Into Self-Supervised Monocular Depth
     Estimation (2019).
+  Umeyama, Least-Squares Estimation of Transformation Parameters Between Two
+    Point Patterns (1991).
 """
 
 import numpy as np
 
+SNIPPET = 5  # Frames of the field's snippets.
+
 
 def odometry_error(
-  poses_true: np.ndarray, poses_predicted: np.ndarray, *, snippet: int = 5
+  poses_true: np.ndarray, poses_predicted: np.ndarray, *, snippet: int = SNIPPET
 ) -> tuple[float, float]:
-  """Absolute trajectory error over snippets, as Monodepth2 reports it.
+  """Absolute trajectory error over snippets (Zhou et al.).
 
   Each run of `snippet` consecutive frames is expressed relative to its first
   frame, the predicted positions get one least-squares scale, and the error
   is sqrt(sum of squares) / snippet: the published figures divide by the
-  length outside of the root. Only whole snippets count (the original also
-  takes the shorter ones at a sequence's end).
+  length outside of the root. Only whole snippets count (Monodepth2 also takes
+  the shorter ones at a sequence's end, and see `chain_backwards`).
 
   Args:
     poses_true: `[N, 4, 4]`, camera to world, metres.
@@ -26,26 +30,38 @@ def odometry_error(
     snippet: frames per snippet, at least 2.
 
   Returns:
-    Mean and standard deviation over the N - snippet + 1 snippets, metres.
+    Mean and standard deviation of `snippet_errors`, metres.
+
+  Raises:
+    ValueError: as `snippet_errors`.
+  """
+  errors = snippet_errors(poses_true, poses_predicted, snippet=snippet)
+  return float(np.mean(errors)), float(np.std(errors))
+
+
+def snippet_errors(
+  poses_true: np.ndarray, poses_predicted: np.ndarray, *, snippet: int = SNIPPET
+) -> np.ndarray:
+  """The errors that `odometry_error` averages.
+
+  Args:
+    poses_true: `[N, 4, 4]`, camera to world, metres.
+    poses_predicted: `[N, 4, 4]`, camera to world, any scale.
+    snippet: frames per snippet, at least 2.
+
+  Returns:
+    `[N - snippet + 1]`, metres.
 
   Raises:
     ValueError: the shapes differ or are not `[N, 4, 4]`, a pose is not
       finite, or there are fewer poses than a snippet needs.
   """
-  true = np.asarray(poses_true, np.float64)
-  predicted = np.asarray(poses_predicted, np.float64)
-  if true.shape[1:] != (4, 4) or true.shape != predicted.shape:
-    raise ValueError(
-      'poses_true and poses_predicted must both be [N, 4, 4], got '
-      f'{true.shape} and {predicted.shape}.'
-    )
+  true, predicted = _check_poses(poses_true, poses_predicted)
   if snippet < 2 or len(true) < snippet:
     raise ValueError(
       f'a snippet needs at least 2 frames and no more than there are poses; '
       f'got snippet={snippet} for {len(true)} poses.'
     )
-  if not (np.isfinite(true).all() and np.isfinite(predicted).all()):
-    raise ValueError('poses_true or poses_predicted holds NaN or infinity.')
   wanted = _snippet_positions(true, snippet)  # [M, snippet, 3]
   found = _snippet_positions(predicted, snippet)
   power = np.sum(found**2, axis=(1, 2))
@@ -57,8 +73,113 @@ def odometry_error(
     where=power > 0,
   )
   residual = wanted - scale[:, None, None] * found
-  errors = np.sqrt(np.sum(residual**2, axis=(1, 2))) / snippet
-  return float(np.mean(errors)), float(np.std(errors))
+  return np.sqrt(np.sum(residual**2, axis=(1, 2))) / snippet
+
+
+def chain(motions: np.ndarray) -> np.ndarray:
+  """Poses of a camera from its motions between consecutive frames.
+
+  Args:
+    motions: `[N - 1, 4, 4]`, of each frame t the transform T_t_(t+1), which
+      maps points of the next frame's camera into its own.
+
+  Returns:
+    `[N, 4, 4]`, camera to world; the world is the first frame's camera.
+  """
+  poses = [np.eye(4)]
+  for motion in np.asarray(motions, np.float64):
+    poses.append(poses[-1] @ motion)
+  return np.stack(poses)
+
+
+def chain_backwards(poses: np.ndarray) -> np.ndarray:
+  """What Monodepth2's evaluation takes for the poses, to compare with it.
+
+  Its code chains the motions' inverses T_(t+1)_t in the order of the motions,
+  of truth and prediction alike. Where the camera turns, the snippet errors of
+  such poses are not those of the trajectory; the published figures are these.
+
+  Args:
+    poses: `[N, 4, 4]`, camera to world.
+
+  Returns:
+    `[N, 4, 4]`, for `odometry_error`.
+  """
+  poses = np.asarray(poses, np.float64)
+  return chain(np.linalg.inv(poses[1:]) @ poses[:-1])
+
+
+def align(
+  poses_true: np.ndarray, poses_predicted: np.ndarray
+) -> tuple[np.ndarray, float]:
+  """Moves a trajectory onto the true one by the best similarity (Umeyama).
+
+  Scale, rotation and translation are those that leave the least sum of squared
+  distances between the positions of all frames.
+
+  Args:
+    poses_true: `[N, 4, 4]`, camera to world, metres.
+    poses_predicted: `[N, 4, 4]`, camera to world, any scale and world.
+
+  Returns:
+    The predicted poses `[N, 4, 4]` in the true world, metres, and the scale; a
+    prediction that stands still has scale 0.
+
+  Raises:
+    ValueError: the shapes differ or are not `[N, 4, 4]`, or a pose is not
+      finite.
+  """
+  true, predicted = _check_poses(poses_true, poses_predicted)
+  wanted, found = true[:, :3, 3], predicted[:, :3, 3]
+  wanted_mean, found_mean = wanted.mean(axis=0), found.mean(axis=0)
+  wanted, found = wanted - wanted_mean, found - found_mean
+  u, singular, vt = np.linalg.svd(wanted.T @ found)
+  # A mirrored world is no answer: the weakest direction gives way.
+  signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
+  rotation = (u * signs) @ vt
+  power = np.sum(found**2)
+  scale = float(np.sum(singular * signs) / power) if power > 0 else 0.0
+  aligned = predicted.copy()
+  aligned[:, :3, :3] = rotation @ predicted[:, :3, :3]
+  aligned[:, :3, 3] = wanted_mean + scale * found @ rotation.T
+  return aligned, scale
+
+
+def trajectory_error(
+  poses_true: np.ndarray, poses_aligned: np.ndarray
+) -> float:
+  """Root mean squared distance between the positions of all frames, metres.
+
+  Args:
+    poses_true: `[N, 4, 4]`, camera to world, metres.
+    poses_aligned: `[N, 4, 4]`, likewise, see `align`.
+
+  Raises:
+    ValueError: as `align`.
+  """
+  true, aligned = _check_poses(poses_true, poses_aligned)
+  squares = np.sum((true - aligned)[:, :3, 3] ** 2, axis=1)
+  return float(np.sqrt(np.mean(squares)))
+
+
+def path_length(poses: np.ndarray) -> float:
+  """Length of the way through the positions of `[N, 4, 4]` poses."""
+  steps = np.diff(np.asarray(poses, np.float64)[:, :3, 3], axis=0)
+  return float(np.sum(np.linalg.norm(steps, axis=1)))
+
+
+def _check_poses(poses_true, poses_predicted):
+  """Both as float64 `[N, 4, 4]`, refused if they do not fit."""
+  true = np.asarray(poses_true, np.float64)
+  predicted = np.asarray(poses_predicted, np.float64)
+  if true.shape[1:] != (4, 4) or true.shape != predicted.shape:
+    raise ValueError(
+      'poses_true and poses_predicted must both be [N, 4, 4], got '
+      f'{true.shape} and {predicted.shape}.'
+    )
+  if not (np.isfinite(true).all() and np.isfinite(predicted).all()):
+    raise ValueError('poses_true or poses_predicted holds NaN or infinity.')
+  return true, predicted
 
 
 def _snippet_positions(poses, snippet):

@@ -1,14 +1,16 @@
 """NumPy arrays in, uint8 RGB pictures out, PNG files written.
 
-Colour maps come from matplotlib without its plotting state, drawing from
-Pillow, so that every function is pure and safe on any thread.
+Colour maps and plots come from matplotlib without its global state, drawing
+from Pillow, so that every function is pure and safe on any thread.
 """
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
+import matplotlib.backends.backend_agg
+import matplotlib.figure
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
@@ -252,6 +254,35 @@ def panel(
       cell = Image.fromarray(_uint8_image(image, text))
       picture.paste(cell.resize((width, height)), (left, top + band))
   return np.asarray(picture)
+
+
+def draw_trajectories(
+  trajectories: Mapping[str, np.ndarray], *, title: str
+) -> np.ndarray:
+  """Plots trajectories from above, x to the right and z ahead, equal axes.
+
+  Args:
+    trajectories: label -> `[N, 4, 4]` camera to world, metres.
+    title: text above.
+
+  Returns:
+    `[H, W, 3]` uint8; a dot marks where each begins.
+  """
+  figure = matplotlib.figure.Figure(figsize=(7, 7), layout='constrained')
+  canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
+  axes = figure.add_subplot()
+  for label, poses in trajectories.items():
+    x, z = poses[:, 0, 3], poses[:, 2, 3]
+    (line,) = axes.plot(x, z, label=label)
+    axes.plot(x[0], z[0], 'o', color=line.get_color())
+  axes.set_aspect('equal', adjustable='datalim')
+  axes.set_xlabel('x, metres')
+  axes.set_ylabel('z, metres')
+  axes.set_title(title)
+  axes.grid(alpha=0.3)
+  axes.legend()
+  canvas.draw()
+  return np.array(canvas.buffer_rgba())[..., :3]
 
 
 def write_png(path: _PATH, image: np.ndarray) -> None:

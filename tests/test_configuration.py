@@ -130,6 +130,7 @@ def test_a_foreign_config_file_is_refused_in_one_message(
     ('eval.max_depth', float('nan'), 'more than config.eval.min_depth'),
     ('eval.min_depth', 0.0, 'positive'),
     ('eval.batch_size', 0, 'positive'),
+    ('eval.odometry_sequences', ('09',), 'config.eval.odometry'),
     ('batch_size', 0, 'positive'),
     ('log_every', 0, 'positive'),
     ('picture_every', -1, 'positive'),
@@ -177,6 +178,14 @@ def test_parts_that_need_semantics_are_refused_without_it(overrides, field):
   config.model.semantics = False
   config.update_from_flattened_dict(overrides)
   with pytest.raises(ValueError, match=f'config.{field} = '):
+    configuration.check(config)
+
+
+@pytest.mark.parametrize('names', [(9, 10), ('09', '')])
+def test_sequences_are_names(names):
+  config = default.get_config()
+  config.eval.odometry, config.eval.odometry_sequences = True, names
+  with pytest.raises(ValueError, match='use names in quotes'):
     configuration.check(config)
 
 

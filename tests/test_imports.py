@@ -115,7 +115,10 @@ def test_tensorflow_is_imported_late_and_by_few():
 
 @pytest.mark.parametrize(
   'prefix',
-  ['street', 'kitti', 'labels', 'sampling', 'split', 'standing', 'images'],
+  [
+    'street', 'kitti', 'labels', 'odometry', 'sampling', 'split', 'standing',
+    'images',
+  ],
 )
 def test_layout_and_order_need_no_tensorflow(prefix):
   modules = [m for m in MODULES if m.startswith(f'input_pipeline.{prefix}')]

@@ -1,9 +1,9 @@
-"""Trajectory error by hand, and what it forgives."""
+"""Trajectory errors by hand, what they forgive, and the alignment."""
 
 import numpy as np
 import pytest
 
-from sgde_jax import metrics
+from sgde_jax import metrics, trajectory
 
 
 def _poses(count=12, seed=0):
@@ -58,3 +58,91 @@ def test_odometry_error_refuses():
     metrics.odometry_error(poses, poses[1:], snippet=3)
   with pytest.raises(ValueError, match='NaN'):
     metrics.odometry_error(poses, poses * np.nan, snippet=3)
+
+
+def test_chain_goes_through_the_poses():
+  poses = _poses()
+  motions = np.linalg.inv(poses[:-1]) @ poses[1:]
+  expected = np.linalg.inv(poses[0]) @ poses
+  np.testing.assert_allclose(trajectory.chain(motions), expected, atol=1e-9)
+
+
+def test_chain_backwards_is_monodepth2s_sum():
+  poses = _poses(5)
+  transforms = [
+    np.linalg.inv(np.linalg.inv(poses[i]) @ poses[i + 1]) for i in range(4)
+  ]
+  sums = [np.eye(4)]
+  for transform in transforms:
+    sums.append(sums[-1] @ transform)
+  np.testing.assert_allclose(
+    trajectory.chain_backwards(poses), sums, atol=1e-9
+  )
+  # Without rotation it is the trajectory, mirrored: the same errors.
+  straight, other = _poses(9), _poses(9, seed=3)
+  straight[:, :3, :3] = other[:, :3, :3] = np.eye(3)
+  backwards = map(trajectory.chain_backwards, (straight, other))
+  assert metrics.odometry_error(*backwards) == pytest.approx(
+    metrics.odometry_error(straight, other)
+  )
+
+
+@pytest.mark.parametrize('scale', [1.0, 0.02, 40.0])
+@pytest.mark.parametrize('flat', [False, True])
+def test_align_finds_a_known_similarity(scale, flat):
+  true = _poses(20)
+  if flat:  # As a drive is: any mirrored world fits the positions as well.
+    true[:, 1, 3] = 0
+  world = _poses(1, seed=5)[0]
+  moved = true.copy()
+  moved[:, :3, 3] /= scale
+  aligned, found = trajectory.align(true, world @ moved)
+  assert found == pytest.approx(scale)
+  np.testing.assert_allclose(aligned, true, atol=1e-9 * scale + 1e-9)
+  assert trajectory.trajectory_error(true, aligned) < 1e-8
+
+
+def test_align_leaves_the_least_error():
+  true, predicted = _poses(15), _poses(15, seed=2)
+  aligned, scale = trajectory.align(true, predicted)
+  least = trajectory.trajectory_error(true, aligned)
+  assert scale > 0 and least > 0.1
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    change = _poses(1, seed=int(rng.integers(1e6)))[0]
+    # A small turn, shift and stretch of the best answer.
+    turn, _ = np.linalg.qr(np.eye(3) + 0.05 * (change[:3, :3] - np.eye(3)))
+    turn *= np.sign(np.diag(turn))
+    worse = aligned.copy()
+    worse[:, :3, 3] = (
+      aligned[:, :3, 3] @ turn.T * rng.uniform(0.95, 1.05)
+      + 0.05 * change[:3, 3]
+    )
+    assert trajectory.trajectory_error(true, worse) >= least
+
+
+def test_align_a_straight_drive_and_one_that_stands_still():
+  true = np.tile(np.eye(4), (6, 1, 1))
+  true[:, 2, 3] = np.arange(6)
+  aligned, scale = trajectory.align(true, _poses(1, seed=4) @ true)
+  assert scale == pytest.approx(1)
+  np.testing.assert_allclose(aligned[:, :3, 3], true[:, :3, 3], atol=1e-9)
+  aligned, scale = trajectory.align(true, np.tile(np.eye(4), (6, 1, 1)))
+  assert scale == 0 and np.isfinite(aligned).all()
+  error = trajectory.trajectory_error(true, aligned)
+  assert error == pytest.approx(np.std(np.arange(6)))
+
+
+def test_path_length_by_hand():
+  poses = np.tile(np.eye(4), (3, 1, 1))
+  poses[1, :3, 3] = [3, 0, 4]
+  poses[2, :3, 3] = [3, 2, 4]
+  assert trajectory.path_length(poses) == pytest.approx(7)
+
+
+def test_align_refuses():
+  poses = _poses(4)
+  with pytest.raises(ValueError, match=r'\(4, 4, 4\) and \(3, 4, 4\)'):
+    trajectory.align(poses, poses[1:])
+  with pytest.raises(ValueError, match='NaN'):
+    trajectory.align(poses, poses * np.nan)

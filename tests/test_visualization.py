@@ -174,3 +174,21 @@ def test_png_is_written_whole_or_not_at_all(tmp_path):
     visualization.write_png(path, image.astype(np.float64))
   np.testing.assert_array_equal(np.asarray(Image.open(path)), image)
   assert list(path.parent.iterdir()) == [path]
+
+
+def test_trajectories_from_above():
+  ahead = np.tile(np.eye(4), (5, 1, 1))
+  ahead[:, 2, 3] = 10.0 * np.arange(5)
+  right = np.tile(np.eye(4), (5, 1, 1))
+  right[:, 0, 3] = 10.0 * np.arange(5)
+  pictures = [
+    visualization.draw_trajectories({'truth': poses}, title='09')
+    for poses in (ahead, right)
+  ]
+  # Matplotlib's first colour, the line's, away from legend and margins.
+  for picture, axis in zip(pictures, (0, 1), strict=True):
+    assert picture.dtype == np.uint8
+    line = (picture == (31, 119, 180)).all(axis=2)[120:-60, 60:-20]
+    rows, columns = (np.ptp(places) for places in np.nonzero(line))
+    along, across = (rows, columns) if axis == 0 else (columns, rows)
+    assert along > 10 * across

@@ -255,9 +255,23 @@ class DepthModel(nn.Module):
       pair = [frames[:, 0], frames[:, index]]
       if offset < 0:
         pair.reverse()
-      motions.append(self.pose(jnp.concatenate(pair, -1), train=train))
+      motions.append(self.pair_motion(*pair, train=train))
     axis_angles, translations = zip(*motions, strict=True)
     return jnp.stack(axis_angles, 1), jnp.stack(translations, 1)
+
+  def pair_motion(self, first, second, *, train):
+    """Estimates the motion from one frame to a later one.
+
+    Args:
+      first: `[B, H, W, 3]` float in [0, 1].
+      second: likewise, later in time.
+      train: as for `__call__`.
+
+    Returns:
+      axis_angle and translation `[B, 3]` of T_second_first, see
+      `pose.PoseNetwork`.
+    """
+    return self.pose(jnp.concatenate([first, second], -1), train=train)
 
   def _decoder(self):
     return [
