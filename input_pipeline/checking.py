@@ -4,9 +4,9 @@ import dataclasses
 import functools
 import os
 
-from input_pipeline import examples, images, labels, splits, stills
+from input_pipeline import examples, images, labels, records, splits, stills
 
-SOURCES = ('street', 'kitti')
+SOURCES = ('street', 'kitti', 'tfds')
 READERS = ('memory', 'tf')
 
 
@@ -49,7 +49,7 @@ class DataSummary:
 
 
 def check_data(config_data):
-  """Checks both split lists against the folder, before any training.
+  """Checks both splits against the folder or the records, before any training.
 
   Args:
     config_data: the config's `data`.
@@ -60,17 +60,42 @@ def check_data(config_data):
   Raises:
     FileNotFoundError: the root or a split list is absent.
     ValueError: a field of the config, a line of a list or a calibration file is
-      wrong, or files are missing: their number and the first ten.
+      wrong, or files are missing: their number and the first ten; or the
+      records do not hold what the config asks for.
   """
-  folder = open_folder(config_data)
+  _check_fields(config_data)
+  if config_data.source == 'tfds':
+    summary = DataSummary(**records.read_summary(config_data), stills=0)
+  else:
+    summary = check_folder(config_data, open_folder(config_data),
+                           ground_truth=config_data.ground_truth)
+  if config_data.semantic_root:
+    count = len(stills.open_table(config_data))
+    summary = dataclasses.replace(summary, stills=count)
+  return summary
+
+
+def check_folder(config_data, folder, *, ground_truth):
+  """Checks both split lists against a folder; see `check_data`.
+
+  Args:
+    config_data: the config's `data`.
+    folder: an `examples.Folder`.
+    ground_truth: one of `examples.GROUND_TRUTHS`, or None for none.
+
+  Returns:
+    A `DataSummary` without stills.
+
+  Raises:
+    FileNotFoundError, ValueError: as `check_data`.
+  """
   train = _read_split(config_data.train_split, folder)
   evaluation = _read_split(config_data.eval_split, folder)
   _refuse_missing(folder, dict.fromkeys(
     examples.find_missing(
       folder, train, frame_offsets=config_data.frame_offsets)
     + examples.find_missing(
-      folder, evaluation, frame_offsets=(0,),
-      ground_truth=config_data.ground_truth)))
+      folder, evaluation, frame_offsets=(0,), ground_truth=ground_truth)))
   first_frames = {}
   for example in train + evaluation:
     folder.calibration(example).check_camera(example.camera)
@@ -82,9 +107,7 @@ def check_data(config_data):
       images.read_size(folder.file('image', example))
       for example in first_frames.values()})),
     train_labelled=_count_labelled(config_data, folder, train),
-    eval_labelled=_count_labelled(config_data, folder, evaluation),
-    stills=(len(stills.open_table(config_data))
-            if config_data.semantic_root else 0))
+    eval_labelled=_count_labelled(config_data, folder, evaluation), stills=0)
 
 
 def open_table(config_data, split, *, frame_offsets, ground_truth=None):
@@ -97,12 +120,17 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=None):
     ground_truth: one of `examples.GROUND_TRUTHS`, or None for training.
 
   Returns:
-    An `examples.ExampleTable`.
+    An `examples.ExampleTable`, or a `records.RecordTable` like it.
 
   Raises:
     FileNotFoundError, ValueError: as `check_data`.
   """
+  _check_fields(config_data)
   _check_offsets(frame_offsets)
+  if config_data.source == 'tfds':
+    return records.open_table(
+      config_data, split, frame_offsets=frame_offsets,
+      ground_truth=ground_truth)
   folder = open_folder(config_data)
   lines = _read_split(split, folder)
   _refuse_missing(folder, examples.find_missing(
@@ -114,7 +142,7 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=None):
 
 
 def open_folder(config_data):
-  """Checks the config's fields and opens the folder, rendering the street.
+  """Opens the folder of the config, rendering the street where it is missing.
 
   Args:
     config_data: the config's `data`.
@@ -124,23 +152,9 @@ def open_folder(config_data):
 
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: a field has an impossible value.
+    ValueError: the street cannot be rendered.
   """
-  for name, choices in (('source', SOURCES), ('reader', READERS),
-                        ('labels', ('none', *labels.CODINGS)),
-                        ('ground_truth', examples.GROUND_TRUTHS)):
-    value = getattr(config_data, name)
-    if value not in choices:
-      raise ValueError(
-        f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}')
-  if config_data.height < 1 or config_data.width < 1:
-    raise ValueError('config.data.height and config.data.width must be at '
-                     f'least 1, got {config_data.height}, {config_data.width}')
-  _check_offsets(config_data.frame_offsets)
   root = config_data.root
-  if not root:
-    raise ValueError('config.data.root is empty; pass --config.data.root=FOLDER'
-                     ', the folder that holds 2011_09_26 and the other dates')
   if config_data.source == 'street':
     _render_street(root, config_data.street)
   if not os.path.isdir(root):
@@ -148,6 +162,45 @@ def open_folder(config_data):
       f'there is no folder {root}; pass --config.data.root=FOLDER, the folder '
       'that holds 2011_09_26 and the other dates')
   return examples.Folder(root)
+
+
+def check_size(config_data):
+  """Refuses frames without pixels and impossible frame offsets."""
+  if config_data.height < 1 or config_data.width < 1:
+    raise ValueError('config.data.height and config.data.width must be at '
+                     f'least 1, got {config_data.height}, {config_data.width}')
+  _check_offsets(config_data.frame_offsets)
+
+
+def refuse_url(name, path):
+  """Refuses a path of cloud storage, which these readers cannot open.
+
+  Args:
+    name: what to call it in the message.
+    path: the path.
+
+  Raises:
+    ValueError: it has a scheme, as in `gs://bucket`.
+  """
+  if '://' in str(path):
+    raise ValueError(f'{name} is {path}: files and records are read from local '
+                     'or mounted disks; mount or copy cloud storage first')
+
+
+def _check_fields(config_data):
+  """Refuses impossible values of the config's fields."""
+  for name, choices in (('source', SOURCES), ('reader', READERS),
+                        ('labels', ('none', *labels.CODINGS)),
+                        ('ground_truth', examples.GROUND_TRUTHS)):
+    value = getattr(config_data, name)
+    if value not in choices:
+      raise ValueError(
+        f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}')
+  check_size(config_data)
+  if not config_data.root:
+    raise ValueError('config.data.root is empty; pass --config.data.root=FOLDER'
+                     ', the folder that holds 2011_09_26 and the other dates')
+  refuse_url('config.data.root', config_data.root)
 
 
 def _render_street(root, street_config):
