@@ -96,10 +96,14 @@ def _model():
 
 def _data():
   data = ml_collections.ConfigDict()
-  data.source = 'street'  # street (rendered if missing) or kitti
-  data.root = 'runs/street'  # KITTI raw layout
-  data.reader = 'memory'  # memory, or tf: files read while training
-  # Lists of lines DRIVE FRAME SIDE; below the root unless the path exists.
+  # street (rendered if missing), kitti, or tfds: records of tfds_builder
+  data.source = 'street'
+  data.root = 'runs/street'  # KITTI raw layout; for tfds its --output
+  # memory (every process holds the whole split), or tf: read while training
+  data.reader = 'memory'
+  # Lists of lines DRIVE FRAME SIDE; below the root unless the path exists. For
+  # tfds a path stands for the list that was built, as `train` and `eval` do; a
+  # file that exists has to hold the same lines.
   data.train_split = 'splits/train.txt'
   data.eval_split = 'splits/test.txt'
   # A training example that cannot be read: stop, or replace it by the nearest

@@ -4,9 +4,17 @@ import dataclasses
 import functools
 import os
 
-from input_pipeline import examples, images, labels, splits, stills, truths
+from input_pipeline import (
+  examples,
+  images,
+  labels,
+  records,
+  splits,
+  stills,
+  truths,
+)
 
-SOURCES = ('street', 'kitti')
+SOURCES = ('street', 'kitti', 'tfds')
 READERS = ('memory', 'tf')
 UNREADABLE = ('stop', 'replace')
 
@@ -54,7 +62,7 @@ class DataSummary:
 
 
 def check_data(config_data):
-  """Checks both split lists against the folder, before any training.
+  """Checks both splits against the folder or the records, before any training.
 
   Args:
     config_data: the config's `data`.
@@ -65,19 +73,50 @@ def check_data(config_data):
   Raises:
     FileNotFoundError: the root or a split list is absent.
     ValueError: a field of the config, a line of a list or a calibration file is
-      wrong, or files are missing: their number and the first ten.
+      wrong, or files are missing: their number and the first ten; or the
+      records do not hold what the config asks for.
   """
-  folder = open_folder(config_data)
+  _check_fields(config_data)
+  if config_data.source == 'tfds':
+    summary = DataSummary(**records.read_summary(config_data), stills=0)
+  else:
+    folder = open_folder(config_data)
+    summary = check_folder(
+      config_data, folder, truth=_open_truth(config_data, folder),
+      replace=config_data.unreadable == 'replace')
+  if config_data.semantic_root:
+    count = len(stills.open_table(config_data))
+    summary = dataclasses.replace(summary, stills=count)
+  return summary
+
+
+def check_folder(config_data, folder, *, truth, replace=False):
+  """Checks both split lists against a folder; see `check_data`.
+
+  Args:
+    config_data: the config's `data`.
+    folder: an `examples.Folder`.
+    truth: what `truths.open_truth` returns, or None for none.
+    replace: whether training examples may lack a frame where others of their
+      drive and side do not.
+
+  Returns:
+    A `DataSummary` without stills.
+
+  Raises:
+    FileNotFoundError, ValueError: as `check_data`.
+  """
   train = _read_split(config_data.train_split, folder)
   evaluation = _read_split(config_data.eval_split, folder)
-  incomplete = _find_incomplete(config_data, folder, train)
+  incomplete = set()
+  if replace:
+    incomplete = _find_incomplete(folder, train, config_data.frame_offsets)
   complete = [example for example in train if example not in incomplete]
   _refuse_missing(folder, dict.fromkeys(
     examples.find_missing(
       folder, complete, frame_offsets=config_data.frame_offsets)
     + examples.find_missing(
-      folder, evaluation, frame_offsets=(0,),
-      truth=_open_truth(config_data, folder))))
+      folder, evaluation, frame_offsets=(0,), truth=truth)))
   first_frames = {}
   for example in train + evaluation:
     folder.calibration(example).check_camera(example.camera)
@@ -90,9 +129,7 @@ def check_data(config_data):
       for example in first_frames.values()})),
     train_labelled=_count_labelled(config_data, folder, train),
     eval_labelled=_count_labelled(config_data, folder, evaluation),
-    stills=(len(stills.open_table(config_data))
-            if config_data.semantic_root else 0),
-    replaced=len(incomplete))
+    stills=0, replaced=len(incomplete))
 
 
 def open_table(config_data, split, *, frame_offsets, ground_truth=False):
@@ -105,18 +142,23 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
     ground_truth: whether examples have the config's ground truth.
 
   Returns:
-    An `examples.ExampleTable`.
+    An `examples.ExampleTable`, or a `records.RecordTable` like it.
 
   Raises:
     FileNotFoundError, ValueError: as `check_data`.
   """
+  _check_fields(config_data)
   _check_offsets(frame_offsets)
+  if config_data.source == 'tfds':
+    return records.open_table(
+      config_data, split, frame_offsets=frame_offsets,
+      ground_truth=ground_truth)
   folder = open_folder(config_data)
   lines = _read_split(split, folder)
   truth = _open_truth(config_data, folder) if ground_truth else None
   incomplete = set()
-  if not ground_truth:
-    incomplete = _find_incomplete(config_data, folder, lines)
+  if config_data.unreadable == 'replace' and not ground_truth:
+    incomplete = _find_incomplete(folder, lines, frame_offsets)
   complete = [example for example in lines if example not in incomplete]
   _refuse_missing(folder, examples.find_missing(
     folder, complete, frame_offsets=frame_offsets, truth=truth))
@@ -126,7 +168,7 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
 
 
 def open_folder(config_data):
-  """Checks the config's fields and opens the folder, rendering the street.
+  """Opens the folder of the config, rendering the street where it is missing.
 
   Args:
     config_data: the config's `data`.
@@ -136,8 +178,43 @@ def open_folder(config_data):
 
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: a field has an impossible value.
+    ValueError: the street cannot be rendered.
   """
+  root = config_data.root
+  if config_data.source == 'street':
+    _render_street(root, config_data.street)
+  if not os.path.isdir(root):
+    raise FileNotFoundError(
+      f'there is no folder {root}; pass --config.data.root=FOLDER, the folder '
+      'that holds 2011_09_26 and the other dates')
+  return examples.Folder(root)
+
+
+def check_size(config_data):
+  """Refuses frames without pixels and impossible frame offsets."""
+  if config_data.height < 1 or config_data.width < 1:
+    raise ValueError('config.data.height and config.data.width must be at '
+                     f'least 1, got {config_data.height}, {config_data.width}')
+  _check_offsets(config_data.frame_offsets)
+
+
+def refuse_url(name, path):
+  """Refuses a path of cloud storage, which these readers cannot open.
+
+  Args:
+    name: what to call it in the message.
+    path: the path.
+
+  Raises:
+    ValueError: it has a scheme, as in `gs://bucket`.
+  """
+  if '://' in str(path):
+    raise ValueError(f'{name} is {path}: files and records are read from local '
+                     'or mounted disks; mount or copy cloud storage first')
+
+
+def _check_fields(config_data):
+  """Refuses impossible values of the config's fields."""
   for name, choices in (('source', SOURCES), ('reader', READERS),
                         ('unreadable', UNREADABLE),
                         ('labels', ('none', *labels.CODINGS)),
@@ -146,21 +223,11 @@ def open_folder(config_data):
     if value not in choices:
       raise ValueError(
         f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}')
-  if config_data.height < 1 or config_data.width < 1:
-    raise ValueError('config.data.height and config.data.width must be at '
-                     f'least 1, got {config_data.height}, {config_data.width}')
-  _check_offsets(config_data.frame_offsets)
-  root = config_data.root
-  if not root:
+  check_size(config_data)
+  if not config_data.root:
     raise ValueError('config.data.root is empty; pass --config.data.root=FOLDER'
                      ', the folder that holds 2011_09_26 and the other dates')
-  if config_data.source == 'street':
-    _render_street(root, config_data.street)
-  if not os.path.isdir(root):
-    raise FileNotFoundError(
-      f'there is no folder {root}; pass --config.data.root=FOLDER, the folder '
-      'that holds 2011_09_26 and the other dates')
-  return examples.Folder(root)
+  refuse_url('config.data.root', config_data.root)
 
 
 def _render_street(root, street_config):
@@ -205,17 +272,15 @@ def _read_split(split, folder):
   return splits.parse_lines(split, source='the list of lines')
 
 
-def _find_incomplete(config_data, folder, lines):
+def _find_incomplete(folder, lines, frame_offsets):
   """Training examples that lack a frame where others may replace them.
 
   Those of a drive and side without a complete example are not among them.
   """
-  if config_data.unreadable != 'replace':
-    return set()
   incomplete, complete_drives = set(), set()
   for example in lines:
     if examples.find_missing(
-        folder, [example], frame_offsets=config_data.frame_offsets):
+        folder, [example], frame_offsets=frame_offsets):
       incomplete.add(example)
     else:
       complete_drives.add((example.drive, example.side))

@@ -59,8 +59,8 @@ def find_split(split, root):
       return path
   places = split if os.path.isabs(split) else f'{split} nor at {below}'
   raise FileNotFoundError(
-    f'no split list at {places}; pass a list of DRIVE FRAME SIDE lines with '
-    '--config.data.train_split and --config.data.eval_split')
+    f'no split list at {places}; pass lists of DRIVE FRAME SIDE lines as '
+    'train_split and eval_split')
 
 
 def read_split(path):

@@ -58,22 +58,22 @@ class PictureTruth:
   """Depth maps that are 16-bit pictures."""
 
   def __init__(self, folder, find):
-    """Takes a function example -> path, whether there is a file or not."""
+    """Takes `path`: example -> path, whether there is a file or not."""
     self._root = folder.root
-    self._find = find
+    self.path = find
 
   def missing(self, example):
     """See `open_truth`."""
-    path = self._find(example)
+    path = self.path(example)
     return [] if os.path.isfile(path) else [os.path.relpath(path, self._root)]
 
   def size(self, example):
     """See `open_truth`."""
-    return images.read_size(self._find(example))
+    return images.read_size(self.path(example))
 
   def read(self, example):
     """See `open_truth`."""
-    return images.read_depth(self._find(example))
+    return images.read_depth(self.path(example))
 
 
 class ScanTruth:
@@ -86,7 +86,7 @@ class ScanTruth:
 
   def missing(self, example):
     """See `open_truth`."""
-    paths = [self._scan(example), *self._folder.calibration_files(example)]
+    paths = [self.path(example), *self._folder.calibration_files(example)]
     return [os.path.relpath(path, self._folder.root) for path in paths
             if not os.path.isfile(path)]
 
@@ -99,10 +99,11 @@ class ScanTruth:
   def read(self, example):
     """See `open_truth`."""
     return kitti.scan_depth(
-      kitti.read_scan(self._scan(example)), self._folder.calibration(example),
+      kitti.read_scan(self.path(example)), self._folder.calibration(example),
       camera=example.camera, forward_distance=self._forward_distance)
 
-  def _scan(self, example):
+  def path(self, example):
+    """The scan's path, whether it is there or not."""
     return self._folder.expected_file('velodyne_points', example)
 
 

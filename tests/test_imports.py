@@ -107,7 +107,9 @@ def test_only_checkpointing_imports_orbax():
 def test_tensorflow_is_imported_late_and_by_few():
   frameworks = ('tensorflow', 'tensorflow_datasets', 'clu', 'tensorboard')
   allowed = {f'sgde_jax.{name}' for name in ('train', 'evaluate', 'predict')}
-  allowed |= {'input_pipeline.reading', 'input_pipeline.tfds_builder'}
+  allowed |= {
+    f'input_pipeline.{name}' for name in ('reading', 'records', 'tfds_builder')
+  }
   assert _importers(*frameworks) <= allowed
   late = _importers(*frameworks, top_level_only=True)
   assert late <= {'input_pipeline.tfds_builder'}
