@@ -5,8 +5,9 @@
     --cores=0                                        # whether memory stays flat
 
 Every row runs in a process of its own, on one core unless --cores says
-otherwise (0: all), so that images/s are per core. `png` and `jpeg` are read
-from a folder by the tf.data graph, `records` from what
+otherwise (0: all). `images/s` are per second of processor time, that is, per
+core, whatever else the machine does; `ms/batch` is by the clock. `png` and
+`jpeg` are read from a folder by the tf.data graph, `records` from what
 input_pipeline.tfds_builder made of the PNGs, `memory` is the reader that holds
 all frames decoded; `PyTorch` is a DataLoader that decodes and resizes the same
 JPEGs with Pillow. An image is one frame; an example has three. `growth` is the
@@ -126,20 +127,26 @@ def read_torch(folder, source, size, batch_size):
 
 
 def measure(reader, arguments, count, cores):
-  """Reads batches; returns seconds per batch, memory and its growth."""
+  """Reads batches.
+
+  Returns:
+    Seconds per batch by the clock and of processor time; memory in bytes after
+    the last batch, and its growth.
+  """
   if cores:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   batches = iter(reader(*arguments))
   for _ in range(_WARM_UP):
     next(batches)
-  start, early = time.perf_counter(), None
+  start, busy, early = time.perf_counter(), time.process_time(), None
   for step in range(count):
     next(batches)
     if step == count // 5:
       early = _resident_bytes()
-  seconds = (time.perf_counter() - start) / count
-  return seconds, _resident_bytes(), _resident_bytes() / early
+  seconds = time.perf_counter() - start, time.process_time() - busy
+  memory = _resident_bytes()
+  return seconds[0] / count, seconds[1] / count, memory, memory / early
 
 
 def main(_):
@@ -153,11 +160,11 @@ def main(_):
     rows.append(('PyTorch', read_torch))
   first = None
   for source, reader in rows:
-    seconds, memory, growth = _run_alone(
+    seconds, busy, memory, growth = _run_alone(
       measure, reader, (folder, source, size, FLAGS.batch), FLAGS.batches,
       FLAGS.cores,
     )
-    rate = 3 * FLAGS.batch / seconds
+    rate = 3 * FLAGS.batch / busy
     first = first or rate
     row = (
       source, f'{rate:.1f}', f'{rate / first:.2f}', f'{1e3 * seconds:.1f}',

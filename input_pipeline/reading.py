@@ -122,56 +122,50 @@ def tf_batches(table, indices, *, steps, batch_size, replace=False):
   """
   tf = _import_tensorflow()
   specs = table.field_specs()
-  names = list(specs)
-  read = functools.partial(
-    _read_or_report, table, _Replacements(table) if replace else None)
+  read = table.read
+  if replace:
+    read = functools.partial(_Replacements(table).read, read=read)
+  make = functools.partial(_make_batch, read, specs, indices)
 
-  def read_example(index):
-    types = [tf.as_dtype(specs[name][1]) for name in names] + [tf.string]
-    values = tf.numpy_function(read, [index], types)
-    for name, value in zip(names, values, strict=False):
-      value.set_shape(specs[name][0])
-    values[-1].set_shape(())
-    return dict(zip([*names, 'error'], values, strict=True))
-
-  def step_indices(step):
-    value = tf.numpy_function(indices, [step], tf.int64)
-    value.set_shape([batch_size])
-    return value
+  def make_batch(step):
+    # A batch at a time: example by example TensorFlow copies every array twice.
+    types = [dtype for _, dtype in specs.values()] + [tf.string]
+    *values, error = tf.numpy_function(make, [step], types)
+    for value, (shape, _) in zip(values, specs.values(), strict=True):
+      value.set_shape((batch_size, *shape))
+    return dict(zip(specs, values, strict=True)) | {'error': error}
 
   # Steps come from a counter and not from a Python generator, which TensorFlow
   # cannot close cleanly when the interpreter ends before the dataset.
   dataset = tf.data.Dataset.range(steps.start, steps.stop)
-  dataset = dataset.map(step_indices).unbatch()
   dataset = dataset.map(
-    read_example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-  dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(_PREFETCH)
-  running = [dataset.as_numpy_iterator()]
+    make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+  running = [dataset.prefetch(_PREFETCH).as_numpy_iterator()]
   # The graph's threads call Python: stop them before the interpreter ends, or
   # it waits for them forever.
   weakref.finalize(dataset, running.clear)
   while (batch := next(running[0], None)) is not None:
-    for error in batch.pop('error'):
-      if error:
-        raise ValueError(error.decode())
+    if error := batch.pop('error'):
+      raise ValueError(error.decode())
     yield batch
 
 
-def _read_or_report(table, replacements, index):
-  """Reads an example as a list of its fields and a message, empty if all went.
+def _make_batch(read, specs, indices, step):
+  """Reads a step's examples: their fields, and a message, empty if all went.
 
   A failure travels as a value: it comes out at its place in the order, and
   without a trace from inside TensorFlow.
   """
-  specs = table.field_specs()
+  rows, error = indices(step), ''
+  batch = {name: np.zeros((len(rows), *shape), dtype)
+           for name, (shape, dtype) in specs.items()}
   try:
-    fields = (replacements.read(index, table.read) if replacements
-              else table.read(index))
-    error = ''
+    for row, index in enumerate(rows):
+      for name, value in read(index).items():
+        batch[name][row] = value
   except (ValueError, OSError) as problem:
-    fields = {name: np.zeros(*spec) for name, spec in specs.items()}
     error = str(problem)
-  return [fields[name] for name in specs] + [error.encode()]
+  return [*batch.values(), error.encode()]
 
 
 class _Replacements:
