@@ -43,14 +43,15 @@ _HEADER = ('source', 'images/s', 'over first', 'ms/batch', 'MiB', 'growth')
 _WARM_UP = 5
 
 
-def prepare(folder, frames):
-  """Renders the street as PNGs, and copies it to JPEGs, unless they are there.
+def prepare(folder, frames, size):
+  """Makes the PNGs, JPEGs and records that are not there yet.
 
   Args:
     folder: pathlib.Path.
     frames: frames of the drive.
+    size: (width, height) of the records' frames.
   """
-  from input_pipeline import street
+  from input_pipeline import street, tfds_builder
 
   street.render_street(
     folder / 'png', drives=1, frames=frames, height=384, width=1248, seed=0,
@@ -66,6 +67,14 @@ def prepare(folder, frames):
     elif path.suffix == '.png' and not copy.with_suffix('.jpg').exists():
       with Image.open(path) as image:
         image.save(copy.with_suffix('.jpg'), quality=92, subsampling='4:2:0')
+  width, height = size
+  tfds_builder.build(
+    tfds_builder.RecordsConfig(
+      name=f'{width}x{height}', root=str(folder / 'png'), width=width,
+      height=height, eval_split='splits/train.txt', ground_truth='none',
+    ),
+    folder / 'records',
+  )
 
 
 def make_config(folder, source, size):
@@ -77,6 +86,8 @@ def make_config(folder, source, size):
   config.source = 'tfds' if source == 'records' else 'kitti'
   config.reader = 'memory' if source == 'memory' else 'tf'
   config.root = str(folder / ('png' if source == 'memory' else source))
+  if source == 'records':
+    config.root += f'/kitti_records/{size[0]}x{size[1]}'
   config.eval_split = config.train_split
   config.labels = 'none'
   return config
@@ -152,8 +163,8 @@ def measure(reader, arguments, count, cores):
 def main(_):
   """Prepares the data and prints a row per source."""
   folder = pathlib.Path(FLAGS.folder)
-  prepare(folder, FLAGS.frames)
   size = tuple(map(int, FLAGS.size.split('x')))
+  prepare(folder, FLAGS.frames, size)
   print('  '.join(f'{name:>10}' for name in _HEADER))
   rows = [(source, read_ours) for source in FLAGS.sources]
   if FLAGS.torch:
