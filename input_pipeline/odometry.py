@@ -81,6 +81,11 @@ def open_sequences(config_data, names=()):
       is not that of the poses, or two sequences have the same name.
   """
   root = config_data.root
+  if config_data.source == 'tfds':
+    raise ValueError(
+      f'config.eval.odometry: the records in {root} hold no poses; pass the '
+      'folder they were built from with --config.data.source=kitti and '
+      '--config.data.root')
   if is_odometry_root(root):
     chosen = names or _list_sequences(root)
     where = f'no NAME in {root} has both sequences/NAME and poses/NAME.txt'

@@ -216,3 +216,9 @@ def test_any_pose_file_is_read_or_refused_by_name(tmp_path_factory, content):
   else:
     assert poses.shape[0] >= 1 and poses.shape[1:] == (4, 4)
     assert np.isfinite(poses).all()
+
+
+def test_records_have_no_poses(raw_root):
+  config = kitti_folder.make_config(raw_root, source='tfds')
+  with pytest.raises(ValueError, match='hold no poses; pass the folder'):
+    input_pipeline.open_sequences(config)
