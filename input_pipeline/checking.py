@@ -6,7 +6,6 @@ import os
 
 from input_pipeline import (
   examples,
-  images,
   labels,
   records,
   splits,
@@ -76,7 +75,7 @@ def check_data(config_data):
       wrong, or files are missing: their number and the first ten; or the
       records do not hold what the config asks for.
   """
-  _check_fields(config_data)
+  check_fields(config_data)
   if config_data.source == 'tfds':
     summary = DataSummary(**records.read_summary(config_data), stills=0)
   else:
@@ -117,16 +116,17 @@ def check_folder(config_data, folder, *, truth, replace=False):
       folder, complete, frame_offsets=config_data.frame_offsets)
     + examples.find_missing(
       folder, evaluation, frame_offsets=(0,), truth=truth)))
-  first_frames = {}
   for example in train + evaluation:
     folder.calibration(example).check_camera(example.camera)
-    first_frames.setdefault((example.drive, example.side), example)
+  sizes = examples.usual_sizes(
+    folder.file('image', example) for example in complete + evaluation)
+  for path, size in sizes.items():
+    if size is None:
+      raise ValueError(f'no frame of {path} can be read')
   return DataSummary(
     train_examples=len(train), eval_examples=len(evaluation),
     train_drives=_drives(train), eval_drives=_drives(evaluation),
-    sizes=tuple(sorted({
-      images.read_size(folder.file('image', example))
-      for example in first_frames.values()})),
+    sizes=tuple(sorted(set(sizes.values()))),
     train_labelled=_count_labelled(config_data, folder, train),
     eval_labelled=_count_labelled(config_data, folder, evaluation),
     stills=0, replaced=len(incomplete))
@@ -147,7 +147,7 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
   Raises:
     FileNotFoundError, ValueError: as `check_data`.
   """
-  _check_fields(config_data)
+  check_fields(config_data)
   _check_offsets(frame_offsets)
   if config_data.source == 'tfds':
     return records.open_table(
@@ -213,7 +213,7 @@ def refuse_url(name, path):
                      'or mounted disks; mount or copy cloud storage first')
 
 
-def _check_fields(config_data):
+def check_fields(config_data):
   """Refuses impossible values of the config's fields."""
   for name, choices in (('source', SOURCES), ('reader', READERS),
                         ('unreadable', UNREADABLE),
@@ -223,6 +223,10 @@ def _check_fields(config_data):
     if value not in choices:
       raise ValueError(
         f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}')
+  if config_data.source == 'tfds' and config_data.unreadable == 'replace':
+    raise ValueError(
+      "config.data.unreadable is 'replace', and records hold only what could "
+      "be read: use 'stop' with config.data.source='tfds'")
   check_size(config_data)
   if not config_data.root:
     raise ValueError('config.data.root is empty; pass --config.data.root=FOLDER'

@@ -4,9 +4,11 @@ The table knows where every array of an example comes from, and reads it. It is
 the one source of both readers, so it also says what a batch holds.
 """
 
+import collections
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
 
 import numpy as np
@@ -17,6 +19,8 @@ from input_pipeline import images, kitti, labels
 _SUFFIXES = {
   'image': kitti.IMAGE_SUFFIXES, 'velodyne_points': ('.bin',),
   'oxts': ('.txt',)}
+# Files of a folder whose headers tell the size of its frames.
+_PROBES = 9
 # Kinds that a drive has once and not per camera.
 _SHARED = ('velodyne_points', 'oxts')
 
@@ -190,6 +194,15 @@ class Folder:
     return (os.path.join(folder, kitti.CAMERA_FILE),
             os.path.join(folder, kitti.VELODYNE_FILE))
 
+  def digest(self, paths):
+    """A fingerprint of files: names relative to the root, and sizes."""
+    total = hashlib.sha256()
+    for path in sorted(set(paths)):
+      if os.path.isfile(path):
+        total.update(f'{os.path.relpath(path, self.root)} '
+                     f'{os.path.getsize(path)}\n'.encode())
+    return total.hexdigest()
+
   def _date_folder(self, example):
     return os.path.dirname(os.path.join(self.root, example.drive))
 
@@ -226,6 +239,30 @@ def find_missing(folder, examples, *, frame_offsets, truth=None):
   return list(missing)
 
 
+def usual_sizes(paths):
+  """The size that most frames of a folder have.
+
+  Args:
+    paths: iterable of frame files.
+
+  Returns:
+    Folder -> (height, width), the commonest among some of its files; None where
+    none of these can be read.
+  """
+  files = {}
+  for path in paths:
+    files.setdefault(os.path.dirname(path), []).append(path)
+  sizes = {}
+  for folder, inside in files.items():
+    found = collections.Counter()
+    for path in inside[:: -(-len(inside) // _PROBES)]:
+      # An unreadable one is told of when it is read.
+      with contextlib.suppress(images.UnreadableError):
+        found[images.read_size(path)] += 1
+    sizes[folder] = found.most_common(1)[0][0] if found else None
+  return sizes
+
+
 def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
   """Makes the table of a split.
 
@@ -251,6 +288,7 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
       or folder.expected_file('image', example, offset)
       for offset in frame_offsets]
     frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
+  sizes = usual_sizes(rows)
   cameras = {}
   for example in examples:
     key = (os.path.dirname(example.drive), example.camera)
@@ -268,7 +306,7 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
     native_sizes = np.array(list(map(truth.size, examples)), np.int32)
   return ExampleTable(
     size=tuple(size), frame_files=tuple(rows),
-    native_frame_sizes=_native_sizes(rows),
+    native_frame_sizes=tuple(sizes[os.path.dirname(path)] for path in rows),
     frame_rows=np.array(frame_rows, np.int64),
     places=tuple((f'{e.drive} {e.side}', e.frame) for e in examples),
     label_files=tuple(label_files),
@@ -276,18 +314,6 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
     intrinsics=np.stack([
       cameras[os.path.dirname(example.drive), example.camera]
       for example in examples]))
-
-
-def _native_sizes(paths):
-  """Size that each file must have: that of its folder's first readable one."""
-  sizes = {}
-  for path in paths:
-    folder = os.path.dirname(path)
-    if folder not in sizes:
-      # An unreadable one is told of when it is read.
-      with contextlib.suppress(ValueError):
-        sizes[folder] = images.read_size(path)
-  return tuple(sizes.get(os.path.dirname(path)) for path in paths)
 
 
 def _resize_labels(mask, height, width):

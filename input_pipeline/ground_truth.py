@@ -11,6 +11,7 @@ depth maps on the fly.
 import argparse
 import os
 import sys
+import tempfile
 import zipfile
 
 import numpy as np
@@ -40,25 +41,30 @@ def write_truth(root, split, *, kind, output, improved_root=''):
   folder = examples.Folder(root)
   lines = splits.read_split(splits.find_split(split, root))
   lines = list(dict.fromkeys(lines))
-  if os.path.exists(output):
-    _check_present(output, kind, lines)
-    return 0
   truth = truths.open_truth(kind, folder, improved_root=improved_root)
+  digest = folder.digest(map(truth.path, lines))
+  if os.path.exists(output):
+    _check_present(output, kind, lines, digest)
+    return 0
   missing = [path for line in lines for path in truth.missing(line)]
   if missing:
     raise ValueError(f'{len(missing)} files are missing, the first of them: '
                      + ', '.join(missing[:10]))
   os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
-  partial = f'{output}.partial'
+  handle, partial = tempfile.mkstemp(
+    dir=os.path.dirname(os.path.abspath(output)), suffix='.partial')
+  os.close(handle)
   try:
     with zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive:
       _add(archive, 'kind', kind)
+      _add(archive, 'digest', digest)
       _add(archive, 'examples', list(map(str, lines)))
       _add(archive, 'sizes', np.array(list(map(truth.size, lines)), np.int32))
       with progress.Progress('writing depth maps', len(lines)) as shown:
         for row, line in enumerate(lines):
           _add(archive, truths.member(row), truth.read(line))
           shown.add(1)
+    os.chmod(partial, 0o644)
     os.replace(partial, output)
   finally:
     if os.path.exists(partial):
@@ -66,12 +72,17 @@ def write_truth(root, split, *, kind, output, improved_root=''):
   return len(lines)
 
 
-def _check_present(output, kind, lines):
+def _check_present(output, kind, lines, digest):
   """Accepts a finished file of the same content and nothing else."""
+  if os.path.isdir(output):
+    raise ValueError(f'--output={output} is a folder; name a file')
   stored = truths.StoredTruth(output, kind)
-  if list(stored.examples) != list(map(str, lines)):
-    raise ValueError(f'{output} is there and holds other examples; remove it, '
-                     'or choose another --output')
+  other = 'examples' if list(stored.examples) != list(map(str, lines)) else ''
+  if not other and stored.digest != digest:
+    other = 'files, or they have changed since'
+  if other:
+    raise ValueError(f'{output} is there and was made from other {other}; '
+                     'remove it, or choose another --output')
 
 
 def _add(archive, name, value):

@@ -13,6 +13,10 @@ from PIL import Image
 _EIGHT_BIT_MODES = ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr')
 
 
+class UnreadableError(ValueError):
+  """A picture file is absent, damaged or of another size than its drive's."""
+
+
 def open_image(path):
   """Reads a whole picture file.
 
@@ -23,14 +27,14 @@ def open_image(path):
     A loaded `PIL.Image.Image`.
 
   Raises:
-    ValueError: the file is absent, truncated or no picture; the message names
-      it and the reason.
+    UnreadableError: the file is absent, truncated or no picture; the message
+      names it and the reason.
   """
   try:
     with Image.open(path) as image:
       image.load()
   except Exception as error:  # Each of Pillow's plugins fails in its own way.
-    raise ValueError(_unreadable(path, error)) from error
+    raise UnreadableError(_unreadable(path, error)) from error
   return image
 
 
@@ -44,13 +48,13 @@ def read_size(path):
     (height, width) in pixels.
 
   Raises:
-    ValueError: the header cannot be read.
+    UnreadableError: the header cannot be read.
   """
   try:
     with Image.open(path) as image:
       return image.height, image.width
   except Exception as error:  # As in open_image.
-    raise ValueError(_unreadable(path, error)) from error
+    raise UnreadableError(_unreadable(path, error)) from error
 
 
 def read_frame(path, *, height, width, native_size=None):
@@ -66,12 +70,12 @@ def read_frame(path, *, height, width, native_size=None):
     [height, width, 3] uint8, RGB.
 
   Raises:
-    ValueError: the file cannot be read, has another size or more than 8 bits
-      per channel.
+    UnreadableError: the file cannot be read or has another size.
+    ValueError: it has more than 8 bits per channel.
   """
   image = open_image(path)
   if native_size not in (None, (image.height, image.width)):
-    raise ValueError(
+    raise UnreadableError(
       f'{path} is {image.width}x{image.height}, and the other frames of its '
       f'drive are {native_size[1]}x{native_size[0]}')
   if image.mode not in _EIGHT_BIT_MODES:

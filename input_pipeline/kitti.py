@@ -14,8 +14,6 @@ import os
 
 import numpy as np
 
-from input_pipeline import images
-
 CAMERA_FILE = 'calib_cam_to_cam.txt'
 VELODYNE_FILE = 'calib_velo_to_cam.txt'
 # Endings of frames, the preferred one first.
@@ -246,24 +244,6 @@ def scan_depth(points, calibration, *, camera=2, forward_distance=True):
   depth[rows[inside][order].astype(np.int64),
         columns[inside][order].astype(np.int64)] = distance[order]
   return np.maximum(depth, 0)
-
-
-def dense_depth(drive_folder, frame, *, camera=2):
-  """Dense truth beside the frames, `depth_02/data/*.png`.
-
-  Args:
-    drive_folder: folder of the drive.
-    frame: number of the frame.
-    camera: number of the camera.
-
-  Returns:
-    [H, W] float32, metres, camera z; 0 = no measurement.
-
-  Raises:
-    ValueError: the file is absent, unreadable or not 16-bit.
-  """
-  return images.read_depth(os.path.join(
-    data_folder(drive_folder, 'depth', camera), f'{frame:010d}.png'))
 
 
 def parse_numbers(text, count, *, what):

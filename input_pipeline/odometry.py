@@ -81,7 +81,8 @@ def open_sequences(config_data, names=()):
       is not that of the poses, or two sequences have the same name.
   """
   root = config_data.root
-  if config_data.source == 'tfds':
+  checking.check_fields(config_data)
+  if config_data.source == 'tfds' and not is_odometry_root(root):
     raise ValueError(
       f'config.eval.odometry: the records in {root} hold no poses; pass the '
       'folder they were built from with --config.data.source=kitti and '

@@ -11,18 +11,14 @@ import weakref
 
 import numpy as np
 
-from input_pipeline import threads
+from input_pipeline import images, threads
 
 # Batches that the tf.data graph makes ahead.
 _PREFETCH = 2
 
 
 class MemoryReader:
-  """Holds decoded examples; each frame file is decoded once.
-
-  Attributes:
-    nbytes: bytes held.
-  """
+  """Holds decoded examples; each frame file is decoded once."""
 
   def __init__(self, table, indices, *, replace=False):
     """Decodes the examples.
@@ -31,8 +27,9 @@ class MemoryReader:
       table: an `examples.ExampleTable`.
       indices: the examples that will be asked for, any order, any number of
         times.
-      replace: what to do about an example that cannot be read: put the nearest
-        readable one of its drive in its place, or raise.
+      replace: what to do about an example of which a picture file is absent or
+        damaged: put the nearest readable one of its drive in its place, or
+        raise.
 
     Raises:
       ValueError: a file cannot be read; the message names it.
@@ -59,21 +56,19 @@ class MemoryReader:
     def read_frame(row):
       try:
         self._frames[row] = table.read_frame(frames[row])
-      except (ValueError, OSError) as error:
+      except images.UnreadableError as error:
         report((self._frame_rows == row).any(axis=1), error)
 
     def read_fields(position):
       try:
         for name, value in table.read_fields(indices[position]).items():
           self._fields[name][position] = value
-      except (ValueError, OSError) as error:
+      except images.UnreadableError as error:
         report([position], error)
 
     threads.for_each(read_frame, len(frames), 'decoding frames')
     threads.for_each(read_fields, len(indices), 'reading examples')
     self._replace(table, errors)
-    self.nbytes = self._frames.nbytes + sum(
-      field.nbytes for field in self._fields.values())
 
   def _replace(self, table, errors):
     """Points the examples that failed to others."""
@@ -143,11 +138,14 @@ def tf_batches(table, indices, *, steps, batch_size, replace=False):
   running = [dataset.prefetch(_PREFETCH).as_numpy_iterator()]
   # The graph's threads call Python: stop them before the interpreter ends, or
   # it waits for them forever.
-  weakref.finalize(dataset, running.clear)
-  while (batch := next(running[0], None)) is not None:
-    if error := batch.pop('error'):
-      raise ValueError(error.decode())
-    yield batch
+  stop = weakref.finalize(dataset, running.clear)
+  try:
+    while (batch := next(running[0], None)) is not None:
+      if error := batch.pop('error'):
+        raise ValueError(error.decode())
+      yield batch
+  finally:
+    stop()
 
 
 def _make_batch(read, specs, indices, step):
@@ -181,7 +179,7 @@ class _Replacements:
 
     Args:
       index: the example.
-      read: function of an index that raises ValueError or OSError.
+      read: function of an index that raises `images.UnreadableError`.
 
     Returns:
       What `read` returns.
@@ -191,12 +189,12 @@ class _Replacements:
     """
     try:
       return read(index)
-    except (ValueError, OSError) as problem:
+    except images.UnreadableError as problem:
       error = problem
     for other in self._table.nearest(index):
       try:
         value = read(other)
-      except (ValueError, OSError):
+      except images.UnreadableError:
         continue
       self._count(int(index), other, error)
       return value

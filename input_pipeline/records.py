@@ -66,11 +66,6 @@ class RecordTable:
     frames = [self.read_frame(row) for row in self.frame_rows[index]]
     return self.read_fields(index) | {'frames': np.stack(frames)}
 
-  def nearest(self, index):
-    """No example takes another's place: a build reads every file."""
-    del index
-    return []
-
   def read_fields(self, index):
     """Reads everything of an example but its frames.
 
@@ -116,9 +111,9 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
 
   Args:
     config_data: the config's `data`, whose fields have been checked.
-    split: `train` for training, `eval` for evaluation; or the path of a list,
-      or its lines: these stand for the list that was built in its place, and
-      have to hold the same lines where they can be read.
+    split: `train` for training, `eval` for evaluation; or the list that was
+      built: its lines, a file that holds them, or the path that the builder
+      was given.
     frame_offsets: frame offsets of an example, 0 first.
     ground_truth: whether to evaluate, with the config's ground truth.
 
@@ -266,11 +261,13 @@ def _check_split(split, name, builder):
     path = os.fspath(split)
     if path == name:
       return
-    if os.path.basename(path) == os.path.splitext(path)[0]:
-      raise ValueError(
-        f'config.data.{name}_split is {path!r}: the records in '
-        f'{builder.data_path} have no such split for this; pass {name!r}')
+    built_from = builder.info.metadata['list_paths'][name]
     if not os.path.isfile(path):
+      if path != built_from:
+        raise ValueError(
+          f'config.data.{name}_split is {path!r}, and the {name} split of '
+          f'{builder.data_path} was built from {built_from!r}: pass '
+          f'--config.data.{name}_split={name} if that is meant')
       return
     lines = splits.read_split(path)
   else:

@@ -13,7 +13,6 @@ build appears whole at its end or not at all.
 
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
 import os
@@ -126,6 +125,8 @@ def read_contents(config):
   metadata = {
     'settings': settings,
     'frame_offsets': offsets,
+    'list_paths': {'train': str(config.train_split),
+                   'eval': str(config.eval_split)},
     'lines': {name: records.digest_lines(value)
               for name, value in lines.items()},
     'files': _digest_files(
@@ -154,12 +155,7 @@ def _digest_files(folder, lines, offsets, truth, *, labelled):
                    for offset in offsets[name])
       if labelled:
         files.add(folder.file('semantic', example))
-  digest = hashlib.sha256()
-  for path in sorted(filter(None, files)):
-    if os.path.isfile(path):
-      digest.update(f'{os.path.relpath(path, folder.root)} '
-                    f'{os.path.getsize(path)}\n'.encode())
-  return digest.hexdigest()
+  return folder.digest(filter(None, files))
 
 
 class KittiRecords(tfds.core.GeneratorBasedBuilder):

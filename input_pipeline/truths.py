@@ -12,10 +12,15 @@ which `python -m input_pipeline.ground_truth` writes.
 
 import os
 import zipfile
+import zlib
 
 import numpy as np
 
 from input_pipeline import images, kitti
+
+# What NumPy raises on a file that is damaged or another one.
+_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, zlib.error,
+           zipfile.BadZipFile)
 
 KINDS = ('lidar', 'lidar_z', 'dense', 'improved')
 
@@ -108,7 +113,11 @@ class ScanTruth:
 
 
 class StoredTruth:
-  """The depth maps of one file, float32 as they were computed."""
+  """The depth maps of one file, float32 as they were computed.
+
+  Attributes:
+    digest: the `Folder.digest` of the files that they were made from.
+  """
 
   def __init__(self, path, kind):
     """Reads the file's list of examples; see `open_truth`."""
@@ -121,6 +130,7 @@ class StoredTruth:
     if stored != kind:
       raise ValueError(f'{path} holds the ground truth {stored!r}, and '
                        f'config.data.ground_truth is {kind!r}')
+    self.digest = str(self._load('digest'))
     lines, sizes = self._load('examples'), self._load('sizes')
     self._rows = {str(line): row for row, line in enumerate(lines)}
     self._sizes = [tuple(map(int, size)) for size in sizes]
@@ -148,7 +158,7 @@ class StoredTruth:
     try:
       with open(self._path, 'rb') as file, np.load(file) as arrays:
         return arrays[name]
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile) as e:
+    except _DAMAGE as e:
       raise ValueError(
         f'{self._path} cannot be read: {e}; write it anew with python -m '
         'input_pipeline.ground_truth') from e

@@ -128,9 +128,11 @@ class Evaluator:
     scaling = 'median scaling' if self._config.median_scaling else 'no scaling'
     flip = ', flip post-processing' if self._config.flip else ''
     source = f' of {self._truth_file}' if self._truth_file else ''
+    span = f'{self._config.min_depth:g} to {self._config.max_depth:g} m'
+    if self._truth == 'improved':
+      span = f'all measured pixels, predictions clipped to {span}'
     return (
-      f'truth {self._truth}{source}, crop {self._config.crop},'
-      f' {self._config.min_depth:g} to {self._config.max_depth:g} m,'
+      f'truth {self._truth}{source}, crop {self._config.crop}, {span},'
       f' {scaling}{flip}'
     )
 
@@ -207,6 +209,11 @@ def evaluate(config, workdir):
   mesh = sharding.create_mesh()
   stills = segmentation.open_table(config)
   sequences = odometry.open_sequences(config)
+  if stills and not odometry.has_depth(config):
+    raise ValueError(
+      'config.eval.semantic_root is measured beside depth, which KITTI odometry'
+      ' has not: evaluate it without config.eval.odometry, on a root with depth'
+    )
   model, state = load_trained(config, workdir, mesh)
   summary = {}
   if odometry.has_depth(config):

@@ -95,8 +95,16 @@ def test_writing_twice_changes_nothing(root, tmp_path, capsys):
   with pytest.raises(SystemExit, match="holds the ground truth 'lidar'"):
     run(root, output, 'dense')
   (root / 'splits/test.txt').write_text(f'{DRIVE} 0 l\n')
-  with pytest.raises(SystemExit, match='other examples; remove it'):
+  with pytest.raises(SystemExit, match='from other examples; remove it'):
     run(root, output, 'lidar')
+  scan = root / DRIVE / 'velodyne_points/data/0000000003.bin'
+  scan.write_bytes(scan.read_bytes()[:-16])
+  (root / 'splits/test.txt').write_text(
+    ''.join(f'{DRIVE} {frame} l\n' for frame in (0, 3, 5)))
+  with pytest.raises(SystemExit, match='other files, or they have changed'):
+    run(root, output, 'lidar')
+  with pytest.raises(SystemExit, match='is a folder; name a file'):
+    run(root, tmp_path, 'lidar')
   assert output.read_bytes() == content
 
 
@@ -126,9 +134,18 @@ def test_bad_files_are_refused_before_training(root, tmp_path):
   (root / 'splits/test.txt').write_text(f'{DRIVE} 0 l\n{DRIVE} 1 l\n')
   with pytest.raises(ValueError, match=f'missing.*{DRIVE} 1 l in .*truth.npz'):
     input_pipeline.check_data(config)
-  output.write_bytes(output.read_bytes()[:300])
-  with pytest.raises(ValueError, match='truth.npz cannot be read'):
-    input_pipeline.check_data(config)
+  whole = output.read_bytes()
+  # Cut short; a bare array; a bad stream in the middle of a depth map.
+  np.save(tmp_path / 'array.npy', np.zeros(3))
+  middle = bytearray(whole)
+  middle[len(whole) // 2:len(whole) // 2 + 40] = bytes(40)
+  (root / 'splits/test.txt').write_text(f'{DRIVE} 3 l\n')
+  for content in (
+      whole[:300], (tmp_path / 'array.npy').read_bytes(), bytes(middle)):
+    output.write_bytes(content)
+    with pytest.raises(ValueError, match='truth.npz cannot be read'):
+      input_pipeline.check_data(config)
+      make_eval(config)
 
 
 @pytest.mark.skipif(not kitti_folder.REAL_DRIVE.is_dir(),

@@ -189,17 +189,14 @@ def test_bad_scan_is_named(tmp_path, content, message):
     kitti.read_scan(path)
 
 
-def test_dense_depth(tmp_path):
-  drive = tmp_path / 'drive'
-  kitti_folder.save(np.array([[0, 256, 384]], np.uint16),
-                    drive / 'depth_02/data/0000000007.png')
-  depth = kitti.dense_depth(drive, 7)
+def test_depth_pictures_hold_metres_times_256(tmp_path):
+  kitti_folder.save(np.array([[0, 256, 384]], np.uint16), tmp_path / '7.png')
+  depth = images.read_depth(tmp_path / '7.png')
   assert depth.dtype == np.float32
   np.testing.assert_array_equal(depth, [[0, 1, 1.5]])
-  kitti_folder.save(np.zeros((1, 3), np.uint8),
-                    drive / 'depth_02/data/0000000008.png')
-  with pytest.raises(ValueError, match='0000000008.png.*16-bit'):
-    kitti.dense_depth(drive, 8)
+  kitti_folder.save(np.zeros((1, 3), np.uint8), tmp_path / '8.png')
+  with pytest.raises(ValueError, match='8.png.*16-bit'):
+    images.read_depth(tmp_path / '8.png')
 
 
 def test_list_frames_prefers_the_first_suffix(tmp_path):

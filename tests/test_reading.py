@@ -143,7 +143,8 @@ def test_eval_batches_of_both_readers(root, ground_truth):
   assert fields['native_size'].tolist() == [[12, 40], [10, 44], [12, 40],
                                             [12, 40]]
   if ground_truth == 'dense':
-    expected = kitti.dense_depth(root / OTHER_DRIVE, 3)
+    expected = images.read_depth(
+      root / OTHER_DRIVE / 'depth_02/data/0000000003.png')
   else:
     expected = kitti.lidar_depth(
       root / OTHER_DRIVE, 3, forward_distance=ground_truth == 'lidar')

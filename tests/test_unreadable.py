@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import os
 
 import numpy as np
 import pytest
@@ -79,8 +80,8 @@ def test_nearest_example_takes_the_place(root, reader, damage, caplog):
 def test_readers_agree_on_replacements(root, reader):
   # Examples 3, 4, 5 (indices 2, 3, 4) lack something; 4 has two as near.
   truncate(frame_path(root, 4))
-  kitti_folder.save(np.full((12, 40), 77, np.uint8),
-                    root / DRIVE / 'semantic_02/data/0000000001.png')
+  mask = root / DRIVE / 'semantic_02/data/0000000001.png'
+  mask.write_bytes(mask.read_bytes()[:-200])
   batches = take(root, reader)
   got = np.concatenate([batch['index'] for batch in batches])
   order = np.concatenate([batch['index'] for batch in take_order()])
@@ -145,3 +146,53 @@ def test_evaluation_and_calibration_always_stop(root):
 def test_value_of_the_option_is_checked(root):
   with pytest.raises(ValueError, match="unreadable is 'skip'; choose one of"):
     take(root, unreadable='skip')
+
+
+@READERS
+@pytest.mark.parametrize('odd', [(1,), (2, 3)])
+def test_the_usual_size_is_not_that_of_the_first_frame(root, reader, odd):
+  for frame in odd:
+    resize(frame_path(root, frame))
+  with pytest.raises(ValueError, match=f'{odd[0]}.png is 44x12, .* are 40x12'):
+    take(root, reader, unreadable='stop', steps=4)
+  got = np.concatenate([batch['index'] for batch in take(root, reader)])
+  lost = {frame - 1 + offset for frame in odd for offset in (-1, 0, 1)}
+  assert not set(got) & lost
+  assert set(got) == set(range(16)) - lost
+
+
+@pytest.mark.parametrize('damage', [truncate, remove])
+def test_a_bad_first_frame_passes_the_check(root, damage):
+  damage(frame_path(root, 1))
+  config = kitti_folder.make_config(
+    root, unreadable='replace')
+  (root / 'splits/test.txt').write_text(f'{DRIVE} 4 l')
+  summary = input_pipeline.check_data(config)
+  assert summary.sizes == ((12, 40),)
+  assert summary.replaced == (2 if damage is remove else 0)
+
+
+@READERS
+def test_wrong_coding_is_no_damage(root, reader):
+  kitti_folder.save(np.full((12, 40), 26, np.uint8),
+                    root / DRIVE / 'semantic_02/data/0000000001.png')
+  with pytest.raises(ValueError, match='value 26 is outside the coding'):
+    take(root, reader)
+
+
+def test_records_are_not_replaced(root):
+  config = kitti_folder.make_config(root, source='tfds', unreadable='replace')
+  with pytest.raises(ValueError, match='hold only what could be read'):
+    input_pipeline.check_data(config)
+
+
+def test_passes_leave_no_threads_behind(root):
+  config = kitti_folder.make_config(root, reader='tf', ground_truth='dense')
+  batches = input_pipeline.create_eval_batches(
+    config, split=[f'{DRIVE} {frame} l' for frame in range(4)],
+    batch_size=2)
+  list(batches)
+  before = len(os.listdir('/proc/self/task'))
+  for _ in range(12):
+    list(batches)
+  assert len(os.listdir('/proc/self/task')) < before + 12
