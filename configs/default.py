@@ -102,8 +102,7 @@ def _data():
   # memory (every process holds the whole split), or tf: read while training
   data.reader = 'memory'
   # Lists of lines DRIVE FRAME SIDE; below the root unless the path exists. For
-  # tfds a path stands for the list that was built, as `train` and `eval` do; a
-  # file that exists has to hold the same lines.
+  # tfds `train` and `eval`, or the lists that were built.
   data.train_split = 'splits/train.txt'
   data.eval_split = 'splits/test.txt'
   # A training example that cannot be read: stop, or replace it by the nearest

@@ -298,7 +298,8 @@ def _refuse_missing(folder, missing):
     raise ValueError(
       f'{len(missing)} files that the split lists need are missing below '
       f'{folder.root}, the first of them: ' + ', '.join(missing[:10])
-      + '. Frames may be .png or .jpg; check --config.data.root and the lists')
+      + '. Frames may be .png or .jpg; check --config.data.root, the lists and '
+      'config.data.ground_truth with its _root and _file')
 
 
 def _drives(lines):

@@ -297,6 +297,14 @@ def _define_flags():
   flags.DEFINE_string('name', None, 'Default: WIDTHxHEIGHT.')
 
 
+def _parse_offsets(words):
+  try:
+    return tuple(map(int, words))
+  except ValueError:
+    raise ValueError(f'--frame_offsets is {",".join(words)}: give whole '
+                     'numbers, as in 0,-1,1') from None
+
+
 def main(argv):
   """Builds as the flags say."""
   values = flags.FLAGS
@@ -307,7 +315,7 @@ def main(argv):
     config = RecordsConfig(
       name=(f'{values.width}x{values.height}' if values.name is None
             else values.name),
-      frame_offsets=tuple(map(int, values.frame_offsets)),
+      frame_offsets=_parse_offsets(values.frame_offsets),
       **{name: getattr(values, name) for name in (
         'root', 'train_split', 'eval_split', 'height', 'width', 'labels',
         'ground_truth', 'ground_truth_root')})

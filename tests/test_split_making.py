@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 import input_pipeline
-from input_pipeline import split_making, splits, standing
+from input_pipeline import split_making, splits
 from tests import kitti_folder
 
 DATE = '2011_09_27'  # Without an Eigen test drive.
@@ -355,25 +355,6 @@ def test_command_line(root, output, capsys):
       split_making.main([f'--root={root}', f'--output={output}', wrong])
     assert raised.value.code == 2
     assert message in capsys.readouterr().err
-
-
-@hypothesis.settings(deadline=None, derandomize=True)
-@hypothesis.given(content=st.one_of(
-  st.text(max_size=80).map(str.encode), st.binary(max_size=80),
-  st.lists(st.one_of(
-    st.floats().map(str), st.sampled_from(['1e999', '1e308', '-', '1_0'])),
-    min_size=28, max_size=31).map(lambda words: ' '.join(words).encode())))
-def test_any_packet_gives_a_speed_or_names_the_file(
-    tmp_path_factory, content):
-  path = tmp_path_factory.mktemp('oxts') / '0000000001.txt'
-  path.write_bytes(content)
-  try:
-    speed = standing.read_speed(path)
-  except ValueError as error:
-    assert str(path) in str(error)
-  else:
-    assert math.isfinite(speed) and speed >= 0
-    assert len(content.decode().split()) == 30
 
 
 @pytest.mark.skipif(not kitti_folder.REAL_DRIVE.is_dir(),
