@@ -35,7 +35,9 @@ flags.DEFINE_integer('test_drives', 2, 'How many of them are held out.')
 flags.DEFINE_integer('frames', 60, 'Frames of a drive.')
 flags.DEFINE_bool('automask', False, 'See configs/demo.py.')
 flags.DEFINE_multi_string('set', [], 'A field for every run, FIELD=VALUE.')
-flags.DEFINE_string('results', '', 'Markdown file that takes the table.')
+flags.DEFINE_string(
+  'results', '', 'Markdown file that takes the table and, beside it, the plot.'
+)
 FLAGS = flags.FLAGS
 
 FIGURES = {
@@ -186,7 +188,7 @@ def draw(results, path):
       np.arange(len(names)) + i * width,
       shares.mean(axis=1),
       width,
-      yerr=shares.std(axis=1),
+      yerr=shares.std(axis=1, ddof=min(1, shares.shape[1] - 1)),
       label=part,
     )
   axes.set_xticks(
@@ -194,7 +196,7 @@ def draw(results, path):
   )
   axes.set_ylabel(f'abs_rel over that of {first}')
   axes.axhline(1, color='black', linewidth=0.8)
-  axes.legend()
+  figure.legend(loc='outside upper center', ncols=len(results))
   figure.savefig(path, dpi=120)
 
 
@@ -221,7 +223,9 @@ def main(_):
   print(table)
   draw(results, pathlib.Path(FLAGS.output) / 'ablation.png')
   if FLAGS.results:
-    write_results(FLAGS.results, table)
+    picture = pathlib.Path(FLAGS.results).with_name('ablation.png')
+    draw(results, picture)
+    write_results(FLAGS.results, f'{table}\n\n![The same]({picture.name})')
 
 
 if __name__ == '__main__':
