@@ -107,10 +107,9 @@ def check_folder(config_data, folder, *, truth, replace=False):
   """
   train = _read_split(config_data.train_split, folder)
   evaluation = _read_split(config_data.eval_split, folder)
-  incomplete = set()
+  complete = train
   if replace:
-    incomplete = _find_incomplete(folder, train, config_data.frame_offsets)
-  complete = [example for example in train if example not in incomplete]
+    complete = _drop_replaceable(folder, train, config_data.frame_offsets)
   _refuse_missing(folder, dict.fromkeys(
     examples.find_missing(
       folder, complete, frame_offsets=config_data.frame_offsets)
@@ -129,7 +128,7 @@ def check_folder(config_data, folder, *, truth, replace=False):
     sizes=tuple(sorted(set(sizes.values()))),
     train_labelled=_count_labelled(config_data, folder, train),
     eval_labelled=_count_labelled(config_data, folder, evaluation),
-    stills=0, replaced=len(incomplete))
+    stills=0, replaced=len(train) - len(complete))
 
 
 def open_table(config_data, split, *, frame_offsets, ground_truth=False):
@@ -156,10 +155,9 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
   folder = open_folder(config_data)
   lines = _read_split(split, folder)
   truth = _open_truth(config_data, folder) if ground_truth else None
-  incomplete = set()
+  complete = lines
   if config_data.unreadable == 'replace' and not ground_truth:
-    incomplete = _find_incomplete(folder, lines, frame_offsets)
-  complete = [example for example in lines if example not in incomplete]
+    complete = _drop_replaceable(folder, lines, frame_offsets)
   _refuse_missing(folder, examples.find_missing(
     folder, complete, frame_offsets=frame_offsets, truth=truth))
   return examples.make_table(
@@ -276,20 +274,19 @@ def _read_split(split, folder):
   return splits.parse_lines(split, source='the list of lines')
 
 
-def _find_incomplete(folder, lines, frame_offsets):
-  """Training examples that lack a frame where others may replace them.
+def _drop_replaceable(folder, lines, frame_offsets):
+  """The examples without those that lack a frame and that others replace.
 
-  Those of a drive and side without a complete example are not among them.
+  Those of a drive and side without a complete example stay: nothing can take
+  their place.
   """
-  incomplete, complete_drives = set(), set()
-  for example in lines:
-    if examples.find_missing(
-        folder, [example], frame_offsets=frame_offsets):
-      incomplete.add(example)
-    else:
-      complete_drives.add((example.drive, example.side))
-  return {example for example in incomplete
-          if (example.drive, example.side) in complete_drives}
+  lacking = {
+    example for example in lines
+    if examples.find_missing(folder, [example], frame_offsets=frame_offsets)}
+  whole = {(example.drive, example.side) for example in lines
+           if example not in lacking}
+  return [example for example in lines if example not in lacking
+          or (example.drive, example.side) not in whole]
 
 
 def _refuse_missing(folder, missing):

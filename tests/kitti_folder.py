@@ -92,3 +92,13 @@ def make_config(folder, **overrides):
     'labels': 'train_ids', 'ground_truth': 'lidar',
     'ground_truth_root': '', 'ground_truth_file': '', 'semantic_root': '',
     'semantic_labels': 'ids', 'semantic_share': 0.5} | overrides)
+
+
+def assert_batches_equal(first, second):
+  """Asserts that two lists of batches agree bit for bit."""
+  assert len(first) == len(second)
+  for left, right in zip(first, second, strict=True):
+    assert left.keys() == right.keys()
+    for name in left:
+      assert left[name].dtype == right[name].dtype, name
+      np.testing.assert_array_equal(left[name], right[name], err_msg=name)

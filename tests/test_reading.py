@@ -35,15 +35,6 @@ def make_eval(config, **kwargs):
   return input_pipeline.create_eval_batches(config, **kwargs)
 
 
-def assert_batches_equal(first, second):
-  assert len(first) == len(second)
-  for left, right in zip(first, second, strict=True):
-    assert left.keys() == right.keys()
-    for name in left:
-      assert left[name].dtype == right[name].dtype, name
-      np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-
-
 def test_train_batch_holds_the_examples(root):
   config = kitti_folder.make_config(root)
   batch, = take_train(config, batch_size=4)
@@ -102,10 +93,10 @@ def test_readers_agree_bit_for_bit(root):
     config.reader = reader
     batches[reader] = take_train(config, 5)
     for start_step in (1, 3):
-      assert_batches_equal(
+      kitti_folder.assert_batches_equal(
         take_train(config, 2, start_step=start_step),
         batches[reader][start_step:start_step + 2])
-  assert_batches_equal(batches['memory'], batches['tf'])
+  kitti_folder.assert_batches_equal(batches['memory'], batches['tf'])
 
 
 @pytest.mark.parametrize('reader', ['memory', 'tf'])
@@ -116,7 +107,7 @@ def test_processes_share_the_batch(root, reader):
            for p in range(3)]
   joined = [{name: np.concatenate([part[name] for part in step])
              for name in step[0]} for step in zip(*parts, strict=True)]
-  assert_batches_equal(joined, whole)
+  kitti_folder.assert_batches_equal(joined, whole)
 
 
 @pytest.mark.parametrize('ground_truth', ['lidar', 'lidar_z', 'dense'])
@@ -128,9 +119,10 @@ def test_eval_batches_of_both_readers(root, ground_truth):
   evaluation = make_eval(config, split=lines)
   assert len(evaluation) == 2
   batches = list(evaluation)
-  assert_batches_equal(batches, list(evaluation))
+  kitti_folder.assert_batches_equal(batches, list(evaluation))
   config.reader = 'tf'
-  assert_batches_equal(batches, list(make_eval(config, split=lines)))
+  kitti_folder.assert_batches_equal(
+    batches, list(make_eval(config, split=lines)))
 
   fields = {name: np.concatenate([batch[name] for batch in batches])
             for name in batches[0]}

@@ -68,24 +68,15 @@ def make_eval(config, **kwargs):
     config, **{'split': config.eval_split, 'batch_size': 2} | kwargs))
 
 
-def assert_batches_equal(first, second):
-  assert len(first) == len(second)
-  for left, right in zip(first, second, strict=True):
-    assert left.keys() == right.keys()
-    for name in left:
-      assert left[name].dtype == right[name].dtype, name
-      np.testing.assert_array_equal(left[name], right[name], err_msg=name)
-
-
 @pytest.mark.parametrize('reader', ['memory', 'tf'])
 @pytest.mark.parametrize('truth', TRUTHS)
 def test_batches_equal_those_of_the_folder(root, built, truth, reader):
   fields = {'ground_truth': truth, 'reader': reader}
   folder = kitti_folder.make_config(root, **fields)
   config = make_config(built[truth], **fields)
-  assert_batches_equal(take_train(config), take_train(folder))
+  kitti_folder.assert_batches_equal(take_train(config), take_train(folder))
   batches = make_eval(config)
-  assert_batches_equal(batches, make_eval(folder))
+  kitti_folder.assert_batches_equal(batches, make_eval(folder))
   assert batches[0]['depth'].any() and (batches[0]['labels'] != 255).any()
 
 
@@ -94,8 +85,8 @@ def test_batches_equal_those_of_the_folder(root, built, truth, reader):
 def test_less_than_is_stored_can_be_read(root, built, overrides):
   folder = kitti_folder.make_config(root, **overrides)
   config = make_config(built['lidar'], **overrides)
-  assert_batches_equal(take_train(config), take_train(folder))
-  assert_batches_equal(make_eval(config), make_eval(folder))
+  kitti_folder.assert_batches_equal(take_train(config), take_train(folder))
+  kitti_folder.assert_batches_equal(make_eval(config), make_eval(folder))
 
 
 def test_ids_are_stored_as_train_ids(root, tmp_path):
@@ -103,7 +94,7 @@ def test_ids_are_stored_as_train_ids(root, tmp_path):
   folder = kitti_folder.make_config(root, labels='ids')
   for coding in ('ids', 'train_ids'):
     config = make_config(tmp_path, labels=coding)
-    assert_batches_equal(take_train(config), take_train(folder))
+    kitti_folder.assert_batches_equal(take_train(config), take_train(folder))
 
 
 def test_each_frame_is_stored_once(built):
@@ -130,9 +121,9 @@ def test_lists_and_names_of_splits(root, built, tmp_path):
   output = built['lidar']
   batches = take_train(make_config(output))
   named = make_config(output, train_split='train', eval_split='eval')
-  assert_batches_equal(take_train(named), batches)
+  kitti_folder.assert_batches_equal(take_train(named), batches)
   same = make_config(output, train_split=str(root / 'splits/train.txt'))
-  assert_batches_equal(take_train(same), batches)
+  kitti_folder.assert_batches_equal(take_train(same), batches)
   lines = (root / 'splits/test.txt').read_text().split('\n')
   assert len(make_eval(named, split=lines)) == 2
   other = tmp_path / 'other.txt'
@@ -167,7 +158,7 @@ def test_records_without_labels_and_truth(root, tmp_path):
     make_builder_config(root, labels='none', ground_truth='none'), tmp_path)
   config = make_config(tmp_path, labels='none')
   folder = kitti_folder.make_config(root, labels='none')
-  assert_batches_equal(take_train(config), take_train(folder))
+  kitti_folder.assert_batches_equal(take_train(config), take_train(folder))
   with pytest.raises(ValueError, match="'lidar', stored is 'none'"):
     input_pipeline.check_data(config)
   with pytest.raises(ValueError, match="labels is 'ids', stored is 'none'"):
@@ -230,7 +221,7 @@ def test_processes_read_their_own_quarter(built, monkeypatch):
     shares.append(sum(sizes) / total)
   joined = [{name: np.concatenate([part[name] for part in step])
              for name in step[0]} for step in zip(*parts, strict=True)]
-  assert_batches_equal(joined, whole)
+  kitti_folder.assert_batches_equal(joined, whole)
   index = np.concatenate([batch['index'] for batch in joined])
   assert sorted(index) == sorted([*range(16)] * 2)
   assert sum(shares) == pytest.approx(1)
@@ -248,7 +239,7 @@ def test_order_survives_the_buckets_on_disk(root, built, tmp_path, monkeypatch):
   tfds_builder.build(make_builder_config(root), tmp_path)
   # As many as there are frames: none holds more than its share in memory.
   assert len(buckets) >= 18
-  assert_batches_equal(take_train(make_config(tmp_path)),
+  kitti_folder.assert_batches_equal(take_train(make_config(tmp_path)),
                        take_train(make_config(built['lidar'])))
 
 
