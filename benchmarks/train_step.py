@@ -48,26 +48,25 @@ def time_jax(work, part, size, batch_size, dtype, count, workdir):
   """Compiles and times one kind of step; returns a row of the table."""
   import jax
 
+  from sgde_jax import sharding
+
   width, height = size
-  function, arguments = _make_step(
-    work, part, height, width, batch_size, dtype
+  mesh = sharding.create_mesh()
+  batch = sharding.to_devices(
+    _random_batch(batch_size, 3, height, width), mesh
   )
   start = time.perf_counter()
-  compiled = function.lower(*arguments).compile()
+  make = {'train': _make_training, 'predict': _make_prediction}[work]
+  run = make(_make_config(part, height, width, dtype), mesh, batch, workdir)
   compile_seconds = time.perf_counter() - start
-  if workdir:
-    arguments = _trained_arguments(workdir, height, width, batch_size)
-
-  def run():
-    result = jax.block_until_ready(compiled(*arguments))
-    if work == 'train':
-      arguments[0] = result[0]  # The state before was donated.
-
   milliseconds = _median_ms(run, count)
   device = jax.devices()[0]
   used = (device.memory_stats() or {}).get('peak_bytes_in_use')
   return (
-    milliseconds, compile_seconds, used or _peak_bytes(), device.device_kind
+    milliseconds,
+    compile_seconds,
+    used or _peak_bytes(),
+    f'{mesh.size} {device.device_kind}',
   )
 
 
@@ -114,61 +113,89 @@ def _run_alone(worker, arguments):
     return pool.submit(worker, *arguments).result()
 
 
-def _make_step(work, part, height, width, batch_size, dtype):
-  """Returns a jitted step and its arguments on the device."""
-  import jax
-
-  from sgde_jax import initialization, models, steps
-
+def _make_config(part, height, width, dtype):
   config = ablation.get_config(part)
+  config.data.height, config.data.width = height, width
   config.model.dtype = dtype
   config.model.encoder_weights = config.model.pose_weights = ''
+  return config
+
+
+def _make_training(config, mesh, batch, _):
+  """Returns a function that makes one update, as `train_and_evaluate` does."""
+  import jax
+
+  from sgde_jax import initialization, models, sharding
+
   model = models.create_model(
     config.model, frame_offsets=config.data.frame_offsets
   )
   optimizer = initialization.create_optimizer(
     config.optimizer, steps_per_epoch=1000
   )
-  state = initialization.create_train_state(
+  state = sharding.replicate(_first_state(config, model, optimizer), mesh)
+  step, *_ = initialization.compile_steps(
+    config, model, optimizer, mesh, state, itertools.repeat(batch)
+  )
+
+  def run():
+    nonlocal state  # The one before was donated.
+    state, scalars = step(state, batch)
+    jax.block_until_ready((state, scalars))
+
+  return run
+
+
+def _make_prediction(config, mesh, batch, workdir):
+  """Returns a function that predicts a batch, with a run's weights if given."""
+  import jax
+
+  from sgde_jax import initialization, models, sharding, steps
+
+  model = models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
+  )
+  frames = batch['frames'][:, 0]
+  if workdir:
+    variables, frames = _trained_arguments(workdir, frames.shape, mesh)
+  else:
+    optimizer = initialization.create_optimizer(
+      config.optimizer, steps_per_epoch=1000
+    )
+    state = _first_state(config, model, optimizer)
+    variables = sharding.replicate(state.variables, mesh)
+  predict = functools.partial(steps.predict_step, model=model)
+  predict = jax.jit(predict).lower(variables, frames).compile()
+  return lambda: jax.block_until_ready(predict(variables, frames))
+
+
+def _first_state(config, model, optimizer):
+  import jax
+
+  from sgde_jax import initialization
+
+  return initialization.create_train_state(
     jax.random.key(0),
     model=model,
     optimizer=optimizer,
-    image_size=(height, width),
+    image_size=(config.data.height, config.data.width),
     config=config.model,
   )
-  batch = jax.device_put(
-    _random_batch(batch_size, len(model.frame_offsets), height, width)
-  )
-  if work == 'predict':
-    function = jax.jit(functools.partial(steps.predict_step, model=model))
-    return function, [state.variables, batch['frames'][:, 0]]
-  step = functools.partial(
-    steps.train_step,
-    model=model,
-    optimizer=optimizer,
-    seed=0,
-    augmentation_options=config.augmentation.to_dict(),
-    loss_options=config.loss.to_dict(),
-  )
-  return jax.jit(step, donate_argnums=0), [state, batch]
 
 
-def _trained_arguments(workdir, height, width, batch_size):
-  """Arguments of the prediction: a run's variables, frames of its split."""
-  import jax
-
+def _trained_arguments(workdir, shape, mesh):
+  """A run's variables, and frames of its evaluation split."""
   import input_pipeline
   from configs import default
   from sgde_jax import configuration, evaluate, sharding
 
   config = configuration.resolve(default.get_config(), workdir, {})
-  mesh = sharding.create_mesh(jax.devices()[:1])
   _, state = evaluate.load_trained(config, workdir, mesh)
-  config.data.height, config.data.width = height, width
+  batch_size, config.data.height, config.data.width, _ = shape
   batch = next(iter(input_pipeline.create_eval_batches(
     config.data, split=config.data.eval_split, batch_size=batch_size
   )))
-  return [state.variables, sharding.to_devices(batch['frames'][:, 0], mesh)]
+  return state.variables, sharding.to_devices(batch['frames'][:, 0], mesh)
 
 
 def _random_batch(batch_size, frames, height, width):

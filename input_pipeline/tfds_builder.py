@@ -30,6 +30,7 @@ from input_pipeline import (
   labels,
   records,
   splits,
+  threads,
   truths,
 )
 
@@ -204,8 +205,8 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
     absent = {
       name: np.empty((0, *feature.shape[1:]), feature.np_dtype)
       for name, feature in self.info.features.items()}
-    for row in range(count):
-      present = {name: value[None] for name, value in read(row).items()}
+    for row, fields in enumerate(threads.in_order(read, count)):
+      present = {name: value[None] for name, value in fields.items()}
       yield row * (2**_KEY_BITS // count), absent | present
 
 
