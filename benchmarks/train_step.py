@@ -12,7 +12,8 @@ depend on them. Every row runs in a process of its own, so that its peak memory
 is its own: the device's where it keeps count, the process' otherwise.
 Milliseconds are medians. How many points SEEM refines depends on what is
 predicted: with --workdir, the prediction of `full` takes the weights of that
-run and frames of its evaluation; fresh weights see edges everywhere.
+run and frames of its evaluation; fresh weights see edges everywhere. A batch is
+split over all devices of the process, as in training.
 """
 
 import concurrent.futures
@@ -48,16 +49,36 @@ def time_jax(work, part, size, batch_size, dtype, count, workdir):
   """Compiles and times one kind of step; returns a row of the table."""
   import jax
 
-  from sgde_jax import sharding
+  from sgde_jax import initialization, models, sharding
 
   width, height = size
+  config = _make_config(part, height, width, dtype)
   mesh = sharding.create_mesh()
-  batch = sharding.to_devices(
-    _random_batch(batch_size, 3, height, width), mesh
+  model = models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
   )
+  optimizer = initialization.create_optimizer(
+    config.optimizer, steps_per_epoch=1000
+  )
+  state = initialization.create_train_state(
+    jax.random.key(0),
+    model=model,
+    optimizer=optimizer,
+    image_size=(height, width),
+    config=config.model,
+  )
+  state = sharding.replicate(state, mesh)
+  batch = sharding.to_devices(
+    _random_batch(batch_size, len(model.frame_offsets), height, width), mesh
+  )
+  variables, frames = state.variables, batch['frames'][:, 0]
+  if workdir:
+    variables, frames = _trained_arguments(workdir, frames.shape, mesh)
   start = time.perf_counter()
-  make = {'train': _make_training, 'predict': _make_prediction}[work]
-  run = make(_make_config(part, height, width, dtype), mesh, batch, workdir)
+  if work == 'train':
+    run = _compile_training(config, model, optimizer, mesh, state, batch)
+  else:
+    run = _compile_prediction(model, variables, frames)
   compile_seconds = time.perf_counter() - start
   milliseconds = _median_ms(run, count)
   device = jax.devices()[0]
@@ -121,19 +142,12 @@ def _make_config(part, height, width, dtype):
   return config
 
 
-def _make_training(config, mesh, batch, _):
+def _compile_training(config, model, optimizer, mesh, state, batch):
   """Returns a function that makes one update, as `train_and_evaluate` does."""
   import jax
 
-  from sgde_jax import initialization, models, sharding
+  from sgde_jax import initialization
 
-  model = models.create_model(
-    config.model, frame_offsets=config.data.frame_offsets
-  )
-  optimizer = initialization.create_optimizer(
-    config.optimizer, steps_per_epoch=1000
-  )
-  state = sharding.replicate(_first_state(config, model, optimizer), mesh)
   step, *_ = initialization.compile_steps(
     config, model, optimizer, mesh, state, itertools.repeat(batch)
   )
@@ -146,41 +160,15 @@ def _make_training(config, mesh, batch, _):
   return run
 
 
-def _make_prediction(config, mesh, batch, workdir):
-  """Returns a function that predicts a batch, with a run's weights if given."""
+def _compile_prediction(model, variables, frames):
+  """Returns a function that predicts the frames."""
   import jax
 
-  from sgde_jax import initialization, models, sharding, steps
+  from sgde_jax import steps
 
-  model = models.create_model(
-    config.model, frame_offsets=config.data.frame_offsets
-  )
-  frames = batch['frames'][:, 0]
-  if workdir:
-    variables, frames = _trained_arguments(workdir, frames.shape, mesh)
-  else:
-    optimizer = initialization.create_optimizer(
-      config.optimizer, steps_per_epoch=1000
-    )
-    state = _first_state(config, model, optimizer)
-    variables = sharding.replicate(state.variables, mesh)
   predict = functools.partial(steps.predict_step, model=model)
   predict = jax.jit(predict).lower(variables, frames).compile()
   return lambda: jax.block_until_ready(predict(variables, frames))
-
-
-def _first_state(config, model, optimizer):
-  import jax
-
-  from sgde_jax import initialization
-
-  return initialization.create_train_state(
-    jax.random.key(0),
-    model=model,
-    optimizer=optimizer,
-    image_size=(config.data.height, config.data.width),
-    config=config.model,
-  )
 
 
 def _trained_arguments(workdir, shape, mesh):

@@ -22,14 +22,9 @@ def for_each(function, count, what):
   Raises:
     Exception: what a call raised first; those still waiting are not made.
   """
-  pool = concurrent.futures.ThreadPoolExecutor(COUNT)
-  try:
-    with progress.Progress(what, count) as line:
-      for _ in pool.map(function, range(count)):
-        line.add(1)
-  finally:
-    # After a failure the files still waiting need not be read.
-    pool.shutdown(cancel_futures=True)
+  with progress.Progress(what, count) as line:
+    for _ in in_order(function, count):
+      line.add(1)
 
 
 def in_order(function, count):
@@ -55,4 +50,5 @@ def in_order(function, count):
     while waiting:
       yield waiting.popleft().result()
   finally:
+    # After a failure the files still waiting need not be read.
     pool.shutdown(cancel_futures=True)
