@@ -118,7 +118,8 @@ def _data():
   data.semantic_labels = 'ids'  # Their coding.
   data.semantic_share = 0.5  # Stills per frame of a batch.
   # lidar (forward distance, the usual), lidar_z (camera z), improved (KITTI's
-  # annotated depth; evaluate it with eval.crop none) or dense (depth_02)
+  # annotated depth; evaluate it with eval.crop none), dense (depth_02) or none:
+  # nothing is evaluated, and no eval_split needed
   data.ground_truth = 'dense'
   data.ground_truth_root = ''  # improved: holds train/ and val/; '': the root
   data.ground_truth_file = ''  # Of input_pipeline.ground_truth; '': none

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import os
 
 from input_pipeline import (
@@ -82,6 +83,7 @@ def check_data(config_data):
     folder = open_folder(config_data)
     summary = check_folder(
       config_data, folder, truth=_open_truth(config_data, folder),
+      evaluates=config_data.ground_truth != 'none',
       replace=config_data.unreadable == 'replace')
   if config_data.semantic_root:
     count = len(stills.open_table(config_data))
@@ -89,13 +91,14 @@ def check_data(config_data):
   return summary
 
 
-def check_folder(config_data, folder, *, truth, replace=False):
+def check_folder(config_data, folder, *, truth, evaluates=True, replace=False):
   """Checks both split lists against a folder; see `check_data`.
 
   Args:
     config_data: the config's `data`.
     folder: an `examples.Folder`.
     truth: what `truths.open_truth` returns, or None for none.
+    evaluates: whether there is an evaluation split.
     replace: whether training examples may lack a frame where others of their
       drive and side do not.
 
@@ -106,7 +109,9 @@ def check_folder(config_data, folder, *, truth, replace=False):
     FileNotFoundError, ValueError: as `check_data`.
   """
   train = _read_split(config_data.train_split, folder)
-  evaluation = _read_split(config_data.eval_split, folder)
+  evaluation = []
+  if evaluates:
+    evaluation = _read_split(config_data.eval_split, folder)
   complete = train
   if replace:
     complete = _drop_replaceable(folder, train, config_data.frame_offsets)
@@ -122,6 +127,7 @@ def check_folder(config_data, folder, *, truth, replace=False):
   for path, size in sizes.items():
     if size is None:
       raise ValueError(f'no frame of {path} can be read')
+  _refuse_other_shapes(folder, complete + evaluation, sizes)
   return DataSummary(
     train_examples=len(train), eval_examples=len(evaluation),
     train_drives=_drives(train), eval_drives=_drives(evaluation),
@@ -138,7 +144,8 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
     config_data: the config's `data`.
     split: path of a split list, or its lines.
     frame_offsets: frame offsets of an example, 0 first.
-    ground_truth: whether examples have the config's ground truth.
+    ground_truth: whether examples have the config's ground truth, which then
+      cannot be `none`.
 
   Returns:
     An `examples.ExampleTable`, or a `records.RecordTable` like it.
@@ -148,6 +155,9 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
   """
   check_fields(config_data)
   _check_offsets(frame_offsets)
+  if ground_truth and config_data.ground_truth == 'none':
+    raise ValueError("config.data.ground_truth is 'none': there is nothing to "
+                     'evaluate against; name the kind that the root holds')
   if config_data.source == 'tfds':
     return records.open_table(
       config_data, split, frame_offsets=frame_offsets,
@@ -216,7 +226,7 @@ def check_fields(config_data):
   for name, choices in (('source', SOURCES), ('reader', READERS),
                         ('unreadable', UNREADABLE),
                         ('labels', ('none', *labels.CODINGS)),
-                        ('ground_truth', truths.KINDS)):
+                        ('ground_truth', ('none', *truths.KINDS))):
     value = getattr(config_data, name)
     if value not in choices:
       raise ValueError(
@@ -255,6 +265,8 @@ def _render_street(root, street_config):
 
 
 def _open_truth(config_data, folder):
+  if config_data.ground_truth == 'none':
+    return None
   return truths.open_truth(
     config_data.ground_truth, folder,
     improved_root=config_data.ground_truth_root,
@@ -289,14 +301,40 @@ def _drop_replaceable(folder, lines, frame_offsets):
           or (example.drive, example.side) not in whole]
 
 
+def _refuse_other_shapes(folder, lines, sizes):
+  """Refuses frames larger than their calibration says, warns of others."""
+  cameras = {os.path.dirname(folder.file('image', example)): example
+             for example in reversed(lines)}
+  for path, example in cameras.items():
+    height, width = sizes[path]
+    rows, columns = folder.calibration(example).sizes[example.camera]
+    message = (
+      f'{path} holds frames of {width}x{height}, and S_rect_0{example.camera} '
+      f'of {folder.calibration_files(example)[0]} says {columns}x{rows}')
+    if height > rows or width > columns:
+      raise ValueError(f'{message}: take rectified frames (_sync drives), or '
+                       'the calibration that belongs to these')
+    if abs(height / rows / (width / columns) - 1) > 0.01:
+      logging.warning('%s: right if they were resized, wrong if cropped',
+                      message)
+
+
 def _refuse_missing(folder, missing):
   missing = list(missing)
-  if missing:
-    raise ValueError(
-      f'{len(missing)} files that the split lists need are missing below '
-      f'{folder.root}, the first of them: ' + ', '.join(missing[:10])
-      + '. Frames may be .png or .jpg; check --config.data.root, the lists and '
-      'config.data.ground_truth with its _root and _file')
+  if not missing:
+    return
+  hints = ['check --config.data.root, the lists and config.data.ground_truth '
+           'with its _root and _file']
+  if any(path.split('/')[0].isdecimal() for path in missing):
+    hints.append('a list of numbered drives is one of KITTI odometry, and '
+                 'training takes KITTI raw')
+  if any('proj_depth' in path for path in missing):
+    hints.append("KITTI's annotated depth lacks the first and last five frames "
+                 'of a drive: list the others')
+  raise ValueError(
+    f'{len(missing)} files that the split lists need are missing below '
+    f'{folder.root}, the first of them: ' + ', '.join(missing[:10])
+    + '. Frames may be .png or .jpg; ' + '; '.join(hints))
 
 
 def _drives(lines):

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+import pathlib
 
 import numpy as np
 
@@ -96,6 +97,7 @@ class ExampleTable:
     mask = None
     if self.label_files[index] is not None:
       mask = labels.read_labels(self.label_files[index], coding=self.coding)
+      self._check_mask(index, mask.shape)
     fields = {
       'intrinsics': self.intrinsics[index],
       'index': np.int32(index),
@@ -109,6 +111,16 @@ class ExampleTable:
           _resize_labels(mask, *native_size), self.truth_size,
           value=labels.UNLABELLED)
     return fields
+
+  def _check_mask(self, index, size):
+    """Refuses a mask that cannot be its frame's; another scale is fine."""
+    if self.native_frame_sizes is None:
+      return  # Stills have no usual size.
+    frame = self.native_frame_sizes[self.frame_rows[index][0]]
+    if frame and abs(size[1] / size[0] / (frame[1] / frame[0]) - 1) > 0.05:
+      raise ValueError(
+        f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '
+        f'{frame[1]}x{frame[0]}: a mask must show what its frame shows')
 
   @functools.cached_property
   def truth_size(self):
@@ -195,12 +207,22 @@ class Folder:
             os.path.join(folder, kitti.VELODYNE_FILE))
 
   def digest(self, paths):
-    """A fingerprint of files: names relative to the root, and sizes."""
+    """A fingerprint of files.
+
+    Args:
+      paths: the files; absent ones do not count.
+
+    Returns:
+      A string that changes with their names relative to the root, their sizes
+      and what is written in those of calibration.
+    """
     total = hashlib.sha256()
     for path in sorted(set(paths)):
       if os.path.isfile(path):
         total.update(f'{os.path.relpath(path, self.root)} '
                      f'{os.path.getsize(path)}\n'.encode())
+        if os.path.basename(path) in (kitti.CAMERA_FILE, kitti.VELODYNE_FILE):
+          total.update(pathlib.Path(path).read_bytes())
     return total.hexdigest()
 
   def _date_folder(self, example):

@@ -16,7 +16,7 @@ import zipfile
 
 import numpy as np
 
-from input_pipeline import examples, progress, splits, truths
+from input_pipeline import command_line, examples, progress, splits, truths
 
 
 def write_truth(root, split, *, kind, output, improved_root=''):
@@ -36,23 +36,30 @@ def write_truth(root, split, *, kind, output, improved_root=''):
     FileNotFoundError, ValueError: something is absent or cannot be read, or
       the output is another file than this one.
   """
+  if os.path.isdir(output) or os.fspath(output).endswith('/'):
+    raise ValueError(f'--output={output} is a folder; name a file')
   if not os.path.isdir(root):
     raise FileNotFoundError(f'there is no folder {root}')
   folder = examples.Folder(root)
   lines = splits.read_split(splits.find_split(split, root))
   lines = list(dict.fromkeys(lines))
   truth = truths.open_truth(kind, folder, improved_root=improved_root)
-  digest = folder.digest(map(truth.path, lines))
+  digest = folder.digest(
+    path for line in lines for path in truth.sources(line))
   if os.path.exists(output):
     _check_present(output, kind, lines, digest)
     return 0
   missing = [path for line in lines for path in truth.missing(line)]
   if missing:
+    hint = ('; --ground_truth_root names the folder of train/ and val/, and '
+            'the first and last five frames of a drive have none'
+            if kind == 'improved' else '')
     raise ValueError(f'{len(missing)} files are missing, the first of them: '
-                     + ', '.join(missing[:10]))
+                     + ', '.join(missing[:10]) + hint)
   os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
   handle, partial = tempfile.mkstemp(
-    dir=os.path.dirname(os.path.abspath(output)), suffix='.partial')
+    dir=os.path.dirname(os.path.abspath(output)),
+    prefix=f'.{os.path.basename(output)}.', suffix='.partial')
   os.close(handle)
   try:
     with zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive:
@@ -74,8 +81,6 @@ def write_truth(root, split, *, kind, output, improved_root=''):
 
 def _check_present(output, kind, lines, digest):
   """Accepts a finished file of the same content and nothing else."""
-  if os.path.isdir(output):
-    raise ValueError(f'--output={output} is a folder; name a file')
   stored = truths.StoredTruth(output, kind)
   other = 'examples' if list(stored.examples) != list(map(str, lines)) else ''
   if not other and stored.digest != digest:
@@ -95,15 +100,19 @@ def main(arguments=None):
   parser = argparse.ArgumentParser(
     prog='python -m input_pipeline.ground_truth',
     description='Write the ground truth of a split into one file.')
-  parser.add_argument('--root', required=True, help='a KITTI raw folder')
+  parser.add_argument('--root', required=True, type=command_line.local_path,
+                      help='a KITTI raw folder')
   parser.add_argument('--split', required=True,
                       help='a list of DRIVE FRAME SIDE lines')
   parser.add_argument('--kind', required=True, choices=truths.KINDS)
-  parser.add_argument('--output', required=True, help='the .npz file to write')
-  parser.add_argument('--improved_root', default='',
+  parser.add_argument('--output', required=True, help='the .npz file to write',
+                      type=command_line.local_path)
+  parser.add_argument('--ground_truth_root', default='',
+                      dest='improved_root', type=command_line.local_path,
                       help='folder of train/ and val/ of KITTI\'s annotated '
                       'depth; the root by default')
   options = vars(parser.parse_args(arguments))
+  command_line.clean_up_when_terminated()
   try:
     count = write_truth(options.pop('root'), options.pop('split'), **options)
   except (OSError, ValueError) as error:

@@ -155,9 +155,12 @@ def read_summary(config_data):
   """
   open_table(config_data, config_data.train_split,
              frame_offsets=config_data.frame_offsets)
-  open_table(config_data, config_data.eval_split, frame_offsets=(0,),
-             ground_truth=True)
   summary = dict(open_dataset(config_data.root).info.metadata['summary'])
+  if config_data.ground_truth == 'none':
+    summary |= {'eval_examples': 0, 'eval_drives': (), 'eval_labelled': 0}
+  else:
+    open_table(config_data, config_data.eval_split, frame_offsets=(0,),
+               ground_truth=True)
   for name in ('train_drives', 'eval_drives'):
     summary[name] = tuple(summary[name])
   summary['sizes'] = tuple(map(tuple, summary['sizes']))

@@ -16,7 +16,14 @@ import json
 import os
 import pathlib
 
-from input_pipeline import examples, folder_making, progress, splits, standing
+from input_pipeline import (
+  command_line,
+  examples,
+  folder_making,
+  progress,
+  splits,
+  standing,
+)
 
 # The drives of Eigen et al.'s 697 test frames.
 EIGEN_TEST = tuple(
@@ -27,7 +34,11 @@ EIGEN_TEST = tuple(
     ('2011_09_29', (71,)),
     ('2011_09_30', (16, 18, 27)),
     ('2011_10_03', (27, 47))) for number in numbers)
-EXCLUSIONS = ('eigen_test', 'none')
+# Sequences 09 and 10 of KITTI odometry, which its publications test on.
+ODOMETRY_TEST = ('2011_09_30_drive_0033', '2011_09_30_drive_0034')
+EXCLUSIONS = {'eigen_test': ('Eigen test drive', EIGEN_TEST),
+              'odometry_test': ('odometry test drive', ODOMETRY_TEST),
+              'none': ('', ())}
 SIDES = ('l', 'r')
 _FRAMES_PER_HOUR = 36000  # KITTI's 10 Hz
 
@@ -52,7 +63,7 @@ class _Drive:
 
 
 def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
-                min_speed=0.5, exclude='eigen_test', frame_offsets=(-1, 1)):
+                min_speed=0.5, exclude=('eigen_test',), frame_offsets=(-1, 1)):
   """Writes train.txt, val.txt and summary.json.
 
   Args:
@@ -62,7 +73,7 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
     seed: decides which drives validate.
     cameras: sides to list, of `SIDES`.
     min_speed: metres per second below which the car stands; 0 keeps all.
-    exclude: one of `EXCLUSIONS`.
+    exclude: names of `EXCLUSIONS`.
     frame_offsets: offsets of the neighbours that a frame must have; 0 is the
       frame itself.
 
@@ -76,7 +87,8 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
   """
   arguments = {
     'validation_share': validation_share, 'seed': seed,
-    'cameras': list(cameras), 'min_speed': min_speed, 'exclude': exclude,
+    'cameras': list(cameras), 'min_speed': min_speed,
+    'exclude': list(exclude),
     'frame_offsets': sorted(set(frame_offsets) - {0})}
   _check_arguments(arguments)
   output = pathlib.Path(output).absolute()
@@ -143,9 +155,9 @@ def _check_arguments(arguments):
   if not cameras or len(set(cameras)) < len(cameras) or set(
       cameras) - set(SIDES):
     raise ValueError(f'--cameras is {",".join(cameras)}: give l, r or l,r')
-  if arguments['exclude'] not in EXCLUSIONS:
-    raise ValueError(f"--exclude is {arguments['exclude']}: choose one of "
-                     f'{", ".join(EXCLUSIONS)}')
+  if not set(arguments['exclude']) <= set(EXCLUSIONS):
+    raise ValueError(f'--exclude is {",".join(arguments["exclude"])}: choose '
+                     f'from {", ".join(EXCLUSIONS)}')
   if not arguments['frame_offsets']:
     raise ValueError('--frame_offsets names no neighbour: give offsets other '
                      'than 0, as in -1,1')
@@ -156,8 +168,9 @@ def _exclusion(drive, exclude):
   name = drive.rpartition('/')[2]
   if name.endswith('_extract'):
     return 'not rectified (_extract; take the _sync drive)'
-  if exclude == 'eigen_test' and name.removesuffix('_sync') in EIGEN_TEST:
-    return 'Eigen test drive'
+  for reason, drives in map(EXCLUSIONS.get, exclude):
+    if name.removesuffix('_sync') in drives:
+      return reason
   return None
 
 
@@ -326,18 +339,22 @@ def main(arguments=None):
     prog='python -m input_pipeline.split_making',
     description='Make training and validation lists from a KITTI raw folder.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-  parser.add_argument('--root', required=True, help='the KITTI raw folder')
-  parser.add_argument('--output', required=True, help='the folder to make')
+  for name, text in (('root', 'the KITTI raw folder'),
+                     ('output', 'the folder to make')):
+    parser.add_argument(f'--{name}', required=True, help=text,
+                        type=command_line.local_path)
   for name, kind, default, text in (
       ('validation_share', float, 0.1, 'share of the frames to validate on'),
       ('seed', int, 0, 'decides which drives validate'),
       ('cameras', _words, 'l,r', 'l for image_02, r for image_03'),
       ('min_speed', float, 0.5, 'm/s below which the car stands, by oxts; 0 '
        'keeps standing frames; without oxts pictures are compared'),
-      ('exclude', str, 'eigen_test', 'eigen_test or none'),
+      ('exclude', _words, 'eigen_test', 'eigen_test, odometry_test (sequences '
+       '09 and 10), both with a comma between, or none'),
       ('frame_offsets', _numbers, '-1,1', 'neighbours a frame must have')):
     parser.add_argument(f'--{name}', type=kind, default=default, help=text)
   options = vars(parser.parse_args(arguments))
+  command_line.clean_up_when_terminated()
   output = options['output']
   try:
     summary = make_splits(**options)

@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline import (
+  command_line,
   folder_making,
   progress,
   street_kitti,
@@ -246,7 +247,8 @@ def main(arguments=None):
     prog='python -m input_pipeline.street',
     description='Render a synthetic street as a KITTI raw folder.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-  parser.add_argument('--output', required=True, help='the root to make')
+  parser.add_argument('--output', required=True, help='the root to make',
+                      type=command_line.local_path)
   for name, default, text in (
       ('drives', 6, 'drives, each a street of its own'),
       ('frames', 60, 'frames of a drive, at 10 Hz'),
@@ -259,9 +261,10 @@ def main(arguments=None):
     parser.add_argument(f'--{name}', type=int, default=default, help=text)
   options = vars(parser.parse_args(arguments))
   output = options.pop('output')
+  command_line.clean_up_when_terminated()
   try:
     rendered = render_street(output, **options)
-  except ValueError as error:
+  except (OSError, ValueError) as error:
     parser.error(str(error))
   print(f'{output}: {"rendered" if rendered else "already there, unchanged"}')
 

@@ -26,6 +26,7 @@ from absl import app, flags
 
 from input_pipeline import (
   checking,
+  command_line,
   examples,
   labels,
   records,
@@ -145,10 +146,11 @@ def read_contents(config):
 
 
 def _digest_files(folder, lines, offsets, truth, *, labelled):
-  """A fingerprint of the files that a build reads: names and sizes."""
+  """A fingerprint of the files that a build reads."""
   files = set()
   if truth is not None:
-    files.update(map(truth.path, lines['eval']))
+    for example in lines['eval']:
+      files.update(truth.sources(example))
   for name, split in lines.items():
     for example in split:
       files.update(folder.calibration_files(example))
@@ -312,16 +314,18 @@ def main(argv):
   if argv[1:]:
     sys.exit(f'{" ".join(argv[1:])}: not a flag; write --NAME=VALUE')
   logging.getLogger('absl').setLevel(logging.ERROR)
+  command_line.clean_up_when_terminated()
   try:
     config = RecordsConfig(
       name=(f'{values.width}x{values.height}' if values.name is None
             else values.name),
       frame_offsets=_parse_offsets(values.frame_offsets),
+      root=os.path.expanduser(values.root),
       **{name: getattr(values, name) for name in (
-        'root', 'train_split', 'eval_split', 'height', 'width', 'labels',
+        'train_split', 'eval_split', 'height', 'width', 'labels',
         'ground_truth', 'ground_truth_root')})
-    folder, built = build(config, values.output)
-  except (ValueError, OSError) as error:
+    folder, built = build(config, os.path.expanduser(values.output))
+  except (ValueError, OSError, RuntimeError) as error:  # TFDS: a full disk.
     sys.exit(f'{type(error).__name__}: {error}')
   if not built:
     print(f'{folder}: already there, unchanged')

@@ -37,6 +37,7 @@ def open_truth(kind, folder, *, improved_root='', file=''):
 
   Returns:
     An object with `missing(example)`, paths that are needed and absent;
+    but for a file of `ground_truth`, `sources(example)`, paths that it reads;
     `size(example)`, (height, width); and `read(example)`, [H, W] float32
     metres, 0 = no measurement. `read` raises ValueError, naming the file.
 
@@ -63,22 +64,25 @@ class PictureTruth:
   """Depth maps that are 16-bit pictures."""
 
   def __init__(self, folder, find):
-    """Takes `path`: example -> path, whether there is a file or not."""
+    """Takes `find`: example -> path, whether there is a file or not."""
     self._root = folder.root
-    self.path = find
+    self._find = find
+
+  def sources(self, example):
+    """See `open_truth`."""
+    return [self._find(example)]
 
   def missing(self, example):
     """See `open_truth`."""
-    path = self.path(example)
-    return [] if os.path.isfile(path) else [os.path.relpath(path, self._root)]
+    return _absent(self.sources(example), self._root)
 
   def size(self, example):
     """See `open_truth`."""
-    return images.read_size(self.path(example))
+    return images.read_size(self._find(example))
 
   def read(self, example):
     """See `open_truth`."""
-    return images.read_depth(self.path(example))
+    return images.read_depth(self._find(example))
 
 
 class ScanTruth:
@@ -89,11 +93,13 @@ class ScanTruth:
     self._folder = folder
     self._forward_distance = forward_distance
 
+  def sources(self, example):
+    """See `open_truth`."""
+    return [self._scan(example), *self._folder.calibration_files(example)]
+
   def missing(self, example):
     """See `open_truth`."""
-    paths = [self.path(example), *self._folder.calibration_files(example)]
-    return [os.path.relpath(path, self._folder.root) for path in paths
-            if not os.path.isfile(path)]
+    return _absent(self.sources(example), self._folder.root)
 
   def size(self, example):
     """See `open_truth`."""
@@ -104,11 +110,10 @@ class ScanTruth:
   def read(self, example):
     """See `open_truth`."""
     return kitti.scan_depth(
-      kitti.read_scan(self.path(example)), self._folder.calibration(example),
+      kitti.read_scan(self._scan(example)), self._folder.calibration(example),
       camera=example.camera, forward_distance=self._forward_distance)
 
-  def path(self, example):
-    """The scan's path, whether it is there or not."""
+  def _scan(self, example):
     return self._folder.expected_file('velodyne_points', example)
 
 
@@ -167,6 +172,11 @@ class StoredTruth:
 def member(row):
   """Name of a depth map in the file that `StoredTruth` reads."""
   return f'depth_{row:06d}'
+
+
+def _absent(paths, root):
+  return [os.path.relpath(path, root) for path in paths
+          if not os.path.isfile(path)]
 
 
 def _improved_file(root, raw_root, example):

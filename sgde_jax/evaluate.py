@@ -186,6 +186,24 @@ class Evaluator:
     )
 
 
+class NoEvaluator:
+  """In the place of an `Evaluator` where there is no ground truth."""
+
+  def report(self, state, reporter, step):
+    """Reports nothing."""
+
+  def protocol(self):
+    """See `Evaluator.protocol`."""
+    return 'no ground truth'
+
+
+def open_evaluator(config, *, model, mesh):
+  """Returns what evaluates while training; raises as `Evaluator`."""
+  if config.data.ground_truth == 'none':
+    return NoEvaluator()
+  return Evaluator(config, model=model, mesh=mesh)
+
+
 def evaluate(config, workdir):
   """Evaluates a checkpoint of a workdir, the latest or the best.
 
@@ -211,8 +229,8 @@ def evaluate(config, workdir):
   sequences = odometry.open_sequences(config)
   if stills and not odometry.has_depth(config):
     raise ValueError(
-      'config.eval.semantic_root is measured beside depth, which KITTI odometry'
-      ' has not: evaluate it without config.eval.odometry, on a root with depth'
+      'config.eval.semantic_root is measured beside depth: evaluate it without'
+      ' config.eval.odometry, on a root with depth'
     )
   model, state = load_trained(config, workdir, mesh)
   summary = {}

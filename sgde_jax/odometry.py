@@ -35,10 +35,12 @@ def has_depth(config):
     config: the whole config.
 
   Returns:
-    False where motion is asked for and the data is KITTI odometry.
+    False where motion is asked for and the data is KITTI odometry, or
+    `config.data.ground_truth` is `none`.
   """
   benchmark = input_pipeline.is_odometry_root(config.data.root)
-  return not (config.eval.odometry and benchmark)
+  without = benchmark or config.data.ground_truth == 'none'
+  return not (config.eval.odometry and without)
 
 
 def open_sequences(config):

@@ -137,11 +137,13 @@ class Reporter:
       protocol: how the figures were made, for the line under the table.
 
     Returns:
-      The newest evaluation's summary.
+      The newest evaluation's summary; {} where there was none.
     """
     self._stop_trace()
     if self._tensorboard:
       self._tensorboard.close()
+    if not self.evaluations:
+      return {}
     if self._active:
       print(table(self.evaluations, protocol))
     return self.evaluations[max(self.evaluations)]

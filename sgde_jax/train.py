@@ -29,7 +29,8 @@ def train_and_evaluate(config, workdir):
     workdir: the run's folder, shared by all processes.
 
   Returns:
-    The last evaluation's summary, see `metrics.summarize`.
+    The last evaluation's summary, see `metrics.summarize`; {} without ground
+    truth.
 
   Raises:
     FileNotFoundError, ValueError: what was given does not fit; before any work.
@@ -49,7 +50,7 @@ def train_and_evaluate(config, workdir):
     config, model, optimizer, mesh, checkpoints
   )
   start_step = int(state.step)
-  evaluator = evaluate.Evaluator(config, model=model, mesh=mesh)
+  evaluator = evaluate.open_evaluator(config, model=model, mesh=mesh)
   batches = initialization.open_batches(config, mesh, start_step)
   train_step, preview_step, batches = initialization.compile_steps(
     config, model, optimizer, mesh, state, batches

@@ -3,6 +3,7 @@
 import pathlib
 import shutil
 
+import numpy as np
 import pytest
 
 import input_pipeline
@@ -83,7 +84,7 @@ def test_missing_neighbour_calibration_and_drive(root):
   ({'source': 'web'}, ValueError, "source is 'web'; choose one of street, ki"),
   ({'reader': 'torch'}, ValueError, "reader is 'torch'"),
   ({'labels': 'colours'}, ValueError, "labels is 'colours'"),
-  ({'ground_truth': 'none'}, ValueError, "ground_truth is 'none'"),
+  ({'ground_truth': 'odd'}, ValueError, "ground_truth is 'odd'"),
   ({'frame_offsets': (-1, 0, 1)}, ValueError, 'must start with 0'),
   ({'frame_offsets': (0, 1, 1)}, ValueError, 'each offset once'),
   ({'height': 0}, ValueError, 'height .* at least 1'),
@@ -141,6 +142,40 @@ def test_bad_split_lines_are_named(root):
     input_pipeline.check_data(config)
   with pytest.raises(ValueError, match='the list of lines, line 2'):
     make_eval(config, split=[f'{DRIVE} 1 l', 'x'])
+
+
+def test_lists_of_numbered_drives_are_told_from_others(root):
+  (root / 'splits/train.txt').write_text('1 471 l\n')
+  with pytest.raises(ValueError, match='is one of KITTI odometry'):
+    input_pipeline.check_data(kitti_folder.make_config(root))
+
+
+def test_frames_are_compared_with_their_calibration(root, caplog):
+  def change(columns, rows):
+    kitti_folder.write_date(
+      root / pathlib.Path(DRIVE).parent, height=rows, width=columns)
+    return input_pipeline.check_data(kitti_folder.make_config(root))
+
+  change(80, 24)  # Frames of half the rectified size.
+  assert not caplog.records
+  change(40, 16)
+  assert 'frames of 40x12, and S_rect_02 of ' in caplog.text
+  assert 'calib_cam_to_cam.txt says 40x16: right if they' in caplog.text
+  with pytest.raises(ValueError, match='40x12, .* says 40x10: take rectified'):
+    change(40, 10)
+
+
+@pytest.mark.parametrize('size, fits', [((24, 80), True), ((30, 30), False)])
+def test_masks_are_compared_with_their_frames(root, size, fits):
+  for path in (root / DRIVE / 'semantic_02/data').iterdir():
+    kitti_folder.save(np.zeros(size, np.uint8), path)
+  config = kitti_folder.make_config(root)
+  for read in (take_train, lambda config: list(make_eval(config))):
+    if fits:
+      read(config)
+      continue
+    with pytest.raises(ValueError, match='semantic_02.*30x30 .* frame 40x12'):
+      read(config)
 
 
 def test_calibration_without_the_camera_is_refused(root):

@@ -1,12 +1,22 @@
 """Kinds of ground truth, and the file that holds a split's depth maps."""
 
 import pathlib
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import input_pipeline
-from input_pipeline import examples, ground_truth, kitti, splits, truths
+from input_pipeline import (
+  command_line,
+  examples,
+  ground_truth,
+  kitti,
+  splits,
+  truths,
+)
 from tests import kitti_folder
 
 DRIVE = kitti_folder.DRIVE
@@ -103,8 +113,15 @@ def test_writing_twice_changes_nothing(root, tmp_path, capsys):
     ''.join(f'{DRIVE} {frame} l\n' for frame in (0, 3, 5)))
   with pytest.raises(SystemExit, match='other files, or they have changed'):
     run(root, output, 'lidar')
-  with pytest.raises(SystemExit, match='is a folder; name a file'):
-    run(root, tmp_path, 'lidar')
+  scan.write_bytes(scan.read_bytes() + bytes(16))
+  run(root, output, 'lidar')
+  calibration = root / pathlib.Path(DRIVE).parent / kitti.CAMERA_FILE
+  calibration.write_text(calibration.read_text().replace('19.5', '19.6'))
+  with pytest.raises(SystemExit, match='other files, or they have changed'):
+    run(root, output, 'lidar')
+  for folder in (tmp_path, f'{tmp_path}/new/'):
+    with pytest.raises(SystemExit, match='is a folder; name a file'):
+      run(root, folder, 'lidar')
   assert output.read_bytes() == content
 
 
@@ -120,6 +137,34 @@ def test_failure_leaves_nothing_behind(root, tmp_path):
     run(root, output, 'lidar')
   with pytest.raises(SystemExit, match='no folder /no/such'):
     run('/no/such', output, 'lidar')
+  with pytest.raises(SystemExit, match='--ground_truth_root names the folder'):
+    run(root, output, 'improved', f'--ground_truth_root={tmp_path}')
+
+
+def test_ending_the_process_leaves_nothing_behind(root, tmp_path):
+  output = tmp_path / 'out' / 'truth.npz'
+  script = f'''
+import os, signal
+from input_pipeline import kitti
+from tests import test_ground_truth
+kitti.read_scan = lambda *args: os.kill(os.getpid(), signal.SIGTERM)
+test_ground_truth.run({str(root)!r}, {str(output)!r}, 'lidar')
+'''
+  result = subprocess.run(
+    [sys.executable, '-c', script], cwd=kitti_folder.REPOSITORY,
+    check=False, capture_output=True, text=True)
+  assert result.returncode == 128 + signal.SIGTERM
+  assert 'Traceback' not in result.stderr
+  assert list(output.parent.iterdir()) == []
+
+
+def test_paths_are_local_and_know_the_home_folder(monkeypatch, capsys):
+  monkeypatch.setenv('HOME', '/home/someone')
+  assert command_line.local_path('~/kitti') == '/home/someone/kitti'
+  assert command_line.local_path('a/b') == 'a/b'
+  with pytest.raises(SystemExit):
+    run('KITTI', 'gs://bucket/truth.npz', 'lidar')
+  assert '--output: gs://bucket/truth.npz: ' in capsys.readouterr().err
 
 
 def test_bad_files_are_refused_before_training(root, tmp_path):

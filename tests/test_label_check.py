@@ -180,10 +180,12 @@ def test_ten_are_named_and_the_others_counted(tmp_path):
 
 def test_a_folder_without_masks_is_one_message(tmp_path, capsys):
   for name, hints in (
-    ('nowhere', ['semantic_02', 'gtFine', 'image_2']),
+    ('empty', ['semantic_02', 'gtFine', 'image_2']),
     ('raw', ['semantic_02']),
     ('stills', ['image_2']),
   ):
+    if name == 'empty':
+      (tmp_path / name).mkdir()
     if name == 'raw':
       kitti_folder.write_drive(tmp_path / name, labelled=())
     if name == 'stills':
@@ -193,6 +195,8 @@ def test_a_folder_without_masks_is_one_message(tmp_path, capsys):
     assert len(errors.splitlines()) == 1
     assert f'there is no mask in {tmp_path / name}' in errors
     assert all(hint in errors for hint in hints)
+  code, _, errors = _run(capsys, 'check', tmp_path / 'nowhere')
+  assert code == 1 and f'there is no folder {tmp_path / "nowhere"}' in errors
 
 
 def test_as_a_program(tmp_path):

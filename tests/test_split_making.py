@@ -221,9 +221,23 @@ def test_eigen_drives_are_excluded_and_reported(root, output):
   assert summary['excluded'] == dict.fromkeys(eigen, 'Eigen test drive')
   assert f'{eigen[0]}: excluded, Eigen test drive' in split_making.describe(
     summary)
-  again = split_making.make_splits(root, output / 'all', exclude='none')
+  again = split_making.make_splits(root, output / 'all', exclude=('none',))
   assert again['excluded'] == {}
   assert set(again['drives']) == set(eigen + others)
+
+
+def test_drives_of_the_odometry_test_are_excluded_too(root, output):
+  drives = [drive_name(1), drive_name(2, '2011_09_26'),
+            drive_name(33, '2011_09_30')]
+  for drive in drives:
+    write_pictures(root, drive, np.arange(6) * 5)
+  split_making.main([
+    f'--root={root}', f'--output={output}',
+    '--exclude=eigen_test,odometry_test'])
+  assert {line.drive for line in sum(read(output), [])} == {drives[0]}
+  summary = json.loads((output / 'summary.json').read_text())
+  assert summary['excluded'] == {
+    drives[1]: 'Eigen test drive', drives[2]: 'odometry test drive'}
 
 
 def test_unrectified_drives_are_excluded(root, output):
@@ -314,7 +328,7 @@ def test_names_that_no_list_can_hold(root, output, drive):
   ({'min_speed': -1.0}, 'min_speed is -1.0'),
   ({'cameras': ['l', 'x']}, 'cameras is l,x: give l, r or l,r'),
   ({'cameras': ['l', 'l']}, 'cameras is l,l'),
-  ({'exclude': 'all'}, 'exclude is all: choose one of eigen_test, none'),
+  ({'exclude': ('all',)}, 'exclude is all: choose from eigen_test, odome'),
   ({'frame_offsets': [0]}, 'frame_offsets names no neighbour')])
 def test_bad_arguments(root, output, arguments, message):
   write_moving(root, 8)
@@ -361,7 +375,7 @@ def test_command_line(root, output, capsys):
                     reason='needs the real KITTI drive')
 def test_real_drive(output):
   summary = split_making.make_splits(
-    kitti_folder.REAL_ROOT, output, exclude='none', validation_share=0.2)
+    kitti_folder.REAL_ROOT, output, exclude=('none',), validation_share=0.2)
   train, validation = read(output)
   # 51 frames, driven at 10 m/s: the first and the last have one neighbour.
   assert sorted({line.frame for line in train}) == list(range(1, 38))
@@ -380,6 +394,6 @@ def test_pictures_of_a_moving_real_drive_differ(root, output):
   (drive / 'image_02').mkdir(parents=True)
   (drive / 'image_02/data').symlink_to(
     kitti_folder.REAL_DRIVE / 'image_02/data')
-  summary = split_making.make_splits(root, output, exclude='none')
+  summary = split_making.make_splits(root, output, exclude=('none',))
   assert summary['drives'][drive_name(9)]['judged_by'] == {'images': 49}
   assert 'standing' not in summary['dropped']

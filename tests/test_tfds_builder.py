@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import types
@@ -161,6 +162,8 @@ def test_records_without_labels_and_truth(root, tmp_path):
   kitti_folder.assert_batches_equal(take_train(config), take_train(folder))
   with pytest.raises(ValueError, match="'lidar', stored is 'none'"):
     input_pipeline.check_data(config)
+  config = make_config(tmp_path, labels='none', ground_truth='none')
+  assert input_pipeline.check_data(config).eval_examples == 0
   with pytest.raises(ValueError, match="labels is 'ids', stored is 'none'"):
     take_train(make_config(tmp_path, labels='ids'))
 
@@ -285,6 +288,22 @@ tfds_builder.build(
     take_train(make_config(tmp_path))
   tfds_builder.build(make_builder_config(root), tmp_path)
   assert take_train(make_config(tmp_path))
+
+
+def test_ended_build_leaves_nothing(root, tmp_path):
+  code = f"""
+import os, runpy, signal, sys
+from input_pipeline import images
+images.read_frame = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGTERM)
+sys.argv = ['', '--root={root}', '--output={tmp_path}', '--height=8',
+            '--width=24']
+runpy.run_module('input_pipeline.tfds_builder', run_name='__main__')
+"""
+  done = subprocess.run([sys.executable, '-c', code], check=False, text=True,
+                        capture_output=True, cwd=kitti_folder.REPOSITORY)
+  assert done.returncode == 128 + signal.SIGTERM
+  assert 'Traceback' not in done.stderr
+  assert not list(tmp_path.rglob(f'{records.INCOMPLETE_PREFIX}*'))
 
 
 def test_same_build_again_is_nothing_and_another_refused(root, tmp_path):

@@ -97,6 +97,21 @@ def test_runs_without_tensorflow_and_clu(root, trained, tmp_path):
   assert losses[5] == runs.read_scalars(trained, 'train/loss')[5]
 
 
+@slow
+def test_trains_on_video_without_ground_truth(root, trained, tmp_path):
+  flags = runs.make_flags(
+    root, num_steps=5, data__ground_truth='none', data__eval_split='none.txt'
+  )
+  _, errors = runs.run_main(f'--workdir={tmp_path}', *flags)
+  assert 'eval: 0 from 0 drives' in errors
+  assert runs.list_checkpoints(tmp_path) == [5]
+  assert not runs.read_scalars(tmp_path, 'eval/abs_rel')
+  losses = runs.read_scalars(tmp_path, 'train/loss')
+  assert losses[5] == runs.read_scalars(trained, 'train/loss')[5]
+  errors = runs.refusal(f'--workdir={tmp_path}', '--mode=evaluate')
+  assert "ground_truth is 'none': there is nothing to evaluate" in errors
+
+
 @pytest.fixture(name='events', scope='module')
 def fixture_events(root, tmp_path_factory):
   """What six steps do, in order, that could make the host wait.

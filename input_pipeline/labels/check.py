@@ -133,6 +133,8 @@ def check(root, *, coding=None):
       holds no mask.
   """
   root = pathlib.Path(root)
+  if not root.is_dir():
+    raise FileNotFoundError(f'there is no folder {root}')
   reason = 'as told'
   if (root / 'leftImg8bit').is_dir():
     layout = 'Cityscapes'
