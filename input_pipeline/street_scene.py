@@ -258,16 +258,16 @@ class _Layout:
   def _parking(self, side):
     rng, s = self.rng, self.road.start + 20
     while s < self.road.end - 20:
-      # Only cars: a bus is wider than the strip, and one passed at arm's length
-      # fills a third of the picture, too near for neighbours to match it.
-      length = rng.uniform(5.2, 6.2)
+      kind = rng.choice(['car', 'bus', 'truck', 'free'],
+                        p=[0.58, 0.03, 0.05, 0.34])
+      length = 10.0 if kind in ('bus', 'truck') else rng.uniform(5.2, 6.2)
       s += length
       middle = s - length / 2
-      if rng.random() < 0.36 or not self._clear_of_crossings(middle, 6):
+      if kind == 'free' or not self._clear_of_crossings(middle, 6):
         continue
       x, y, yaw = self._stand(middle, side, street_road.PARKING, z=0,
                               turn=rng.uniform(-0.03, 0.03))
-      self._vehicle(self.fixed, 'car')
+      self._vehicle(self.fixed, kind)
       self.shadows.append((0, x, y, yaw, length / 2 - 0.8, 0.95))
 
   def _vehicle(self, builder, kind):
