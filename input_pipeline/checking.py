@@ -6,7 +6,9 @@ import logging
 import os
 
 from input_pipeline import (
+  command_line,
   examples,
+  images,
   labels,
   records,
   splits,
@@ -83,7 +85,6 @@ def check_data(config_data):
     folder = open_folder(config_data)
     summary = check_folder(
       config_data, folder, truth=_open_truth(config_data, folder),
-      evaluates=config_data.ground_truth != 'none',
       replace=config_data.unreadable == 'replace')
   if config_data.semantic_root:
     count = len(stills.open_table(config_data))
@@ -91,14 +92,14 @@ def check_data(config_data):
   return summary
 
 
-def check_folder(config_data, folder, *, truth, evaluates=True, replace=False):
+def check_folder(config_data, folder, *, truth, replace=False):
   """Checks both split lists against a folder; see `check_data`.
 
   Args:
     config_data: the config's `data`.
     folder: an `examples.Folder`.
-    truth: what `truths.open_truth` returns, or None for none.
-    evaluates: whether there is an evaluation split.
+    truth: what `truths.open_truth` returns; without one there is no evaluation
+      split.
     replace: whether training examples may lack a frame where others of their
       drive and side do not.
 
@@ -110,7 +111,7 @@ def check_folder(config_data, folder, *, truth, evaluates=True, replace=False):
   """
   train = _read_split(config_data.train_split, folder)
   evaluation = []
-  if evaluates:
+  if truth is not None:
     evaluation = _read_split(config_data.eval_split, folder)
   complete = train
   if replace:
@@ -144,8 +145,7 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
     config_data: the config's `data`.
     split: path of a split list, or its lines.
     frame_offsets: frame offsets of an example, 0 first.
-    ground_truth: whether examples have the config's ground truth, which then
-      cannot be `none`.
+    ground_truth: whether examples have the config's ground truth.
 
   Returns:
     An `examples.ExampleTable`, or a `records.RecordTable` like it.
@@ -155,9 +155,6 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
   """
   check_fields(config_data)
   _check_offsets(frame_offsets)
-  if ground_truth and config_data.ground_truth == 'none':
-    raise ValueError("config.data.ground_truth is 'none': there is nothing to "
-                     'evaluate against; name the kind that the root holds')
   if config_data.source == 'tfds':
     return records.open_table(
       config_data, split, frame_offsets=frame_offsets,
@@ -206,21 +203,6 @@ def check_size(config_data):
   _check_offsets(config_data.frame_offsets)
 
 
-def refuse_url(name, path):
-  """Refuses a path of cloud storage, which these readers cannot open.
-
-  Args:
-    name: what to call it in the message.
-    path: the path.
-
-  Raises:
-    ValueError: it has a scheme, as in `gs://bucket`.
-  """
-  if '://' in str(path):
-    raise ValueError(f'{name} is {path}: files and records are read from local '
-                     'or mounted disks; mount or copy cloud storage first')
-
-
 def check_fields(config_data):
   """Refuses impossible values of the config's fields."""
   for name, choices in (('source', SOURCES), ('reader', READERS),
@@ -239,7 +221,7 @@ def check_fields(config_data):
   if not config_data.root:
     raise ValueError('config.data.root is empty; pass --config.data.root=FOLDER'
                      ', the folder that holds 2011_09_26 and the other dates')
-  refuse_url('config.data.root', config_data.root)
+  command_line.refuse_url('config.data.root', config_data.root)
 
 
 def _render_street(root, street_config):
@@ -265,8 +247,6 @@ def _render_street(root, street_config):
 
 
 def _open_truth(config_data, folder):
-  if config_data.ground_truth == 'none':
-    return None
   return truths.open_truth(
     config_data.ground_truth, folder,
     improved_root=config_data.ground_truth_root,
@@ -314,7 +294,7 @@ def _refuse_other_shapes(folder, lines, sizes):
     if height > rows or width > columns:
       raise ValueError(f'{message}: take rectified frames (_sync drives), or '
                        'the calibration that belongs to these')
-    if abs(height / rows / (width / columns) - 1) > 0.01:
+    if images.stretch((height, width), (rows, columns)) > 0.01:
       logging.warning('%s: right if they were resized, wrong if cropped',
                       message)
 
@@ -329,8 +309,7 @@ def _refuse_missing(folder, missing):
     hints.append('a list of numbered drives is one of KITTI odometry, and '
                  'training takes KITTI raw')
   if any('proj_depth' in path for path in missing):
-    hints.append("KITTI's annotated depth lacks the first and last five frames "
-                 'of a drive: list the others')
+    hints.append(truths.IMPROVED_GAPS)
   raise ValueError(
     f'{len(missing)} files that the split lists need are missing below '
     f'{folder.root}, the first of them: ' + ', '.join(missing[:10])

@@ -1,9 +1,24 @@
-"""What the commands of `python -m input_pipeline...` share."""
+"""What the commands share: paths that a person gives, and how they end."""
 
 import argparse
 import os
 import signal
 import sys
+
+
+def refuse_url(name, path):
+  """Refuses a path of cloud storage, which these readers cannot open.
+
+  Args:
+    name: what to call it in the message.
+    path: the path.
+
+  Raises:
+    ValueError: it has a scheme, as in `gs://bucket`.
+  """
+  if '://' in str(path):
+    raise ValueError(f'{name} is {path}: files and records are read from local '
+                     'or mounted disks; mount or copy cloud storage first')
 
 
 def local_path(text):
@@ -18,10 +33,10 @@ def local_path(text):
   Raises:
     argparse.ArgumentTypeError: it has a scheme, as in `gs://bucket`.
   """
-  if '://' in text:
-    raise argparse.ArgumentTypeError(
-      f'{text}: files are read and written on local or mounted disks; mount '
-      'cloud storage, or copy first')
+  try:
+    refuse_url('the path', text)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(error) from None
   return os.path.expanduser(text)
 
 

@@ -51,9 +51,8 @@ def write_truth(root, split, *, kind, output, improved_root=''):
     return 0
   missing = [path for line in lines for path in truth.missing(line)]
   if missing:
-    hint = ('; --ground_truth_root names the folder of train/ and val/, and '
-            'the first and last five frames of a drive have none'
-            if kind == 'improved' else '')
+    hint = ('; --ground_truth_root names the folder of train/ and val/; '
+            + truths.IMPROVED_GAPS if kind == 'improved' else '')
     raise ValueError(f'{len(missing)} files are missing, the first of them: '
                      + ', '.join(missing[:10]) + hint)
   os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)

@@ -105,6 +105,11 @@ def read_depth(path):
   return np.array(image).astype(np.float32) / np.float32(256)
 
 
+def stretch(size, other):
+  """How far two (height, width) are from the same shape; 0 if one scales."""
+  return abs(size[0] * other[1] / (size[1] * other[0]) - 1)
+
+
 def resize_nearest(array, *, height, width):
   """Resizes labels to the nearest neighbour, half-pixel.
 

@@ -51,7 +51,7 @@ class RecordsConfig(tfds.core.BuilderConfig):
     height: rows of the stored frames.
     width: columns of the stored frames.
     labels: coding of the masks, or `none` to store none.
-    ground_truth: one of `truths.KINDS`, or `none` to store none.
+    ground_truth: one of `truths.KINDS`, or `none` to store no `eval`.
     ground_truth_root: where `improved` lies; '' is the root.
     frame_offsets: frame offsets of a training example, 0 first.
   """
@@ -77,7 +77,8 @@ class Contents:
   """What goes into a dataset.
 
   Attributes:
-    tables: `train` and `eval` -> `examples.ExampleTable`.
+    tables: `train` and, where there is a ground truth, `eval` ->
+      `examples.ExampleTable`.
     frames: table and row of every frame to store.
     summary: a `checking.DataSummary`.
     metadata: what metadata.json holds; JSON values.
@@ -102,15 +103,15 @@ def read_contents(config):
     FileNotFoundError, ValueError: as `checking.check_data`.
   """
   folder = examples.Folder(config.root)
-  truth = None
-  if config.ground_truth != 'none':
-    truth = truths.open_truth(config.ground_truth, folder,
-                              improved_root=config.ground_truth_root)
+  truth = truths.open_truth(config.ground_truth, folder,
+                            improved_root=config.ground_truth_root)
   summary = checking.check_folder(config, folder, truth=truth)
   offsets = {'train': tuple(config.frame_offsets), 'eval': (0,)}
+  lists = {'train': str(config.train_split)}
+  if truth is not None:
+    lists['eval'] = str(config.eval_split)
   lines, tables = {}, {}
-  for name, split in (('train', config.train_split),
-                      ('eval', config.eval_split)):
+  for name, split in lists.items():
     lines[name] = splits.read_split(splits.find_split(split, config.root))
     tables[name] = examples.make_table(
       folder, lines[name], size=(config.height, config.width),
@@ -127,8 +128,7 @@ def read_contents(config):
   metadata = {
     'settings': settings,
     'frame_offsets': offsets,
-    'list_paths': {'train': str(config.train_split),
-                   'eval': str(config.eval_split)},
+    'list_paths': lists,
     'lines': {name: records.digest_lines(value)
               for name, value in lines.items()},
     'files': _digest_files(
@@ -171,7 +171,7 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
 
   def _info(self):
     contents = self.builder_config.contents
-    table = contents.tables['eval']  # Has every field that is stored.
+    *_, table = contents.tables.values()  # It has every field that is stored.
     specs = {'frame': ((*table.size, 3), np.uint8)} | {
       name: spec for name, spec in table.field_specs().items()
       if name in _stored_fields(self.builder_config)}
@@ -251,7 +251,7 @@ def build(config, output):
 
 def _check_arguments(config, output):
   for name, value in (('--root', config.root), ('--output', output)):
-    checking.refuse_url(name, value)
+    command_line.refuse_url(name, value)
   for name, choices in (
       ('labels', ('none', *labels.CODINGS)),
       ('ground_truth', ('none', *truths.KINDS))):
@@ -320,10 +320,11 @@ def main(argv):
       name=(f'{values.width}x{values.height}' if values.name is None
             else values.name),
       frame_offsets=_parse_offsets(values.frame_offsets),
-      root=os.path.expanduser(values.root),
+      **{name: os.path.expanduser(getattr(values, name))
+         for name in ('root', 'ground_truth_root')},
       **{name: getattr(values, name) for name in (
         'train_split', 'eval_split', 'height', 'width', 'labels',
-        'ground_truth', 'ground_truth_root')})
+        'ground_truth')})
     folder, built = build(config, os.path.expanduser(values.output))
   except (ValueError, OSError, RuntimeError) as error:  # TFDS: a full disk.
     sys.exit(f'{type(error).__name__}: {error}')

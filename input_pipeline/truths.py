@@ -23,20 +23,23 @@ _DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, zlib.error,
            zipfile.BadZipFile)
 
 KINDS = ('lidar', 'lidar_z', 'dense', 'improved')
+IMPROVED_GAPS = ("KITTI's annotated depth lacks the first and last five frames "
+                 'of a drive: list the others')
 
 
 def open_truth(kind, folder, *, improved_root='', file=''):
   """Opens the ground truth of a folder.
 
   Args:
-    kind: one of `KINDS`.
+    kind: one of `KINDS`, or `none`.
     folder: an `examples.Folder`.
     improved_root: where `improved` lies; '' is the folder's root.
     file: a file of `ground_truth`, which must hold this kind; '' takes the
       folder's own files.
 
   Returns:
-    An object with `missing(example)`, paths that are needed and absent;
+    None for `none`. Else an object with `missing(example)`, paths that are
+    needed and absent;
     but for a file of `ground_truth`, `sources(example)`, paths that it reads;
     `size(example)`, (height, width); and `read(example)`, [H, W] float32
     metres, 0 = no measurement. `read` raises ValueError, naming the file.
@@ -45,6 +48,8 @@ def open_truth(kind, folder, *, improved_root='', file=''):
     FileNotFoundError: the file or the improved root is absent.
     ValueError: the file holds something else.
   """
+  if kind == 'none':
+    return None
   if file:
     return StoredTruth(file, kind)
   if kind == 'dense':

@@ -229,8 +229,13 @@ def evaluate(config, workdir):
   sequences = odometry.open_sequences(config)
   if stills and not odometry.has_depth(config):
     raise ValueError(
-      'config.eval.semantic_root is measured beside depth: evaluate it without'
-      ' config.eval.odometry, on a root with depth'
+      'config.eval.semantic_root is measured beside depth: evaluate it on a'
+      ' root with depth, without config.eval.odometry where there is none'
+    )
+  if not (sequences or odometry.has_depth(config)):
+    raise ValueError(
+      "config.data.ground_truth is 'none': there is nothing to evaluate"
+      ' against; name the kind that the root holds'
     )
   model, state = load_trained(config, workdir, mesh)
   summary = {}

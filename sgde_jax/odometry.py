@@ -35,12 +35,13 @@ def has_depth(config):
     config: the whole config.
 
   Returns:
-    False where motion is asked for and the data is KITTI odometry, or
-    `config.data.ground_truth` is `none`.
+    False where `config.data.ground_truth` is `none`, and where motion is asked
+    for and the data is KITTI odometry.
   """
+  if config.data.ground_truth == 'none':
+    return False
   benchmark = input_pipeline.is_odometry_root(config.data.root)
-  without = benchmark or config.data.ground_truth == 'none'
-  return not (config.eval.odometry and without)
+  return not (config.eval.odometry and benchmark)
 
 
 def open_sequences(config):

@@ -164,7 +164,8 @@ def test_paths_are_local_and_know_the_home_folder(monkeypatch, capsys):
   assert command_line.local_path('a/b') == 'a/b'
   with pytest.raises(SystemExit):
     run('KITTI', 'gs://bucket/truth.npz', 'lidar')
-  assert '--output: gs://bucket/truth.npz: ' in capsys.readouterr().err
+  errors = capsys.readouterr().err
+  assert '--output: the path is gs://bucket/truth.npz: ' in errors
 
 
 def test_bad_files_are_refused_before_training(root, tmp_path):
