@@ -8,13 +8,15 @@ _AXIS = 'data'
 
 
 def create_mesh(devices=None):
-  """Returns a mesh of all (or the given) devices with one axis, `data`."""
+  """Returns a mesh of all (or the given) devices with one axis, `data`.
+
+  Its rows lie in the order of the processes, which read them. `jax.make_mesh`
+  may order them otherwise, and refuses several GPU nodes.
+  """
   devices = jax.devices() if devices is None else devices
-  return jax.make_mesh(
-    (len(devices),),
-    (_AXIS,),
-    axis_types=(jax.sharding.AxisType.Auto,),
-    devices=devices,
+  devices = sorted(devices, key=lambda d: (d.process_index, d.id))
+  return jax.sharding.Mesh(
+    np.array(devices), (_AXIS,), axis_types=(jax.sharding.AxisType.Auto,)
   )
 
 

@@ -24,6 +24,22 @@ def test_mesh_has_one_axis_over_all_devices():
   assert mesh.axis_types == (jax.sharding.AxisType.Auto,)
 
 
+class _Device:
+  """Stands in for a GPU: each node of a cluster is a slice of its own."""
+
+  platform = device_kind = 'gpu'
+
+  def __init__(self, node, number):
+    self.process_index = self.slice_index = node
+    self.id = number
+
+
+def test_mesh_of_several_nodes_follows_the_processes():
+  devices = [_Device(1, 2), _Device(0, 1), _Device(1, 3), _Device(0, 0)]
+  mesh = sharding.create_mesh(devices)
+  assert [device.id for device in mesh.devices] == [0, 1, 2, 3]
+
+
 def test_batch_is_split_and_comes_back():
   mesh = sharding.create_mesh()
   batch = {'x': np.arange(16 * 3.0).reshape(16, 3), 'y': np.arange(16)}
