@@ -25,13 +25,11 @@ def main(_):
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # And its two notices.
   import jax  # After the flags, so that a wrong one is refused at once.
 
-  if FLAGS.distributed:
-    jax.distributed.initialize(
-      FLAGS.coordinator_address, FLAGS.num_processes, FLAGS.process_id
-    )
-  from sgde_jax import configuration, evaluate, predict, train
-
   try:
+    if FLAGS.distributed:
+      command_line.join_job(jax.distributed.initialize)
+    from sgde_jax import configuration, evaluate, predict, train
+
     config = configuration.resolve(
       FLAGS.config, FLAGS.workdir, command_line.overrides()
     )
@@ -45,7 +43,8 @@ def main(_):
         config, FLAGS.workdir, FLAGS.input, FLAGS.output, write=FLAGS.write
       )
   except (ValueError, OSError, FloatingPointError) as error:
-    logging.debug('where it happened', exc_info=True)
+    if FLAGS.trace:
+      raise
     sys.exit(f'{type(error).__name__}: {error}')
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from absl import app, flags
 
 from configs import ablation
+from sgde_jax import reporting
 
 flags.DEFINE_string('output', 'runs/ablation', 'Folder for all runs.')
 flags.DEFINE_list('parts', list(ablation.PARTS), 'Parts to train.')
@@ -124,17 +125,8 @@ def train(part, seed, settings):
 
 def read_final(part, seed):
   """The evaluation of a run's last step; None if it is not there."""
-  path = workdir(part, seed) / 'metrics.jsonl'
-  if not path.is_file():
-    return None
-  for line in path.read_text().splitlines():
-    try:
-      entry = json.loads(line)
-    except ValueError:
-      continue  # The last line of a run that was killed while writing.
-    if entry['step'] == FLAGS.steps and 'eval/abs_rel' in entry:
-      return {k.removeprefix('eval/'): v for k, v in entry.items()}
-  return None
+  entries = reporting.read_entries(workdir(part, seed))
+  return reporting.find_evaluations(entries).get(FLAGS.steps)
 
 
 def collect():

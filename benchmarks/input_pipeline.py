@@ -17,8 +17,6 @@ The frames are a street at 1248x384 (KITTI's own pictures are 1242x375), JPEGs
 of quality 92 as Monodepth2's authors advise; all below --folder, made once.
 """
 
-import concurrent.futures
-import multiprocessing
 import os
 import pathlib
 import time
@@ -26,6 +24,8 @@ import time
 import numpy as np
 from absl import app, flags
 from PIL import Image
+
+from benchmarks import processes
 
 flags.DEFINE_list(
   'sources', ['png', 'jpeg', 'records', 'memory'], 'What to read.'
@@ -171,7 +171,7 @@ def main(_):
     rows.append(('PyTorch', read_torch))
   first = None
   for source, reader in rows:
-    seconds, busy, memory, growth = _run_alone(
+    seconds, busy, memory, growth = processes.run_alone(
       measure, reader, (folder, source, size, FLAGS.batch), FLAGS.batches,
       FLAGS.cores,
     )
@@ -182,14 +182,6 @@ def main(_):
       f'{memory / 2**20:.0f}', f'{growth:.3f}',
     )
     print('  '.join(f'{value:>10}' for value in row), flush=True)
-
-
-def _run_alone(function, *arguments):
-  """Calls a function in a fresh process."""
-  with concurrent.futures.ProcessPoolExecutor(
-    1, mp_context=multiprocessing.get_context('spawn')
-  ) as pool:
-    return pool.submit(function, *arguments).result()
 
 
 def _resident_bytes():

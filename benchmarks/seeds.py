@@ -6,11 +6,10 @@ Reads each workdir's `metrics.jsonl` and prints a Markdown table: a row per
 step, the value of every run, their mean and sample deviation.
 """
 
-import json
-import pathlib
-
 import numpy as np
 from absl import app, flags
+
+from sgde_jax import reporting
 
 flags.DEFINE_list('workdirs', None, 'Folders of runs.', required=True)
 flags.DEFINE_list('steps', None, 'Steps; default: all that every run has.')
@@ -18,20 +17,11 @@ flags.DEFINE_list('metrics', ['abs_rel', 'rmse', 'a1'], 'Figures.')
 FLAGS = flags.FLAGS
 
 
-def read_evaluations(workdir):
-  """Returns step -> summary of a run's `metrics.jsonl`."""
-  path = pathlib.Path(workdir) / 'metrics.jsonl'
-  entries = map(json.loads, path.read_text().splitlines())
-  return {
-    entry['step']: entry for entry in entries if 'eval/abs_rel' in entry
-  }
-
-
 def format_rows(runs, steps, metric):
   """Returns the table's rows for one metric."""
   rows = []
   for step in steps:
-    values = np.array([run[step][f'eval/{metric}'] for run in runs])
+    values = np.array([run[step][metric] for run in runs])
     deviation = values.std(ddof=1) if len(values) > 1 else 0.0
     listed = ' '.join(f'{value:.4f}' for value in values)
     rows.append(
@@ -43,7 +33,10 @@ def format_rows(runs, steps, metric):
 
 def main(_):
   """Prints the table."""
-  runs = [read_evaluations(workdir) for workdir in FLAGS.workdirs]
+  runs = [
+    reporting.find_evaluations(reporting.read_entries(workdir))
+    for workdir in FLAGS.workdirs
+  ]
   shared = sorted(set.intersection(*(set(run) for run in runs)))
   steps = [int(step) for step in FLAGS.steps] if FLAGS.steps else shared
   absent = sorted(set(steps) - set(shared))

@@ -16,10 +16,8 @@ run and frames of its evaluation; fresh weights see edges everywhere. A batch is
 split over all devices of the process, as in training.
 """
 
-import concurrent.futures
 import functools
 import itertools
-import multiprocessing
 import resource
 import statistics
 import time
@@ -27,6 +25,7 @@ import time
 import numpy as np
 from absl import app, flags
 
+from benchmarks import processes
 from configs import ablation
 
 flags.DEFINE_list('sizes', ['640x192'], 'Image sizes, WIDTHxHEIGHT.')
@@ -95,7 +94,7 @@ def time_torch(work, _, size, batch_size, dtype, count, workdir):
   """Times the PyTorch baseline on the CPU; returns as `time_jax`."""
   from benchmarks import torch_baseline
 
-  del dtype, workdir  # float32 and fresh weights only
+  del dtype, workdir  # Always float32 and fresh weights.
   run = torch_baseline.make_step(work, *size, batch_size)
   return _median_ms(run, count), 0.0, _peak_bytes(), 'cpu'
 
@@ -112,11 +111,15 @@ def main(_):
     width, height = map(int, size.split('x'))
     first = None
     for name, worker in workers:
+      if worker is time_torch and dtype != 'float32':
+        continue  # It has no other.
       arguments = (
         work, name, (width, height), int(batch), dtype, FLAGS.steps,
         FLAGS.workdir if work == 'predict' and name == 'full' else '',
       )
-      ms, compile_seconds, peak, device = _run_alone(worker, arguments)
+      ms, compile_seconds, peak, device = processes.run_alone(
+        worker, *arguments
+      )
       first = first or ms
       row = (
         work, name, size, batch, dtype, device, f'{ms:.1f}',
@@ -124,14 +127,6 @@ def main(_):
         f'{compile_seconds:.1f}', f'{peak / 2**30:.2f}',
       )
       print('  '.join(f'{value:>9}' for value in row), flush=True)
-
-
-def _run_alone(worker, arguments):
-  """Calls a function in a fresh process."""
-  with concurrent.futures.ProcessPoolExecutor(
-    1, mp_context=multiprocessing.get_context('spawn')
-  ) as pool:
-    return pool.submit(worker, *arguments).result()
 
 
 def _make_config(part, height, width, dtype):

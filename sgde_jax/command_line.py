@@ -50,6 +50,24 @@ def overrides():
   return config_flags.get_override_values(FLAGS['config'])
 
 
+def join_job(initialize):
+  """Joins the other processes of the job.
+
+  Args:
+    initialize: `jax.distributed.initialize`.
+
+  Raises:
+    ConnectionError: the job cannot be joined.
+  """
+  try:
+    initialize(*(FLAGS[name].value for name in _JOB))
+  except (ValueError, RuntimeError) as error:
+    raise ConnectionError(
+      f'--distributed: {error} Outside of TPU pods and Slurm give all of'
+      f' --{", --".join(_JOB)}, the same address to every process.'
+    ) from error
+
+
 def _define():
   config_flags.DEFINE_config_file('config', 'configs/default.py')
   flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
@@ -66,3 +84,4 @@ def _define():
   flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
   flags.DEFINE_integer('num_processes', None, 'distributed: processes in all.')
   flags.DEFINE_integer('process_id', None, 'distributed: this process.')
+  flags.DEFINE_bool('trace', False, 'Show where in the code an error arose.')

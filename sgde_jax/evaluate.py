@@ -128,12 +128,13 @@ class Evaluator:
     scaling = 'median scaling' if self._config.median_scaling else 'no scaling'
     flip = ', flip post-processing' if self._config.flip else ''
     source = f' of {self._truth_file}' if self._truth_file else ''
+    crop = self._config.crop
     span = f'{self._config.min_depth:g} to {self._config.max_depth:g} m'
     if self._truth == 'improved':
-      span = f'all measured pixels, predictions clipped to {span}'
+      span = f'truth at any depth, predictions clipped to {span}'
+      crop += '' if crop == 'none' else ' (usual with this truth: none)'
     return (
-      f'truth {self._truth}{source}, crop {self._config.crop}, {span},'
-      f' {scaling}{flip}'
+      f'truth {self._truth}{source}, crop {crop}, {span}, {scaling}{flip}'
     )
 
   def _blend(self, disparity):
@@ -259,14 +260,22 @@ def _evaluate_images(evaluator, workdir, state, stills):
   summary, rows = evaluator.run(
     state.variables, pictures=workdir / 'pictures'
   )
-  if stills:
-    summary |= evaluator.measure_stills(state.variables, stills)
   step = int(state.step)
   protocol = evaluator.protocol() + segmentation.protocol(stills)
+  write = functools.partial(
+    write_results,
+    workdir / 'evaluation',
+    rows=rows,
+    protocol=protocol,
+    step=step,
+  )
+  write(summary)  # Before the stills: one that cannot be read loses nothing.
   if jax.process_index() == 0:
-    write_results(workdir / 'evaluation', summary, rows, protocol, step=step)
     print(reporting.table({step: summary}, protocol))
-    if stills:
+  if stills:
+    summary |= evaluator.measure_stills(state.variables, stills)
+    write(summary)
+    if jax.process_index() == 0:
       print(segmentation.format_table(summary))
   return summary
 
@@ -299,8 +308,10 @@ def load_trained(config, workdir, mesh):
   return model, state
 
 
-def write_results(folder, summary, rows, protocol, *, step):
-  """Writes `metrics.json` and `per_image.csv` into a folder."""
+def write_results(folder, summary, *, rows, protocol, step):
+  """Writes `metrics.json` and `per_image.csv` into a folder; process 0 only."""
+  if jax.process_index() != 0:
+    return
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   result = {'step': step, 'protocol': protocol} | summary

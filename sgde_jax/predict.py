@@ -26,7 +26,10 @@ def predict(config, workdir, source, output, *, write='depth'):
   `labels`: per image a native-size mask of train ids (8 bits). Of a folder in
   KITTI's layout they are named as its own labels, so that training finds them
   there: `DRIVE/image_02/data/N.png` gives `DRIVE/semantic_02/data/N.png` below
-  the output, which may be the folder itself. No mask is written over.
+  the output, which may be the folder itself. Masks that are there already stay
+  as they are and are counted, so that a run which was broken off goes on.
+
+  An image that cannot be decoded does not stop the others.
 
   Args:
     config: the whole config of the run.
@@ -38,8 +41,9 @@ def predict(config, workdir, source, output, *, write='depth'):
 
   Raises:
     FileNotFoundError: no such image, folder or checkpoint.
-    ValueError: an image cannot be read, a flag is missing, the run has no
-      semantics, or a file would be overwritten.
+    ValueError: a flag is missing, the run has no semantics, a file is no
+      image, or an image would be overwritten, before any work; images could
+      not be decoded, after the others were written.
   """
   if not source or not output:
     raise ValueError(
@@ -51,9 +55,11 @@ def predict(config, workdir, source, output, *, write='depth'):
     )
   source, output = pathlib.Path(source), pathlib.Path(output)
   files = _list_images(source, layout=write == 'labels')
-  sizes = [images.read_size(file) for file in files]
-  targets = [_target(file, source, output, write) for file in files]
-  _refuse_overwriting(files, targets, write)
+  jobs = {file: _target(file, source, output, write) for file in files}
+  _refuse_overwriting(jobs)
+  if write == 'labels':
+    jobs = _without_those_there(jobs)
+  sizes = {file: images.read_size(file) for file in jobs}
   # One image at a time on one device: sizes differ, and so do users' machines.
   mesh = sharding.create_mesh(jax.local_devices()[:1])
   model, state = evaluate.load_trained(config, workdir, mesh)
@@ -62,21 +68,33 @@ def predict(config, workdir, source, output, *, write='depth'):
   )
   predict_step = jax.jit(step)
   write_result = _write_labels if write == 'labels' else _write_depth
-  start = time.monotonic()
-  height, width = config.data.height, config.data.width
-  for count, (file, size, target) in enumerate(
-    zip(files, sizes, targets, strict=True), start=1
-  ):
-    frame = images.read_frame(file, height=height, width=width)
+
+  def run(file, target):
+    frame = images.read_frame(
+      file, height=config.data.height, width=config.data.width
+    )
     prediction = jax.device_get(predict_step(state.variables, frame[None]))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_result(target, prediction, size, flip=config.eval.flip)
-    if count % 50 == 0 or count == len(files):
-      seconds = time.monotonic() - start
-      logging.info(
-        '%d/%d images, %.1f images/s', count, len(files), count / seconds
-      )
-  print(f'wrote {len(files)} predictions to {output}')
+    write_result(target, prediction, sizes[file], flip=config.eval.flip)
+
+  unreadable = _run_all(jobs, run)
+  print(f'wrote {len(jobs) - len(unreadable)} predictions to {output}')
+  _refuse_unreadable(unreadable)
+
+
+def _run_all(jobs, run):
+  """Runs every job, with progress; returns why some could not be read."""
+  unreadable = []
+  start = time.monotonic()
+  for count, (file, target) in enumerate(jobs.items(), start=1):
+    try:
+      run(file, target)
+    except images.UnreadableError as error:
+      unreadable.append(str(error))
+    if count % 50 == 0 or count == len(jobs):
+      rate = count / (time.monotonic() - start)
+      logging.info('%d/%d images, %.1f images/s', count, len(jobs), rate)
+  return unreadable
 
 
 def _write_depth(target, prediction, size, *, flip):
@@ -108,19 +126,14 @@ def _target(file, source, output, write):
   return output.joinpath(*parts, f'{file.stem}.png')
 
 
-def _refuse_overwriting(files, targets, write):
-  """Refuses results that would replace an image, a mask or each other."""
-  inputs = {file.resolve() for file in files}
+def _refuse_overwriting(jobs):
+  """Refuses results that would replace an image or each other."""
+  inputs = {file.resolve() for file in jobs}
   first = {}
-  for file, target in zip(files, targets, strict=True):
+  for file, target in jobs.items():
     if target.resolve() in inputs:
       raise ValueError(
         f'the picture of {file} would overwrite it: use another --output'
-      )
-    if write == 'labels' and target.exists():
-      raise ValueError(
-        f'{target} is there already: move the old masks away, or use another'
-        ' --output'
       )
     if target in first:
       raise ValueError(
@@ -128,6 +141,30 @@ def _refuse_overwriting(files, targets, write):
         f' images named {file.stem}: rename one'
       )
     first[target] = file
+
+
+def _without_those_there(jobs):
+  """The jobs whose results do not exist yet; says how many do."""
+  left = {file: target for file, target in jobs.items() if not target.exists()}
+  if len(left) < len(jobs):
+    logging.info(
+      '%d of %d masks are there already and stay, the first: %s',
+      len(jobs) - len(left),
+      len(jobs),
+      next(target for file, target in jobs.items() if file not in left),
+    )
+  return left
+
+
+def _refuse_unreadable(problems):
+  """Ends a run in which images could not be read; names the first ten."""
+  if problems:
+    more = f'\n  (+{len(problems) - 10} more)' if len(problems) > 10 else ''
+    raise ValueError(
+      f'{len(problems)} images could not be read, the others are written:\n  '
+      + '\n  '.join(problems[:10])
+      + more
+    )
 
 
 def _list_images(source, *, layout):

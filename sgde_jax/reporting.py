@@ -104,7 +104,7 @@ class Reporter:
       summary['rmse'],
       summary['a1'],
     )
-    self._restart_clock()
+    self.restart_clock()
 
   def previews(self, step, pictures):
     """Writes panels of a training batch.
@@ -128,7 +128,11 @@ class Reporter:
         self._tensorboard.write_images(
           step, {f'train/example_{row}': panel[None] / 255.0}
         )
-    self._restart_clock()
+    self.restart_clock()
+
+  def restart_clock(self):
+    """Keeps the time since the last report out of the steps' rate."""
+    self._last = (self._last[0], time.monotonic())
 
   def close(self, protocol):
     """Flushes the writers and prints every evaluation as one table.
@@ -147,10 +151,6 @@ class Reporter:
     if self._active:
       print(table(self.evaluations, protocol))
     return self.evaluations[max(self.evaluations)]
-
-  def _restart_clock(self):
-    """Forgets the time since the last step that `training` reported."""
-    self._last = (self._last[0], time.monotonic())
 
   def _stop_trace(self):
     if self._tracing:
@@ -173,27 +173,45 @@ class Reporter:
     Every process reads them, so that all agree on what is still to evaluate;
     the file changes at once, for the others may be reading it.
     """
-    if not self._entries.is_file():
-      return
-    kept = []
-    for line in self._entries.read_text().splitlines():
-      try:
-        entry = json.loads(line)
-      except ValueError:
-        continue  # The last line of a run that was killed while writing.
-      if entry['step'] > start_step:
-        continue
-      kept.append(line)
-      if 'eval/abs_rel' in entry:
-        self.evaluations[entry['step']] = {
-          name.removeprefix('eval/'): value
-          for name, value in entry.items()
-          if name.startswith('eval/')
-        }
-    if self._active:
+    entries = read_entries(self.workdir)
+    kept = [entry for entry in entries if entry['step'] <= start_step]
+    self.evaluations = find_evaluations(kept)
+    if self._active and entries:
       partial = self._entries.with_suffix('.partial')
-      partial.write_text(''.join(f'{line}\n' for line in kept))
+      partial.write_text(''.join(f'{json.dumps(entry)}\n' for entry in kept))
       partial.replace(self._entries)
+
+
+def read_entries(workdir):
+  """Reads a run's `metrics.jsonl`.
+
+  Args:
+    workdir: the run's folder.
+
+  Returns:
+    A list of dicts, a line each: `step`, and figures by name; [] without the
+    file. The last line of a run that was killed while writing is left out.
+  """
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  entries = []
+  if path.is_file():
+    for line in path.read_text().splitlines():
+      with contextlib.suppress(json.JSONDecodeError):
+        entries.append(json.loads(line))
+  return entries
+
+
+def find_evaluations(entries):
+  """Returns step -> summary of the evaluations among a run's entries."""
+  return {
+    entry['step']: {
+      name.removeprefix('eval/'): value
+      for name, value in entry.items()
+      if name.startswith('eval/')
+    }
+    for entry in entries
+    if 'eval/abs_rel' in entry
+  }
 
 
 def read_scalars(unread, explain):

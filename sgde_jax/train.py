@@ -79,6 +79,7 @@ def train_and_evaluate(config, workdir):
       evaluator.report(state, reporter, step)
     if due(config.eval_every) or due(config.checkpoint_every):
       checkpoints.save(state, step=step, metrics=reporter.evaluations.get(step))
+      reporter.restart_clock()
   checkpoints.close()
   return reporter.close(evaluator.protocol())
 

@@ -98,8 +98,26 @@ def test_protocol_says_how_the_figures_were_made(coded_root):
     config, model=None, mesh=runs.one_device_mesh()
   )
   protocol = evaluator.protocol()
-  for part in ('lidar', 'crop eigen', '80 m', 'median', 'flip'):
+  for part in ('lidar', 'crop eigen,', '80 m', 'median', 'flip'):
     assert part in protocol
+
+
+@pytest.mark.parametrize(
+  ('crop', 'text'),
+  [('garg', 'crop garg (usual with this truth: none)'), ('none', 'crop none,')],
+)
+def test_protocol_of_improved_truth(coded_root, monkeypatch, crop, text):
+  config = runs.make_config(
+    coded_root, data__ground_truth='improved', eval__crop=crop
+  )
+  monkeypatch.setattr(
+    evaluate.input_pipeline, 'create_eval_batches', lambda *_, **__: []
+  )
+  evaluator = evaluate.Evaluator(
+    config, model=None, mesh=runs.one_device_mesh()
+  )
+  assert text in evaluator.protocol()
+  assert 'truth at any depth' in evaluator.protocol()
 
 
 def test_batch_must_split_over_the_devices(coded_root):

@@ -25,6 +25,7 @@ def _refusal(tmp_path, *flags):
     ('--config=configs/ablation.py:all', ['all', 'baseline, semantics']),
     ('--mode=dream', ['mode', 'train', 'evaluate', 'predict']),
     ('--wordir=x', ['wordir']),
+    ('--distributed', ['coordinator_address', '--num_processes']),
     ('stray', ['stray', '--NAME=VALUE']),
     ('--config.data.height=30', ['config.data.height = 30', '32']),
     ('--config.data.root=/nowhere', ['/nowhere', '--config.data.root']),
@@ -41,6 +42,14 @@ def test_wrong_flag(tmp_path, flag, parts):
   message = _refusal(tmp_path, *flags)
   for part in parts:
     assert part in message
+
+
+def test_trace_shows_where_an_error_arose(tmp_path):
+  _, errors = runs.run_main(
+    f'--workdir={tmp_path}', '--trace', '--config.data.height=30', fails=True
+  )
+  assert 'Traceback' in errors and 'configuration.py' in errors
+  assert 'config.data.height = 30' in errors
 
 
 def test_workdir_is_asked_for():

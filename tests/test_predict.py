@@ -107,13 +107,22 @@ def test_corrupted_image(root, tmp_path, kept):
 
 
 @pytest.mark.slow
-def test_image_torn_after_its_header(root, trained, tmp_path, one_device):
-  path = _write_image(tmp_path / 'torn.png')
+def test_image_torn_after_its_header(
+  root, trained, tmp_path, one_device, capsys
+):
+  for name in ('first', 'last'):
+    _write_image(tmp_path / f'{name}.png')
+  path = _write_image(tmp_path / 'in_between.png')
   path.write_bytes(path.read_bytes()[:-2000])
   message = _refusal(
     root, ValueError, tmp_path, tmp_path / 'out', workdir=trained
   )
+  assert '1 images could not be read' in message
   assert f'{path} cannot be read' in message
+  assert 'wrote 2 predictions' in capsys.readouterr().out
+  for name in ('first', 'last'):
+    _check_result(tmp_path / 'out', name, (40, 80))
+  assert not (tmp_path / 'out' / 'in_between.npy').exists()
 
 
 def test_two_images_of_one_name(root, tmp_path):
@@ -135,7 +144,7 @@ def test_missing_checkpoint(root, tmp_path):
 
 @pytest.mark.slow
 def test_labels_are_written_where_training_looks(
-  root, trained, tmp_path, one_device
+  root, trained, tmp_path, one_device, capsys
 ):
   config = runs.make_config(root)
   kitti = tmp_path / 'kitti'
@@ -151,8 +160,16 @@ def test_labels_are_written_where_training_looks(
     found = labels.read_labels(mask, coding='train_ids')
     assert found.shape == (40, 80)
     assert found.max() < 19
-  with pytest.raises(ValueError, match='is there already'):
-    predict.predict(config, trained, kitti, kitti, write='labels')
+  # Begun again, it makes what is missing and leaves the rest alone.
+  of_hand = np.full((40, 80), 255, np.uint8)
+  Image.fromarray(of_hand).save(masks[0])
+  before = masks[1].read_bytes()
+  masks[2].unlink()
+  capsys.readouterr()
+  predict.predict(config, trained, kitti, kitti, write='labels')
+  assert 'wrote 1 predictions' in capsys.readouterr().out
+  np.testing.assert_array_equal(np.array(Image.open(masks[0])), of_hand)
+  assert masks[1].read_bytes() == before and masks[2].is_file()
   predict.predict(
     config, trained, kitti / 'D/R/image_02/data', tmp_path / 'out',
     write='labels',

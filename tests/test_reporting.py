@@ -75,9 +75,13 @@ def test_evaluations_and_previews_do_not_count_as_training(
   reporter.previews(2, _pictures()[0])
   clock.now += 5
   reporter.training(3, {'loss': 1.0}, batch_size=1)
-  _, first, second = _entries(tmp_path)
-  assert first['train/ms_per_step'] == 2000
-  assert second['train/ms_per_step'] == 5000
+  clock.now += 7
+  reporter.restart_clock()  # As after a checkpoint.
+  clock.now += 3
+  reporter.training(4, {'loss': 1.0}, batch_size=1)
+  _, *entries = _entries(tmp_path)
+  rates = [entry['train/ms_per_step'] for entry in entries]
+  assert rates == [2000, 5000, 3000]
 
 
 def test_entries_after_the_restored_step_are_dropped(tmp_path):

@@ -203,6 +203,23 @@ def test_mode_evaluate_measures_the_stills(trained, stills, tmp_path):
   assert {'-'} & {printed[name] for name in ('road', 'car', 'sky')} == set()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('stills', ['kitti'], indirect=True)
+def test_a_torn_still_loses_no_depth(trained, stills, tmp_path):
+  for name in ('checkpoints', 'config.json'):
+    os.symlink(trained / name, tmp_path / name)
+  picture = next(stills.rglob('image_2/b_*'))
+  picture.write_bytes(picture.read_bytes()[:50])  # Past its header.
+  output, errors = runs.run_main(
+    '--mode=evaluate', f'--workdir={tmp_path}',
+    f'--config.eval.semantic_root={stills}', fails=True,
+  )
+  assert f'{picture} cannot be read' in errors
+  results = json.loads((tmp_path / 'evaluation/metrics.json').read_text())
+  assert results['images'] == 3 and 'abs_rel' in results
+  assert f"{results['abs_rel']:.4f}" in output
+
+
 @pytest.mark.skipif(
   not kitti_folder.REAL_STILLS.is_dir(), reason='the labelled frames are absent'
 )

@@ -33,8 +33,9 @@ def pixel_attention(
 
   Scores, softmax and sums are float32 at least. `auto` chooses at trace time:
   `plain` where N M <= 512^2, one tile of `blockwise`; else `fused` where the
-  default backend is a CUDA GPU of compute capability 8.0 or newer, the arrays
-  are not float64 and the heads are at most 128 wide; else `blockwise`. The
+  default backend is a CUDA GPU of compute capability 8.0 or newer, the values
+  have 16 bits, as the kernel has, and the heads are at most 128 wide; else
+  `blockwise`. The
   choice does not depend on the batch. A program exported for another platform
   than the one it is traced on should name its implementation.
 
@@ -75,8 +76,8 @@ def choose_implementation(queries, keys, values):
   if queries.shape[1] * keys.shape[1] <= blockwise.BLOCK**2:
     return 'plain'
   narrow = max(keys.shape[-1], values.shape[-1]) <= _FUSED_WIDTH
-  single = values.dtype != jnp.float64
-  return 'fused' if single and narrow and _has_fused_kernel() else 'blockwise'
+  short = values.dtype.itemsize == 2
+  return 'fused' if short and narrow and _has_fused_kernel() else 'blockwise'
 
 
 def _check_shapes(queries, keys, values):
