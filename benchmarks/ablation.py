@@ -71,7 +71,8 @@ def make_settings():
     'checkpoint_every': max(FLAGS.steps // 4, 1),
     'keep_checkpoints': 1,
     'optimizer.learning_rate': FLAGS.learning_rate,
-    'optimizer.decay_epochs': (),
+    'optimizer.decay_epochs': (_epochs(0.75 * FLAGS.steps),),
+    'augmentation.jitter_probability': 0.0,  # One light in all drives.
     'loss.automask': FLAGS.automask,
     'model.seem.points': FLAGS.points,
     'data.root': street,
@@ -86,6 +87,12 @@ def make_settings():
   }
   settings = {name: str(value) for name, value in settings.items()}
   return settings | dict(field.split('=', 1) for field in FLAGS.set)
+
+
+def _epochs(steps):
+  """How often so many steps see the training drives."""
+  examples = (FLAGS.drives - FLAGS.test_drives) * (FLAGS.frames - 2)
+  return steps * FLAGS.batch / examples
 
 
 def check_settings(settings):

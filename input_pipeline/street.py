@@ -35,7 +35,7 @@ from input_pipeline import (
   street_scene,
 )
 
-VERSION = 2
+VERSION = 3
 _RECORD = 'street.json'
 _CHUNK = 10  # frames that a worker renders before it reports
 

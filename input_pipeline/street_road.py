@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-HALF_WIDTH = 5.5      # of the road: a lane of 3.4 m and a parking strip of 2.1
-LANE = 1.7            # lateral distance of a lane's middle
-PARKING = 4.45        # and of a parked car's
+HALF_WIDTH = 6.75     # of the road: a lane of 4.5 m and a parking strip of 2.25
+LANE = 2.0            # lateral distance of a lane's middle
+PARKING = 5.6         # and of a parked car's
 PAVEMENT = 2.9        # the pavement's width
 KERB = 0.12           # its height
 FRAME_RATE = 10.0     # frames a second
