@@ -97,8 +97,20 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
     raise ValueError(
       f'{output} exists and is not empty: give another --output or remove it')
   names = find_drives(root)
+  # Made first, so that a folder which cannot be is refused before the work.
+  with folder_making.appearing_whole(output) as made:
+    summary, *lists = _make_lists(root, names, arguments)
+    for name, lines in zip(('train.txt', 'val.txt'), lists, strict=True):
+      (made / name).write_text(
+        ''.join(f'{line}\n' for line in lines), encoding='utf-8')
+    (made / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
+  return summary
+
+
+def _make_lists(root, names, arguments):
+  """Returns the summary and the lines of both lists."""
   excluded = {name: reason for name in names
-              if (reason := _exclusion(name, exclude))}
+              if (reason := _exclusion(name, arguments['exclude']))}
   folder = examples.Folder(os.fspath(root))
   drives = [_list_drive(folder, name, arguments)
             for name in names if name not in excluded]
@@ -108,12 +120,7 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
   train, validation = _split(
     [drive for drive in drives if drive.kept], root, excluded, arguments)
   summary = _summarize(drives, excluded, train, validation, arguments)
-  with folder_making.appearing_whole(output) as made:
-    for name, lines in (('train.txt', train), ('val.txt', validation)):
-      (made / name).write_text(
-        ''.join(f'{line}\n' for line in lines), encoding='utf-8')
-    (made / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
-  return summary
+  return summary, train, validation
 
 
 def find_drives(root):

@@ -100,12 +100,19 @@ def read_contents(config):
     A `Contents`.
 
   Raises:
-    FileNotFoundError, ValueError: as `checking.check_data`.
+    FileNotFoundError, ValueError: as `checking.check_data`; or labels are
+      asked for and no frame has one.
   """
   folder = examples.Folder(config.root)
   truth = truths.open_truth(config.ground_truth, folder,
                             improved_root=config.ground_truth_root)
   summary = checking.check_folder(config, folder, truth=truth)
+  if config.labels != 'none' and not (
+      summary.train_labelled or summary.eval_labelled):
+    raise ValueError(
+      f'--labels={config.labels}, and no listed frame of {config.root} has a '
+      'mask in DRIVE/semantic_02/data (or semantic_03): add masks, or leave '
+      '--labels out')
   offsets = {'train': tuple(config.frame_offsets), 'eval': (0,)}
   lists = {'train': str(config.train_split)}
   if truth is not None:

@@ -345,6 +345,17 @@ def test_what_is_there_stays(root, output):
   assert (output / 'train.txt').read_bytes() == before
 
 
+def test_an_output_that_cannot_be_made_is_refused_before_the_work(
+    root, output, monkeypatch):
+  write_moving(root, 12)
+  output.parent.mkdir()
+  (output.parent / 'file').touch()
+  monkeypatch.setattr(
+    split_making.standing, 'find_standing', lambda *_, **__: pytest.fail())
+  with pytest.raises(OSError, match='file'):
+    split_making.make_splits(root, output.parent / 'file' / 'lists')
+
+
 def test_a_failed_write_leaves_nothing(root, output, monkeypatch):
   write_moving(root, 12)
 

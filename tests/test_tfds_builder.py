@@ -351,6 +351,18 @@ def test_wrong_arguments_are_refused(root, tmp_path, overrides, output,
   assert not pathlib.Path(output).exists()
 
 
+def test_labels_without_a_mask_are_refused(root, tmp_path):
+  copy = tmp_path / 'kitti'
+  shutil.copytree(root, copy)
+  for folder in list(copy.rglob('semantic_0[23]')):
+    shutil.rmtree(folder)
+  with pytest.raises(ValueError, match='no listed frame .* has a mask'):
+    tfds_builder.build(make_builder_config(copy), tmp_path / 'records')
+  assert not (tmp_path / 'records').exists()
+  config = make_builder_config(copy, labels='none')
+  assert tfds_builder.build(config, tmp_path / 'records')[1]
+
+
 def run_command(*arguments):
   return subprocess.run(
     [sys.executable, '-m', 'input_pipeline.tfds_builder', *arguments],
