@@ -19,8 +19,9 @@ def main(_):
     datefmt='%H:%M:%S',
     force=True,
   )
-  for library in ('absl', 'jax', 'orbax'):
-    logging.getLogger(library).setLevel(logging.WARNING)
+  logging.getLogger('jax').setLevel(logging.WARNING)
+  for library in ('absl', 'orbax'):  # Orbax warns of what we ask it for.
+    logging.getLogger(library).setLevel(logging.ERROR)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # And its two notices.
   import jax  # After the flags, so that a wrong one is refused at once.
