@@ -1,5 +1,7 @@
 """The mesh and what lies where on it: data parallel over one axis."""
 
+import logging
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -14,6 +16,7 @@ def create_mesh(devices=None):
   may order them otherwise, and refuses several GPU nodes.
   """
   devices = jax.devices() if devices is None else devices
+  logging.info('devices: %d %s', len(devices), devices[0].device_kind)
   devices = sorted(devices, key=lambda d: (d.process_index, d.id))
   return jax.sharding.Mesh(
     np.array(devices), (_AXIS,), axis_types=(jax.sharding.AxisType.Auto,)

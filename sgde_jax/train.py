@@ -63,7 +63,7 @@ def train_and_evaluate(config, workdir):
   )
   unread = []  # Scalars still on the device: (step, dict of arrays).
   for step in range(start_step + 1, num_steps + 1):
-    reporter.profile(step - start_step, enabled=config.profile)
+    reporter.profile(step - start_step, state, enabled=config.profile)
     with reporter.waiting_for_data():
       batch = next(batches)
     state, scalars = train_step(state, batch)

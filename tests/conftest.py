@@ -1,7 +1,8 @@
 """Settings of the whole test session, made before JAX starts.
 
 Eight virtual CPU devices, and one cache of compiled programs that the
-processes started by tests share.
+processes started by tests share. What needs an accelerator is tested there by
+`TEST_PLATFORM=cuda python -m pytest tests/test_attention.py`.
 """
 
 import os
@@ -9,7 +10,7 @@ import tempfile
 
 _CACHE = tempfile.TemporaryDirectory(prefix='jax_cache_')
 os.environ |= {
-  'JAX_PLATFORMS': 'cpu',
+  'JAX_PLATFORMS': os.environ.get('TEST_PLATFORM', 'cpu'),
   'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
   'JAX_NUMPY_RANK_PROMOTION': 'raise',
   'JAX_COMPILATION_CACHE_DIR': _CACHE.name,

@@ -136,13 +136,15 @@ def test_fused_pads_to_what_the_kernel_takes(monkeypatch):
 
 
 @pytest.mark.skipif(
-  jax.default_backend() != 'gpu', reason='the fused kernel needs a CUDA GPU'
+  jax.default_backend() != 'gpu',
+  reason='the fused kernel needs a CUDA GPU; see conftest.py',
 )
 def test_fused_kernel_is_close_to_float32():
   inputs = _inputs(960, 480, width=16, mixed=32)
   expected = _value_and_gradients(inputs, 'plain')
   actual = _value_and_gradients(inputs, 'fused')
-  assert np.abs(actual[0] - expected[0]).max() < 2e-2
+  for one, other in zip(actual, expected, strict=True):
+    assert np.abs(one - other).max() < 2e-2 * max(1, np.abs(other).max())
 
 
 def test_refuses_what_cannot_work():

@@ -84,6 +84,22 @@ def test_evaluations_and_previews_do_not_count_as_training(
   assert rates == [2000, 5000, 3000]
 
 
+def test_profile_holds_ten_whole_steps(tmp_path, monkeypatch):
+  calls = []
+  for name in ('start_trace', 'stop_trace'):
+    monkeypatch.setattr(
+      jax.profiler, name, lambda *_, name=name: calls.append(name)
+    )
+  monkeypatch.setattr(jax, 'block_until_ready', calls.append)
+  for enabled in (False, True):
+    reporter = _reporter(tmp_path)
+    for count in range(1, 31):
+      reporter.profile(count, f'after {count - 1}', enabled=enabled)
+    reporter.close(PROTOCOL)
+    assert bool(calls) == enabled
+  assert calls == ['after 9', 'start_trace', 'after 19', 'stop_trace']
+
+
 def test_entries_after_the_restored_step_are_dropped(tmp_path):
   reporter = _reporter(tmp_path)
   for step in (10, 20, 30):

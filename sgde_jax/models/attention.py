@@ -101,7 +101,8 @@ def _has_fused_kernel():
   if jax.default_backend() != 'gpu':
     return False
   # An architecture's name instead of a number, as on AMD, is not CUDA.
-  capability = str(getattr(jax.devices()[0], 'compute_capability', ''))
+  device = jax.local_devices()[0]
+  capability = str(getattr(device, 'compute_capability', ''))
   number = capability.replace('.', '', 1).isdigit()
   return number and float(capability) >= _FUSED_CAPABILITY
 
