@@ -5,7 +5,8 @@
 Takes every frame whose neighbours exist and in which the car moves, from every
 drive below the root (ROOT/DATE/DRIVE/image_02/data and image_03/data), and
 splits them by drive: both cameras of a drive go to the same list. A single
-drive is split by time. DIR then holds train.txt and val.txt, in the format of
+drive is split by time. With --ground_truth=KIND, frames without it do not
+validate. DIR then holds train.txt and val.txt, in the format of
 `splits`, and summary.json. The same folder and arguments give the same bytes.
 """
 
@@ -21,8 +22,10 @@ from input_pipeline import (
   examples,
   folder_making,
   progress,
+  split_summary,
   splits,
   standing,
+  truths,
 )
 
 # The drives of Eigen et al.'s 697 test frames.
@@ -40,11 +43,10 @@ EXCLUSIONS = {'eigen_test': ('Eigen test drive', EIGEN_TEST),
               'odometry_test': ('odometry test drive', ODOMETRY_TEST),
               'none': ('', ())}
 SIDES = ('l', 'r')
-_FRAMES_PER_HOUR = 36000  # KITTI's 10 Hz
 
 
 @dataclasses.dataclass
-class _Drive:
+class Drive:
   """A drive, while its frames are chosen.
 
   Attributes:
@@ -63,7 +65,8 @@ class _Drive:
 
 
 def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
-                min_speed=0.5, exclude=('eigen_test',), frame_offsets=(-1, 1)):
+                min_speed=0.5, exclude=('eigen_test',), frame_offsets=(-1, 1),
+                ground_truth='none', ground_truth_root=''):
   """Writes train.txt, val.txt and summary.json.
 
   Args:
@@ -76,6 +79,8 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
     exclude: names of `EXCLUSIONS`.
     frame_offsets: offsets of the neighbours that a frame must have; 0 is the
       frame itself.
+    ground_truth: kind that every validation frame must have, see `truths`.
+    ground_truth_root: the folder of `improved`; '' is the root.
 
   Returns:
     The summary, as summary.json holds it.
@@ -89,7 +94,8 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
     'validation_share': validation_share, 'seed': seed,
     'cameras': list(cameras), 'min_speed': min_speed,
     'exclude': list(exclude),
-    'frame_offsets': sorted(set(frame_offsets) - {0})}
+    'frame_offsets': sorted(set(frame_offsets) - {0}),
+    'ground_truth': ground_truth}
   _check_arguments(arguments)
   output = pathlib.Path(output).absolute()
   if output.exists() and not (
@@ -99,7 +105,7 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
   names = find_drives(root)
   # Made first, so that a folder which cannot be is refused before the work.
   with folder_making.appearing_whole(output) as made:
-    summary, *lists = _make_lists(root, names, arguments)
+    summary, *lists = _make_lists(root, names, arguments, ground_truth_root)
     for name, lines in zip(('train.txt', 'val.txt'), lists, strict=True):
       (made / name).write_text(
         ''.join(f'{line}\n' for line in lines), encoding='utf-8')
@@ -107,11 +113,13 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
   return summary
 
 
-def _make_lists(root, names, arguments):
+def _make_lists(root, names, arguments, ground_truth_root):
   """Returns the summary and the lines of both lists."""
   excluded = {name: reason for name in names
               if (reason := _exclusion(name, arguments['exclude']))}
   folder = examples.Folder(os.fspath(root))
+  truth = truths.open_truth(
+    arguments['ground_truth'], folder, improved_root=ground_truth_root)
   drives = [_list_drive(folder, name, arguments)
             for name in names if name not in excluded]
   _drop_standing(folder, drives, arguments)
@@ -119,7 +127,10 @@ def _make_lists(root, names, arguments):
                for drive in drives if not drive.kept}
   train, validation = _split(
     [drive for drive in drives if drive.kept], root, excluded, arguments)
-  summary = _summarize(drives, excluded, train, validation, arguments)
+  if truth is not None:
+    validation = _drop_without_truth(truth, drives, validation, arguments)
+  summary = split_summary.summarize(
+    drives, excluded, train, validation, arguments)
   return summary, train, validation
 
 
@@ -168,6 +179,10 @@ def _check_arguments(arguments):
   if not arguments['frame_offsets']:
     raise ValueError('--frame_offsets names no neighbour: give offsets other '
                      'than 0, as in -1,1')
+  kinds = 'none', *truths.KINDS
+  if arguments['ground_truth'] not in kinds:
+    raise ValueError(f'--ground_truth is {arguments["ground_truth"]}: choose '
+                     f'from {", ".join(kinds)}')
 
 
 def _exclusion(drive, exclude):
@@ -183,7 +198,7 @@ def _exclusion(drive, exclude):
 
 def _list_drive(folder, name, arguments):
   """Lists the frames that have their neighbours."""
-  drive = _Drive(name, kept=[], lacking=[], dropped=collections.Counter(),
+  drive = Drive(name, kept=[], lacking=[], dropped=collections.Counter(),
                  judged_by=collections.Counter())
   for side in arguments['cameras']:
     frames = folder.frames('image', splits.Example(name, 0, side))
@@ -235,7 +250,8 @@ def _drop_standing(folder, drives, arguments):
 
 
 def _why_empty(drive):
-  return f'no frame left: {_list(+drive.dropped) or "the cameras have none"}'
+  dropped = split_summary.list_counts(+drive.dropped)
+  return f'no frame left: {dropped or "the cameras have none"}'
 
 
 def _split(drives, root, excluded, arguments):
@@ -245,7 +261,7 @@ def _split(drives, root, excluded, arguments):
     reasons = collections.Counter(excluded.values()).most_common(10)
     raise ValueError(
       f'nothing is left of {root}: ' + '; '.join(
-        f'{_count(count, "drive")}: {reason}'
+        f'{split_summary.count_of(count, "drive")}: {reason}'
         for reason, count in reasons)
       + '. See --exclude, --cameras, --min_speed and --frame_offsets')
   if len(drives) > 1:
@@ -260,84 +276,28 @@ def _split(drives, root, excluded, arguments):
   train, validation = splits.split_by_time(
     drive.kept, share=share, frame_offsets=arguments['frame_offsets'])
   if not train:
+    frames = split_summary.count_of(len(drive.kept), 'frame')
     raise ValueError(
-      f'{drive.name} is the only drive left of {root} and its '
-      f'{_count(len(drive.kept), "frame")} are too few to split in two with a '
-      'gap between: add drives or give a smaller --validation_share')
+      f'{drive.name} is the only drive left of {root} and its {frames} are too '
+      'few to split in two with a gap between: add drives or give a smaller '
+      '--validation_share')
   drive.dropped['in the gap'] = len(drive.kept) - len(train) - len(validation)
   return train, validation
 
 
-def _summarize(drives, excluded, train, validation, arguments):
-  parts = {'train': train, 'validation': validation}
-  frames = {part: collections.Counter(line.drive for line in lines)
-            for part, lines in parts.items()}
-  moments = {part: {(line.drive, line.frame) for line in lines}
-             for part, lines in parts.items()}
-  return {
-    'arguments': arguments,
-    'split_by': 'time' if set(frames['train']) & set(frames['validation'])
-                else 'drive',
-    **{part: {'drives': len(frames[part]), 'frames': len(lines),
-              'hours': round(len(moments[part]) / _FRAMES_PER_HOUR, 4)}
-       for part, lines in parts.items()},
-    'dropped': dict(sum((drive.dropped for drive in drives),
-                        collections.Counter())),
-    'excluded': excluded,
-    'lacks_cameras': dict(collections.Counter(
-      side for drive in drives for side in drive.lacking)),
-    'drives': {
-      drive.name: {
-        **{part: frames[part][drive.name] for part in parts},
-        'dropped': dict(+drive.dropped), 'judged_by': dict(drive.judged_by),
-        'lacks_cameras': drive.lacking}
-      for drive in drives}}
-
-
-def describe(summary):
-  """Makes a summary readable.
-
-  Args:
-    summary: what `make_splits` returned.
-
-  Returns:
-    List of lines: the drives, what was excluded, the totals.
-  """
-  lines = [_describe_drive(name, drive)
-           for name, drive in summary['drives'].items()]
-  lines += [f'{name}: excluded, {reason}'
-            for name, reason in summary['excluded'].items()]
-  if summary['split_by'] == 'time':
-    lines.append('a single drive is left, so it is split by time: its last '
-                 'part validates, after a gap')
-  for part in ('train', 'validation'):
-    total = summary[part]
-    lines.append(
-      f'{part}: {_count(total["frames"], "frame")} from '
-      f'{_count(total["drives"], "drive")}, {total["hours"]} hours')
-  lines.append(f'dropped frames: {_list(summary["dropped"]) or "none"}')
-  lines += [f'{_count(count, "drive")} without camera {side}'
-            for side, count in summary['lacks_cameras'].items()]
-  return lines
-
-
-def _describe_drive(name, drive):
-  parts = {part: drive[part] for part in ('train', 'validation')
-           if drive[part]}
-  text = f'{name}: {_list(parts) or "nothing kept"}'
-  if drive['dropped']:
-    text += f'; dropped {_list(drive["dropped"])}'
-  methods = _list({f'by {method}': count
-                   for method, count in drive['judged_by'].items()})
-  return f'{text}; standing judged: {methods or "no"}'
-
-
-def _list(counts):
-  return ', '.join(f'{count} {what}' for what, count in counts.items())
-
-
-def _count(count, what):
-  return f'{count} {what}' + ('' if count == 1 else 's')
+def _drop_without_truth(truth, drives, validation, arguments):
+  kept = [line for line in validation if not truth.missing(line)]
+  lost = collections.Counter(line.drive for line in set(validation) - set(kept))
+  for drive in drives:
+    drive.dropped['no ground truth'] += lost[drive.name]
+  if not kept:
+    frames = split_summary.count_of(len(validation), 'validation frame')
+    raise ValueError(
+      f'none of the {frames} has the ground truth '
+      f'{arguments["ground_truth"]!r}, the first lacks '
+      f'{truth.missing(validation[0])[0]}: give another --ground_truth, '
+      '--ground_truth_root or --seed')
+  return kept
 
 
 def main(arguments=None):
@@ -358,7 +318,11 @@ def main(arguments=None):
        'keeps standing frames; without oxts pictures are compared'),
       ('exclude', _words, 'eigen_test', 'eigen_test, odometry_test (sequences '
        '09 and 10), both with a comma between, or none'),
-      ('frame_offsets', _numbers, '-1,1', 'neighbours a frame must have')):
+      ('frame_offsets', _numbers, '-1,1', 'neighbours a frame must have'),
+      ('ground_truth', str, 'none', 'frames without it do not validate: '
+       'lidar, lidar_z, improved or dense'),
+      ('ground_truth_root', str, '', 'folder of train/ and val/ of improved; '
+       'the root where empty')):
     parser.add_argument(f'--{name}', type=kind, default=default, help=text)
   options = vars(parser.parse_args(arguments))
   command_line.clean_up_when_terminated()
@@ -367,7 +331,7 @@ def main(arguments=None):
     summary = make_splits(**options)
   except (OSError, ValueError) as error:
     parser.error(str(error))
-  print('\n'.join(describe(summary)))
+  print('\n'.join(split_summary.describe(summary)))
   print(f'{output}: train.txt, val.txt, summary.json')
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 import input_pipeline
-from input_pipeline import split_making, splits
+from input_pipeline import split_making, split_summary, splits
 from tests import kitti_folder
 
 DATE = '2011_09_27'  # Without an Eigen test drive.
@@ -100,7 +100,7 @@ def test_a_camera_that_a_drive_lacks_is_counted(root, output):
   assert summary['drives'][drive_name(2)]['lacks_cameras'] == ['r']
   lines = sum(read(output), [])
   assert sum(line.side == 'r' for line in lines) == 4
-  assert '1 drive without camera r' in split_making.describe(summary)
+  assert '1 drive without camera r' in split_summary.describe(summary)
 
 
 def test_one_camera_alone(root, output):
@@ -219,7 +219,7 @@ def test_eigen_drives_are_excluded_and_reported(root, output):
   summary = split_making.make_splits(root, output)
   assert {line.drive for line in sum(read(output), [])} == set(others)
   assert summary['excluded'] == dict.fromkeys(eigen, 'Eigen test drive')
-  assert f'{eigen[0]}: excluded, Eigen test drive' in split_making.describe(
+  assert f'{eigen[0]}: excluded, Eigen test drive' in split_summary.describe(
     summary)
   again = split_making.make_splits(root, output / 'all', exclude=('none',))
   assert again['excluded'] == {}
@@ -262,7 +262,7 @@ def test_a_single_drive_is_split_with_a_gap(root, output, offsets):
   total = sum(summary[part]['frames'] for part in ('train', 'validation'))
   assert total + sum(summary['dropped'].values()) == 60
   assert any('split by time' in line
-             for line in split_making.describe(summary))
+             for line in split_summary.describe(summary))
 
 
 def refuse(root, output, error, message, **arguments):
@@ -284,6 +284,30 @@ def test_empty_folders(root, output):
   refuse(root, output, FileNotFoundError, 'no drive below .*image_02/data')
   (root / DRIVE / 'image_02/data').mkdir(parents=True)
   refuse(root, output, ValueError, 'nothing is left .*the cameras have none')
+
+
+def test_frames_without_ground_truth_do_not_validate(root, output):
+  for number in (1, 3):
+    for camera in (2, 3):
+      kitti_folder.write_drive(
+        root, drive=drive_name(number), camera=camera, frames=8)
+  arguments = {'validation_share': 0.5, 'ground_truth': 'lidar'}
+  validating = DRIVE
+  scans = root / validating / 'velodyne_points/data'
+  (scans / '0000000004.bin').unlink()
+  summary = split_making.make_splits(root, output, **arguments)
+  train, validation = read(output)
+  assert len(train) == 12  # Training needs no ground truth.
+  assert {line.drive for line in validation} == {validating}
+  assert sorted({line.frame for line in validation}) == [1, 2, 3, 5, 6]
+  assert summary['validation']['frames'] == len(validation) == 10
+  assert summary['drives'][validating]['dropped'] == {
+    'no neighbour': 4, 'no ground truth': 2}
+  for scan in scans.iterdir():
+    scan.unlink()
+  refuse(root, output.parent / 'other' / 'lists', ValueError,
+         "none of the 12 validation frames has the ground truth 'lidar', the "
+         'first lacks .*0000000001.bin', **arguments)
 
 
 def test_nothing_left_says_why(root, output):
@@ -329,6 +353,7 @@ def test_names_that_no_list_can_hold(root, output, drive):
   ({'cameras': ['l', 'x']}, 'cameras is l,x: give l, r or l,r'),
   ({'cameras': ['l', 'l']}, 'cameras is l,l'),
   ({'exclude': ('all',)}, 'exclude is all: choose from eigen_test, odome'),
+  ({'ground_truth': 'scans'}, 'ground_truth is scans: choose from none, lidar'),
   ({'frame_offsets': [0]}, 'frame_offsets names no neighbour')])
 def test_bad_arguments(root, output, arguments, message):
   write_moving(root, 8)
