@@ -87,17 +87,28 @@ class Evaluator:
     """
     rows = []
     panels = self._config.panels if jax.process_index() == 0 else 0
+    for example, prediction in self.examples(variables):
+      measured = self._measure(example, prediction)
+      rows.append({name: measured[name] for name in self._names})
+      if pictures and example['index'] < panels:
+        self._draw(example, measured, pathlib.Path(pictures))
+    rows = _gather(rows, self._names)
+    return metrics.summarize(rows) | evidence.summarize(rows), rows
+
+  def examples(self, variables):
+    """Yields this process' examples and their predictions, one by one.
+
+    Args:
+      variables: the model's variables, replicated.
+
+    Yields:
+      A row of the batch, name -> array, and of `predict`'s result.
+    """
     for batch in self._batches:
       predictions = self.predict(variables, batch['frames'][:, 0])
       for row in np.flatnonzero(batch['mask']):
         example = {name: array[row] for name, array in batch.items()}
-        prediction = jax.tree.map(operator.itemgetter(row), predictions)
-        measured = self._measure(example, prediction)
-        rows.append({name: measured[name] for name in self._names})
-        if pictures and example['index'] < panels:
-          self._draw(example, measured, pathlib.Path(pictures))
-    rows = _gather(rows, self._names)
-    return metrics.summarize(rows) | evidence.summarize(rows), rows
+        yield example, jax.tree.map(operator.itemgetter(row), predictions)
 
   def predict(self, variables, frames):
     """Predicts this process' rows of a batch.
@@ -137,19 +148,30 @@ class Evaluator:
       f'truth {self._truth}{source}, crop {crop}, {span}, {scaling}{flip}'
     )
 
-  def _blend(self, disparity):
-    if not self._config.flip:
-      return disparity
-    return metrics.flip_post_process(*disparity)
+  def native_depth(self, example, prediction):
+    """The predicted depth `[H, W]` at the truth's size, up to its scale."""
+    disparity = prediction.disparity
+    if self._config.flip:
+      disparity = metrics.flip_post_process(*disparity)
+    return metrics.native_depth(disparity, example['native_size'])
+
+  def alignment(self):
+    """The protocol's keyword arguments of `metrics.align_depth`."""
+    return {
+      'crop': self._config.crop,
+      'min_depth': self._config.min_depth,
+      'max_depth': self._config.max_depth,
+      'median_scaling': self._config.median_scaling,
+      # KITTI's improved truth counts wherever it is measured.
+      'cap_truth': self._truth != 'improved',
+    }
 
   def _measure(self, example, prediction):
     """Errors of an image by name; `aligned` and `labels` for its picture."""
     height, width = example['native_size']
     truth = example['depth'][:height, :width]
-    depth = metrics.native_depth(
-      self._blend(prediction.disparity), (height, width)
-    )
-    aligned = metrics.align_depth(truth, depth, **self._options())
+    depth = self.native_depth(example, prediction)
+    aligned = metrics.align_depth(truth, depth, **self.alignment())
     measured = {'index': int(example['index']), 'aligned': aligned}
     measured |= metrics.aligned_errors(truth, aligned)
     if 'native_labels' in example:
@@ -162,16 +184,6 @@ class Evaluator:
         dense=self._truth == 'dense',
       )
     return measured | {'labels': prediction.labels}
-
-  def _options(self):
-    return {
-      'crop': self._config.crop,
-      'min_depth': self._config.min_depth,
-      'max_depth': self._config.max_depth,
-      'median_scaling': self._config.median_scaling,
-      # KITTI's improved truth counts wherever it is measured.
-      'cap_truth': self._truth != 'improved',
-    }
 
   def _draw(self, example, measured, folder):
     height, width = example['native_size']

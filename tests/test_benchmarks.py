@@ -8,7 +8,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from benchmarks import ablation, compare
+from benchmarks import ablation, border_oracle, compare
 
 
 def _columns(shift=0.0, images=40):
@@ -87,7 +87,8 @@ def fixture_runs_folder(tmp_path):
 
 def test_ablation_reports_finished_runs(runs_folder):
   if not flags.FLAGS.is_parsed():
-    flags.FLAGS(['test', '--first=unused', '--second=unused'])
+    names = ('first', 'second', 'workdir')
+    flags.FLAGS(['test', *(f'--{name}=unused' for name in names)])
   with flagsaver.as_parsed(
     output=str(runs_folder), steps='5', parts='baseline,full', seeds='0,1,2'
   ):
@@ -111,3 +112,42 @@ def test_results_are_written_between_the_marks(tmp_path):
   path.write_text('no marks')
   with pytest.raises(SystemExit, match='lacks'):
     ablation.write_results(path, 'new')
+
+
+def test_cut_borders_are_those_of_two_planes():
+  labels = np.zeros((6, 12), np.uint8)
+  labels[:, 6:] = 13
+  sharp = np.where(labels == 13, 0.5, 0.1)
+  blurred = sharp.copy()
+  blurred[:, 4:8] = (0.1, 0.2, 0.4, 0.5)
+  np.testing.assert_array_equal(
+    border_oracle.cut_borders(blurred, labels, 1), sharp
+  )
+  # Nothing but the border's pixels may change.
+  slope = np.linspace(0.1, 0.6, 12) * np.ones((6, 1))
+  changed = border_oracle.cut_borders(slope, labels, 2) != slope
+  assert np.flatnonzero(changed[0]).tolist() == [4, 5, 6, 7]
+
+
+def test_a_pole_keeps_what_it_has_farthest_inside():
+  labels = np.zeros((5, 9), np.uint8)
+  labels[:, 3:6] = 5
+  disparity = np.full(labels.shape, 0.1)
+  disparity[:, 3:6] = (0.2, 0.5, 0.3)
+  cut = border_oracle.cut_borders(disparity, labels, 3)
+  np.testing.assert_array_equal(cut[:, 3:6], 0.5)
+  np.testing.assert_array_equal(cut[:, [0, 1, 2, 6, 7, 8]], 0.1)
+
+
+def test_measures_the_image_up_to_its_scale():
+  labels = np.zeros((6, 12), np.uint8)
+  labels[:, 6:] = 13
+  truth = np.where(labels == 13, 5.0, 20.0)
+  options = {'crop': 'none', 'median_scaling': True}
+  figures = border_oracle.measure(truth, 7 / truth, labels, options).finalize()
+  assert figures['abs_rel/border_1'] == pytest.approx(0, abs=1e-12)
+  wrong = 1 / np.where(labels == 13, 10.0, 20.0)
+  options['median_scaling'] = False
+  figures = border_oracle.measure(truth, wrong, labels, options).finalize()
+  assert figures['abs_rel/border_1'] == pytest.approx(0.5)
+  assert figures['abs_rel/car'] == pytest.approx(1)

@@ -1,0 +1,122 @@
+"""What sharper borders alone could gain: an oracle that knows the classes.
+
+  python -m benchmarks.border_oracle --workdir=W
+
+Predicts a run's evaluation split and gives every pixel near a true semantic
+border the disparity of its own segment's nearest pixel farther inside, as if
+each border had been found and cut perfectly while nothing else changed. What
+error remains lies in the depth of the objects themselves, or at borders within
+a class.
+"""
+
+import numpy as np
+from absl import app, flags, logging
+from scipy import ndimage
+
+from configs import default
+from sgde_jax import (
+  configuration,
+  evaluate,
+  metrics,
+  semantic_metrics,
+  sharding,
+)
+
+flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
+flags.DEFINE_list('widths', ['1', '2', '3'], 'Pixels on each side of a border.')
+FLAGS = flags.FLAGS
+
+_GROUPS = ('border_1', 'border_3', 'away', 'thin')
+
+
+def cut_borders(disparity, labels, width):
+  """Replaces the disparity near semantic borders from inside each segment.
+
+  Args:
+    disparity: `[H, W]` float.
+    labels: `[H, W]` uint8 train ids.
+    width: pixels on each side of a border that are replaced.
+
+  Returns:
+    `[H, W]`. A segment (connected, of one class) without a pixel farther than
+    `width` from its border takes the values of those farthest inside.
+  """
+  distance = semantic_metrics.border_distance(labels, limit=width)
+  cut = disparity.copy()
+  for label in np.unique(labels):
+    segments, _ = ndimage.label(labels == label)
+    for index, window in enumerate(ndimage.find_objects(segments), start=1):
+      inside = segments[window] == index
+      depth = np.where(inside, distance[window], 0)
+      rows, columns = ndimage.distance_transform_edt(
+        depth < depth.max(), return_distances=False, return_indices=True
+      )
+      near = inside & (depth <= width)
+      cut[window][near] = disparity[window][rows, columns][near]
+  return cut
+
+
+def measure(truth, disparity, labels, options):
+  """Depth errors of one image at borders, away from them and per class.
+
+  Args:
+    truth: `[H, W]` depth in metres, 0 = none.
+    disparity: `[H, W]` float, of any scale.
+    labels: `[H, W]` uint8 train ids.
+    options: keyword arguments of `metrics.align_depth`.
+
+  Returns:
+    `semantic_metrics.Totals`.
+  """
+  aligned = metrics.align_depth(truth, 1 / disparity, **options)
+  depths = truth, aligned.prediction, aligned.valid, labels
+  errors = metrics.border_errors(*depths)
+  return errors.merge(metrics.class_errors(*depths))
+
+
+def apply_oracle(config, workdir, widths):
+  """Pools the errors as predicted (width 0) and with the borders cut.
+
+  Returns:
+    width -> figure -> value.
+
+  Raises:
+    FileNotFoundError, ValueError: as `evaluate.evaluate`; no labels.
+  """
+  if config.data.labels == 'none':
+    raise ValueError('config.data.labels is none: there are no borders')
+  mesh = sharding.create_mesh()
+  model, state = evaluate.load_trained(config, workdir, mesh)
+  evaluator = evaluate.Evaluator(config, model=model, mesh=mesh)
+  totals = dict.fromkeys((0, *widths), semantic_metrics.Totals())
+  for example, prediction in evaluator.examples(state.variables):
+    height, width = example['native_size']
+    truth = example['depth'][:height, :width]
+    labels = example['native_labels'][:height, :width]
+    disparity = 1 / evaluator.native_depth(example, prediction)
+    for radius in totals:
+      cut = cut_borders(disparity, labels, radius) if radius else disparity
+      errors = measure(truth, cut, labels, evaluator.alignment())
+      totals[radius] = totals[radius].merge(errors)
+  return {radius: total.finalize() for radius, total in totals.items()}
+
+
+def main(_):
+  """Prints the table."""
+  widths = [int(width) for width in FLAGS.widths]
+  logging.set_verbosity(logging.ERROR)
+  try:
+    config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
+    figures = apply_oracle(config, FLAGS.workdir, widths)
+  except (FileNotFoundError, ValueError) as error:
+    raise SystemExit(str(error)) from None
+  print('| abs_rel |', ' | '.join(_GROUPS), '|')
+  print('|' + '---|' * (1 + len(_GROUPS)))
+  for radius, values in figures.items():
+    name = f'borders cut, {radius} px' if radius else 'as predicted'
+    row = (f'{values.get(f"abs_rel/{g}", np.nan):.4f}' for g in _GROUPS)
+    print(f'| {name} |', ' | '.join(row), '|')
+
+
+if __name__ == '__main__':
+  app.run(main)
