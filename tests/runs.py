@@ -62,7 +62,7 @@ def start(*arguments, script=('main.py',)):
   return subprocess.Popen(
     [sys.executable, *script, *map(str, arguments)],
     cwd=kitti_folder.REPOSITORY,
-    env=os.environ | {'XLA_FLAGS': ''},
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
