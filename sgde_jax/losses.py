@@ -212,7 +212,8 @@ def self_supervised_losses(
       (Monodepth2 draws N(0, 1) * 1e-5), or None.
     automask: whether unwarped sources compete in the minimum.
     smoothness_weight: weight at scale 0; halved at each further scale.
-    enhanced_weight: of the mean over the batch's valid points (ours).
+    enhanced_weight: of the mean over the batch's B K places, at which a
+      masked point counts as 0 (ours).
 
   Returns:
     A dict of weighted scalar terms, `photometric` and `smoothness`, each the
@@ -291,7 +292,11 @@ def point_distances(
 def _enhanced_loss(
   target, sources, enhanced, intrinsics, transforms, identity
 ):
-  """Mean minimum reprojection at SEEM's valid points; 0 without any."""
+  """Minimum reprojection at SEEM's valid points over the number of places.
+
+  Not over that of the valid ones: while the predicted classes have hardly an
+  edge, a single point would pull as hard as all points together.
+  """
   disparity, points, mask = enhanced
   distances = point_distances(
     target, sources, disparity, intrinsics, transforms, points
@@ -300,8 +305,7 @@ def _enhanced_loss(
     maps = jnp.moveaxis(identity, 1, -1)
     identity = jnp.moveaxis(warping.gather_points(maps, points), -1, 1)
   minimum, _ = minimum_reprojection(distances, identity)
-  count = jnp.sum(mask, dtype=minimum.dtype)
-  return jnp.sum(jnp.where(mask, minimum, 0)) / jnp.maximum(count, 1)
+  return jnp.mean(jnp.where(mask, minimum, 0))
 
 
 def _ssim(x, y, mean):

@@ -13,6 +13,7 @@ from sgde_jax import evidence, metrics, panels, sharding, visualization
 
 _PROFILE = (10, 20)
 _PREVIEWS = 2  # Examples of a batch that are drawn.
+_CONSTANT = 1e-3  # A disparity's relative spread; fresh weights have .03.
 
 
 class Reporter:
@@ -42,6 +43,7 @@ class Reporter:
     self._last = (start_step, time.monotonic())
     self._data_seconds = 0.0
     self._tracing = False
+    self._warned = False
     self.evaluations = {}
     self._entries = self.workdir / 'metrics.jsonl'
     if self._active:
@@ -106,6 +108,7 @@ class Reporter:
       rate['images_per_second'],
       format_duration(left),
     )
+    self._warn_if_constant(step, scalars)
 
   def evaluation(self, step, summary):
     """Reports an evaluation's summary."""
@@ -165,6 +168,20 @@ class Reporter:
     if self._active:
       print(table(self.evaluations, protocol))
     return self.evaluations[max(self.evaluations)]
+
+  def _warn_if_constant(self, step, scalars):
+    """Says once that depth is lost, which no loss that falls would tell."""
+    if self._warned or scalars.get('disparity_spread', 1.0) > _CONSTANT:
+      return
+    self._warned = True
+    logging.warning(
+      'step %d: the disparity is constant over every image (its spread is %.1e'
+      ' of its mean); it will not recover: start again in another workdir with'
+      ' another config.seed, a smaller config.optimizer.learning_rate or, if'
+      ' classes are learnt too, a smaller config.loss.cross_entropy_weight',
+      step,
+      scalars['disparity_spread'],
+    )
 
   def _stop_trace(self):
     if self._tracing:

@@ -73,7 +73,8 @@ def train_step(
 
   Returns:
     The new state and float32 scalars by name: each weighted loss term, their
-    sum `loss`, and `gradient_norm`.
+    sum `loss`, `gradient_norm`, and `disparity_spread`, the disparity's
+    standard deviation over its mean, averaged over the images.
   """
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   augment_key, noise_key, point_key, still_key = jax.random.split(key, 4)
@@ -96,15 +97,20 @@ def train_step(
     terms, _ = compute_losses(
       outputs, labelled, batch, model.frame_offsets, noise, **loss_options
     )
-    return sum(terms.values()), (terms, updates['batch_stats'])
+    spread = _relative_spread(outputs.disparities[0])
+    return sum(terms.values()), (terms, spread, updates['batch_stats'])
 
   grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-  (loss, (terms, batch_stats)), gradients = grad_fn(state.params)
+  (loss, (terms, spread, batch_stats)), gradients = grad_fn(state.params)
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params
   )
   norm = optax.tree.norm(gradients)
-  scalars = terms | {'loss': loss, 'gradient_norm': norm}
+  scalars = terms | {
+    'loss': loss,
+    'gradient_norm': norm,
+    'disparity_spread': spread,
+  }
   return (
     TrainState(
       step=state.step + 1,
@@ -292,6 +298,13 @@ def _augment_stills(key, batch, options):
     key, images, no_camera, batch['semantic_labels'], **options
   )
   return jittered[:, 0], labels
+
+
+def _relative_spread(disparity):
+  """Standard deviation over mean of `[B, H, W, 1]`, averaged over images."""
+  axes = (1, 2, 3)
+  spread = jnp.std(disparity, axis=axes) / jnp.mean(disparity, axis=axes)
+  return jnp.mean(spread)
 
 
 def _most_likely(logits):

@@ -62,6 +62,16 @@ def test_entries_hold_scalars_and_speed(tmp_path, clock, caplog):
   assert progress.endswith('ETA 1m12s')  # 36 steps of 2 s.
 
 
+def test_a_constant_disparity_is_told_once(tmp_path, caplog):
+  reporter = _reporter(tmp_path)
+  for step, spread in ((10, 0.03), (20, 2e-4), (30, 0.0)):
+    scalars = {'loss': 1.0, 'disparity_spread': spread}
+    reporter.training(step, scalars, batch_size=1)
+  warning, = (r for r in caplog.records if r.levelname == 'WARNING')
+  assert warning.message.startswith('step 20: the disparity is constant')
+  assert 'config.seed' in warning.message
+
+
 def test_evaluations_and_previews_do_not_count_as_training(
   tmp_path, clock, monkeypatch
 ):

@@ -100,10 +100,11 @@ def test_step_changes_the_state_and_reports_its_terms(tiny):
   terms = {
     name: float(value)
     for name, value in scalars.items()
-    if name not in ('loss', 'gradient_norm')
+    if name not in ('loss', 'gradient_norm', 'disparity_spread')
   }
   assert len(terms) > 1
   np.testing.assert_allclose(sum(terms.values()), scalars['loss'], rtol=1e-5)
+  assert 1e-3 < scalars['disparity_spread'] < 1
   gradients = jax.tree.map(
     lambda old, updated: (old - updated) / 0.1, state.params, new.params
   )
