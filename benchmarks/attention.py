@@ -1,8 +1,8 @@
 """Times the attention between the decoders; prints one table.
 
-  python benchmarks/attention.py
-  python benchmarks/attention.py --quick
-  python benchmarks/attention.py --dtype=bfloat16 --batch=12  # accelerator
+  python -m benchmarks.attention
+  python -m benchmarks.attention --quick
+  python -m benchmarks.attention --dtype=bfloat16 --batch=12  # accelerator
 
 One `SemanticGuidedAttention` on the maps of strides 16, 8 and 4 of an image.
 Milliseconds are medians; `backward` includes the forward pass. `temp MiB` is
@@ -11,19 +11,14 @@ and results. Where that exceeds --memory_limit the work is not run: `-`.
 """
 
 import itertools
-import pathlib
 import statistics
-import sys
 import time
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-# For a run as a script from any folder, not installed.
-sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
-
-from sgde_jax.models import attention, decoders  # noqa: E402
+from sgde_jax.models import attention, decoders
 
 flags.DEFINE_list('size', ['192', '640'], 'Image height and width.')
 flags.DEFINE_integer('batch', 4, 'Images.')

@@ -7,6 +7,8 @@ the same work as `sgde_jax.steps.train_step` on the same shapes; it is not
 used for anything but its speed.
 """
 
+import functools
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
@@ -88,7 +90,7 @@ class DepthDecoder(nn.Module):
         x = torch.cat([x, features[i - 1]], 1)
       x = F.elu(self.second[i](x))
       if i < 4:
-        outputs[i] = torch.sigmoid(self.heads[i](x))
+        outputs[i] = torch.sigmoid(self.heads[i](x).float())
     return [outputs[i] for i in range(4)]
 
 
@@ -110,12 +112,24 @@ class PoseNetwork(nn.Module):
     """Returns axis-angle and translation `[B, 3]`."""
     x = self.decoder(self.encoder(torch.cat([first, second], 1))[-1])
     vector = 0.01 * x.mean((2, 3))
-    return vector[:, :3], vector[:, 3:6]
+    return vector[:, :3].float(), vector[:, 3:6].float()
 
 
-def make_step(work, width, height, batch_size):
-  """Returns a function that makes one step of `train` or `predict`."""
+def make_step(work, width, height, batch_size, dtype):
+  """Returns a function that makes one step of `train` or `predict`.
+
+  On the GPU where PyTorch sees one, else on the CPU. With bfloat16 the networks
+  alone compute in it (autocast), as ours do.
+  """
   torch.manual_seed(0)
+  torch.backends.cudnn.benchmark = True
+  torch.set_default_device(_platform())
+  networks = functools.partial(
+    torch.autocast,
+    _platform(),
+    dtype=torch.bfloat16,
+    enabled=dtype == 'bfloat16',
+  )
   encoder, decoder, pose = Encoder(3), DepthDecoder(), PoseNetwork()
   parts = [encoder, decoder, pose]
   parameters = [p for part in parts for p in part.parameters()]
@@ -129,23 +143,44 @@ def make_step(work, width, height, batch_size):
   def train():
     optimizer.zero_grad()
     seen = _jitter(frames)
-    disparities = decoder(encoder(seen[0]))
+    with networks():
+      disparities = decoder(encoder(seen[0]))
+      past, future = pose(seen[1], seen[0]), pose(seen[0], seen[2])
     transforms = [
-      _transform(*pose(seen[1], seen[0]), invert=True),
-      _transform(*pose(seen[0], seen[2]), invert=False),
+      _transform(*past, invert=True),
+      _transform(*future, invert=False),
     ]
     _loss(frames, disparities, intrinsics, transforms).backward()
     optimizer.step()
+    _wait()
 
   def predict():
-    with torch.no_grad():
+    with torch.no_grad(), networks():
       decoder(encoder(frames[0]))
+    _wait()
 
   if work == 'predict':
     for part in parts:
       part.eval()
     return predict
   return train
+
+
+def describe_device():
+  """Returns the device's name and its peak memory in bytes, 0 on the CPU."""
+  if _platform() == 'cpu':
+    return 'cpu', 0
+  return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+
+
+def _platform():
+  return 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def _wait():
+  """Until the GPU is done: PyTorch only queues its work there."""
+  if _platform() == 'cuda':
+    torch.cuda.synchronize()
 
 
 def _jitter(frames):

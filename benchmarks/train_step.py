@@ -35,7 +35,7 @@ flags.DEFINE_list('works', ['train', 'predict'], 'train, predict.')
 flags.DEFINE_list('parts', ['baseline'], 'Parts of configs/ablation.py.')
 flags.DEFINE_integer('steps', 10, 'Timed steps after the first.')
 flags.DEFINE_string('workdir', '', 'A trained run of the full method.')
-flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too (CPU).')
+flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too.')
 FLAGS = flags.FLAGS
 
 _HEADER = (
@@ -91,12 +91,14 @@ def time_jax(work, part, size, batch_size, dtype, count, workdir):
 
 
 def time_torch(work, _, size, batch_size, dtype, count, workdir):
-  """Times the PyTorch baseline on the CPU; returns as `time_jax`."""
+  """Times the PyTorch baseline; returns as `time_jax`."""
   from benchmarks import torch_baseline
 
-  del dtype, workdir  # Always float32 and fresh weights.
-  run = torch_baseline.make_step(work, *size, batch_size)
-  return _median_ms(run, count), 0.0, _peak_bytes(), 'cpu'
+  del workdir  # Always fresh weights.
+  run = torch_baseline.make_step(work, *size, batch_size, dtype)
+  milliseconds = _median_ms(run, count)
+  device, used = torch_baseline.describe_device()
+  return milliseconds, 0.0, used or _peak_bytes(), f'1 {device}'
 
 
 def main(_):
@@ -111,8 +113,6 @@ def main(_):
     width, height = map(int, size.split('x'))
     first = None
     for name, worker in workers:
-      if worker is time_torch and dtype != 'float32':
-        continue  # It has no other.
       arguments = (
         work, name, (width, height), int(batch), dtype, FLAGS.steps,
         FLAGS.workdir if work == 'predict' and name == 'full' else '',

@@ -108,6 +108,7 @@ def test_auto_follows_size_and_platform(monkeypatch):
     values = jax.ShapeDtypeStruct((1, columns, 1, width), dtype)
     return attention.choose_implementation(queries, keys, values)
 
+  monkeypatch.setattr(attention, '_has_fused_kernel', lambda: False)
   assert choose(480, 480) == 'plain'
   assert choose(7680, 480) == 'blockwise'
   monkeypatch.setattr(attention, '_has_fused_kernel', lambda: True)
@@ -147,7 +148,8 @@ def test_fused_kernel_is_close_to_float32():
     assert np.abs(one - other).max() < 2e-2 * max(1, np.abs(other).max())
 
 
-def test_refuses_what_cannot_work():
+def test_refuses_what_cannot_work(monkeypatch):
+  monkeypatch.setattr(attention, '_has_fused_kernel', lambda: False)
   queries, keys, values = _inputs(6, 5)
   with pytest.raises(ValueError, match=r'expected \[B, N, h, d\]'):
     attention.pixel_attention(queries, keys[..., :3], values)
