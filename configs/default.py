@@ -71,7 +71,7 @@ def get_config():
 
 def _model():
   model = ml_collections.ConfigDict()
-  model.encoder_layers = 18  # ResNet-18, 34, 50 or 101
+  model.encoder_layers = 18  # ResNet-10, 18, 34, 50 or 101
   model.pose_layers = 18
   model.dtype = 'float32'  # Of the computation: or bfloat16
   model.encoder_weights = ''  # torchvision state dict (.pth or .npz)

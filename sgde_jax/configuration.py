@@ -36,8 +36,8 @@ _RULES = (
   ),
   (
     ('model.encoder_layers', 'model.pose_layers'),
-    _one_of(18, 34, 50, 101),
-    'use 18, 34, 50 or 101',
+    _one_of(10, 18, 34, 50, 101),
+    'use 10, 18, 34, 50 or 101',
   ),
   (
     ('model.dtype',),
@@ -277,6 +277,14 @@ def _check_pairs(config):
       model.semantics or not evaluation.semantic_root,
       'eval.semantic_root',
       'labelled stills measure config.model.semantics, which is off',
+    ),
+    *(
+      (
+        model[f'{name}_layers'] != 10 or not model[f'{name}_weights'],
+        f'model.{name}_weights',
+        f"ResNet-10 has no published weights; use '', or 18 for {name}_layers",
+      )
+      for name in ('encoder', 'pose')
     ),
   ]
 

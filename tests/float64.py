@@ -3,9 +3,6 @@
 In float32 a rounding error can flip a ReLU, the nearest source frame or the
 pixel that a ray falls into, which changes gradients by far more than rounding:
 whether two ways to compute the same step agree can only be seen in float64.
-XLA has no fast float64 convolutions on the CPU, so the encoders have one block
-per stage instead of two.
-
 python -m tests.float64 FLAGS
 """
 
@@ -17,12 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from sgde_jax import models, steps
-from sgde_jax.models import encoder
 
 
 @contextlib.contextmanager
 def enabled():
-  """Makes training inside shallow, and float64 where it would be float32."""
+  """Makes training inside float64 where it would be float32."""
   create_model = models.create_model
 
   def create_float64_model(*args, **kwargs):
@@ -31,7 +27,6 @@ def enabled():
   with (
     jax.enable_x64(True),
     mock.patch.object(models, 'create_model', create_float64_model),
-    mock.patch.dict(encoder._DEPTHS, {18: ((1, 1, 1, 1), False)}),
     mock.patch.object(
       steps, 'to_float', lambda images: images.astype(jnp.float64) / 255
     ),

@@ -17,6 +17,8 @@ from tests import kitti_folder
 _SETTINGS = {
   'batch_size': 2,
   'num_steps': 20,
+  'model.encoder_layers': 10,
+  'model.pose_layers': 10,
   'optimizer.decay_epochs': (),
   'data.source': 'kitti',
   'data.height': 32,

@@ -110,8 +110,8 @@ def test_a_foreign_config_file_is_refused_in_one_message(
     ('data.frame_offsets', (), 'at least one source'),
     ('data.frame_offsets', (-1, 0, 1), 'the target, first'),
     ('data.frame_offsets', (0, 0, 1), 'the target, first'),
-    ('model.encoder_layers', 20, '18, 34, 50 or 101'),
-    ('model.pose_layers', 152, '18, 34, 50 or 101'),
+    ('model.encoder_layers', 20, '10, 18, 34, 50 or 101'),
+    ('model.pose_layers', 152, '10, 18, 34, 50 or 101'),
     ('model.dtype', 'float16', 'float32 or bfloat16'),
     ('model.attention.levels', (5,), 'levels 0 to 4'),
     ('model.attention.levels', (2, 2), 'distinct'),
@@ -178,6 +178,16 @@ def test_parts_that_need_semantics_are_refused_without_it(overrides, field):
   config.model.semantics = False
   config.update_from_flattened_dict(overrides)
   with pytest.raises(ValueError, match=f'config.{field} = '):
+    configuration.check(config)
+
+
+@pytest.mark.parametrize('part', ['encoder', 'pose'])
+def test_weights_that_nobody_published_are_refused(part):
+  config = default.get_config()
+  config.model[f'{part}_layers'] = 10
+  configuration.check(config)
+  config.model[f'{part}_weights'] = 'resnet10.pth'
+  with pytest.raises(ValueError, match=f'{part}_weights = .*no published'):
     configuration.check(config)
 
 

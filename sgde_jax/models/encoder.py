@@ -13,6 +13,7 @@ from sgde_jax.models import layers
 
 # Blocks per stage, and whether blocks are bottlenecks.
 _DEPTHS = {
+  10: ((1, 1, 1, 1), False),
   18: ((2, 2, 2, 2), False),
   34: ((3, 4, 6, 3), False),
   50: ((3, 4, 6, 3), True),
@@ -23,13 +24,13 @@ _EXPANSION = 4
 
 
 class ResNetEncoder(nn.Module):
-  """ResNet-18/34/50/101 without its classifier.
+  """ResNet-10/18/34/50/101 without its classifier.
 
   Batch statistics are those of the global batch: under `jit` over a mesh the
   mean runs over every device's examples.
 
   Attributes:
-    num_layers: 18, 34, 50 or 101.
+    num_layers: 10 (no published weights), 18, 34, 50 or 101.
     dtype: dtype of the computation; parameters and statistics are float32.
   """
 
@@ -51,7 +52,7 @@ class ResNetEncoder(nn.Module):
       for 50 layers and more).
 
     Raises:
-      ValueError: if `num_layers` is none of the four.
+      ValueError: if `num_layers` is none of these.
     """
     if self.num_layers not in _DEPTHS:
       raise ValueError(
