@@ -11,9 +11,8 @@ from configs import default
 from sgde_jax import checkpointing, initialization, models, sharding
 from tests import kitti_folder
 
-# Compiling the training step takes most of the tests' time. So all processes
-# that tests start share one program, and all tests inside pytest's process
-# another, with a batch of eight.
+# Compiling the training step takes most of the tests' time. So all runs on one
+# device share one program, by the cache that conftest.py sets up.
 _SETTINGS = {
   'batch_size': 2,
   'num_steps': 20,
@@ -52,11 +51,6 @@ def make_flags(root, **overrides):
   """The same config as flags for main.py."""
   settings = _settings(root, overrides).items()
   return [f'--config.{name}={value}' for name, value in settings]
-
-
-def make_inner_config(root, **overrides):
-  """The config of runs inside pytest's process."""
-  return make_config(root, batch_size=8, **overrides)
 
 
 def start(*arguments, script=('main.py',)):

@@ -225,7 +225,7 @@ def test_learns_one_batch_of_the_street(tmp_path):
   stills.mkdir()
   (stills / 'image_2').symlink_to(drive / 'image_02/data')
   (stills / 'semantic').symlink_to(drive / 'semantic_02/data')
-  config = runs.make_inner_config(
+  config = runs.make_config(
     root,
     data__semantic_root=str(stills),
     data__semantic_labels='train_ids',

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import input_pipeline
-from sgde_jax import sharding, train
+from sgde_jax import train
 from tests import runs
 
 slow = pytest.mark.slow
@@ -113,68 +113,21 @@ def test_trains_on_video_without_ground_truth(root, trained, tmp_path):
 
 
 @pytest.fixture(name='events', scope='module')
-def fixture_events(root, tmp_path_factory):
-  """What six steps do, in order, that could make the host wait.
+def fixture_events(root, trained, tmp_path_factory):
+  """What six steps do, see `tests.recorded`.
 
-  Every `batch N` is the loop asking for the batch of step N; `compile` and
-  `read` (of an array on a device, by the host) lie between. Step 3 and 6 log,
-  draw, evaluate and save.
+  Step 3 and 6 log, draw, evaluate and save.
   """
-  events = []
+  del trained  # It has put the program into the cache.
   every = dict.fromkeys(
     ('log_every', 'picture_every', 'eval_every', 'checkpoint_every'), 3
   )
-  config = runs.make_inner_config(root, num_steps=6, **every)
-  create_batches = input_pipeline.create_train_batches
-
-  def create_recorded_batches(*args, **kwargs):
-    for number, batch in enumerate(create_batches(*args, **kwargs), start=1):
-      events.append(f'batch {number}')
-      yield batch
-
-  def record_compile(name, seconds, **kwargs):
-    del seconds, kwargs
-    if name == '/jax/core/compile/backend_compile_duration':
-      events.append('compile')
-
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(sharding, 'create_mesh', runs.one_device_mesh)
-    patch.setattr(
-      input_pipeline, 'create_train_batches', create_recorded_batches
-    )
-    _record_reads(patch, events)
-    jax.monitoring.register_event_duration_secs_listener(record_compile)
-    try:
-      train.train_and_evaluate(config, tmp_path_factory.mktemp('events'))
-    finally:
-      jax.monitoring.unregister_event_duration_listener(record_compile)
-  return events
-
-
-def _record_reads(patch, events):
-  """Records every way in which the host waits for an array's value."""
-  array_type = type(jax.numpy.zeros(()))
-  value = array_type._value
-
-  def read(array):
-    events.append('read')
-    return value.fget(array)
-
-  patch.setattr(array_type, '_value', property(read))
-  # NumPy reads CPU arrays through their buffer, past `_value`.
-  for module, name in (
-    (np, 'asarray'),
-    (np, 'array'),
-    (jax, 'block_until_ready'),
-  ):
-    original = getattr(module, name)
-
-    def recorded(array, *args, original=original, **kwargs):
-      if isinstance(array, array_type):
-        events.append('read')
-      return original(array, *args, **kwargs)
-
-    patch.setattr(module, name, recorded)
+  output, _ = runs.run_main(
+    f'--workdir={tmp_path_factory.mktemp("events")}',
+    *runs.make_flags(root, num_steps=6, **every),
+    script=('-m', 'tests.recorded'),
+  )
+  return json.loads(output.splitlines()[-1])
 
 
 def _between(events, first, last=None):
@@ -200,48 +153,37 @@ def test_host_waits_at_logging_steps_alone(events):
 
 
 @slow
-def test_stops_where_the_loss_is_not_finite(
-  root, tmp_path, monkeypatch, one_device
-):
-  config = runs.make_inner_config(
+def test_stops_where_the_loss_is_not_finite(root, trained, tmp_path):
+  del trained  # It has put the program into the cache.
+  flags = runs.make_flags(
     root, num_steps=6, log_every=1, eval_every=6, checkpoint_every=2
   )
-  create_batches = input_pipeline.create_train_batches
-
-  def create_bad_batches(*args, start_step, **kwargs):
-    batches = create_batches(*args, start_step=start_step, **kwargs)
-    for number, batch in enumerate(batches, start=start_step + 1):
-      if number == 3:
-        bad.append(batch['index'].tolist())
-        batch['intrinsics'] = np.full_like(batch['intrinsics'], np.nan)
-      yield batch
-
-  bad = []
-  with monkeypatch.context() as patch:
-    patch.setattr(input_pipeline, 'create_train_batches', create_bad_batches)
-    with pytest.raises(FloatingPointError, match='step 3 ') as error:
-      train.train_and_evaluate(config, tmp_path)
-  assert str(bad[0]) in str(error.value)
-  assert 'last good checkpoint: step 2;' in str(error.value)
+  _, errors = runs.run_main(
+    f'--workdir={tmp_path}',
+    *flags,
+    script=('-m', 'tests.spoilt'),
+    fails=True,
+  )
+  message = errors.splitlines()[-1]
+  assert message.startswith('FloatingPointError: step 3 is not finite')
+  bad = input_pipeline.example_indices(2, seed=0, num_examples=4, batch_size=2)
+  assert f'lines {bad.tolist()} (from 0)' in message
+  assert 'last good checkpoint: step 2;' in message
   assert runs.list_checkpoints(tmp_path) == [2]
-  state = runs.restore(config, tmp_path)
+  state = runs.restore(runs.make_config(root), tmp_path)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(state))
 
 
 @slow
-def test_a_finished_run_prints_its_table_again(
-  root, trained, tmp_path, capsys, one_device
-):
+def test_a_finished_run_prints_its_table_again(root, trained, tmp_path):
   for name in ('checkpoints', 'metrics.jsonl'):
     (tmp_path / name).symlink_to(trained / name)
   before = (trained / 'metrics.jsonl').read_text()
-  summary = train.train_and_evaluate(runs.make_inner_config(root), tmp_path)
+  output, _ = runs.run_main(f'--workdir={tmp_path}', *runs.make_flags(root))
   assert (tmp_path / 'metrics.jsonl').read_text() == before
-  scalars = runs.read_scalars(trained, 'eval/abs_rel')
-  assert summary['abs_rel'] == scalars[20]
-  rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
-  for step in ('0', '10', '20'):
-    assert ['step', step] in rows
+  rows = [line.split()[:3] for line in output.splitlines()]
+  for step, abs_rel in runs.read_scalars(trained, 'eval/abs_rel').items():
+    assert ['step', str(step), f'{abs_rel:.4f}'] in rows
 
 
 def test_every_is_due_at_its_multiples_and_at_the_end():
