@@ -97,29 +97,23 @@ def train_step(
     terms, _ = compute_losses(
       outputs, labelled, batch, model.frame_offsets, noise, **loss_options
     )
+    loss = sum(terms.values())
     spread = _relative_spread(outputs.disparities[0])
-    return sum(terms.values()), (terms, spread, updates['batch_stats'])
+    scalars = terms | {'loss': loss, 'disparity_spread': spread}
+    return loss, (scalars, updates['batch_stats'])
 
-  grad_fn = jax.value_and_grad(loss_fn, has_aux=True)
-  (loss, (terms, spread, batch_stats)), gradients = grad_fn(state.params)
+  grad_fn = jax.grad(loss_fn, has_aux=True)
+  gradients, (scalars, batch_stats) = grad_fn(state.params)
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params
   )
-  norm = optax.tree.norm(gradients)
-  scalars = terms | {
-    'loss': loss,
-    'gradient_norm': norm,
-    'disparity_spread': spread,
-  }
-  return (
-    TrainState(
-      step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
-      batch_stats=batch_stats,
-      opt_state=opt_state,
-    ),
-    scalars,
+  state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
   )
+  return state, scalars | {'gradient_norm': optax.tree.norm(gradients)}
 
 
 def preview_step(variables, batch, *, model, loss_options):
@@ -303,8 +297,8 @@ def _augment_stills(key, batch, options):
 def _relative_spread(disparity):
   """Standard deviation over mean of `[B, H, W, 1]`, averaged over images."""
   axes = (1, 2, 3)
-  spread = jnp.std(disparity, axis=axes) / jnp.mean(disparity, axis=axes)
-  return jnp.mean(spread)
+  means = jnp.mean(disparity, axis=axes)
+  return jnp.mean(jnp.std(disparity, axis=axes) / (means + 1e-7))
 
 
 def _most_likely(logits):

@@ -113,6 +113,17 @@ def test_step_changes_the_state_and_reports_its_terms(tiny):
   )
 
 
+def test_spread_is_relative_and_nothing_for_a_lost_depth():
+  rng = np.random.default_rng(0)
+  disparity = jnp.asarray(rng.uniform(0.1, 0.2, (2, 8, 16, 1)), jnp.float32)
+  expected = (disparity.std((1, 2, 3)) / disparity.mean((1, 2, 3))).mean()
+  for scale in (1, 5):
+    spread = steps._relative_spread(scale * disparity)
+    np.testing.assert_allclose(spread, expected, rtol=1e-5)
+  for value in (0.0, 0.5, 1.0):  # 0 is where a saturated sigmoid ends.
+    assert steps._relative_spread(jnp.full((2, 8, 16, 1), value)) == 0
+
+
 def test_randomness_depends_on_seed_and_step_alone(tiny):
   state, step = tiny
   batch = _make_batch()
