@@ -206,7 +206,7 @@ def test_frames_that_do_not_fit_are_refused(shape):
 def test_unknown_settings_are_refused():
   with pytest.raises(ValueError, match="model.dtype = 'float8'.*float32"):
     _model(dtype='float8')
-  with pytest.raises(ValueError, match=r'layers = 20.*\[18, 34, 50, 101\]'):
+  with pytest.raises(ValueError, match=r'layers = 20.*\[10, 18, 34, 50, 101\]'):
     _variables(_model(encoder_layers=20), _frames())
 
 
