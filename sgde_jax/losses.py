@@ -212,8 +212,7 @@ def self_supervised_losses(
       (Monodepth2 draws N(0, 1) * 1e-5), or None.
     automask: whether unwarped sources compete in the minimum.
     smoothness_weight: weight at scale 0; halved at each further scale.
-    enhanced_weight: of the mean over the batch's B K places, at which a
-      masked point counts as 0 (ours).
+    enhanced_weight: of the mean over all B K places, masked ones 0 (ours).
 
   Returns:
     A dict of weighted scalar terms, `photometric` and `smoothness`, each the

@@ -45,14 +45,7 @@ def predict(config, workdir, source, output, *, write='depth'):
       image, or an image would be overwritten, before any work; images could
       not be decoded, after the others were written.
   """
-  if not source or not output:
-    raise ValueError(
-      'predict needs --input=IMAGE or FOLDER and --output=FOLDER'
-    )
-  if write == 'labels' and not config.model.semantics:
-    raise ValueError(
-      '--write=labels needs a run that was trained with config.model.semantics'
-    )
+  _check_flags(config, source, output, write)
   source, output = pathlib.Path(source), pathlib.Path(output)
   files = _list_images(source, layout=write == 'labels')
   jobs = {file: _target(file, source, output, write) for file in files}
@@ -80,6 +73,18 @@ def predict(config, workdir, source, output, *, write='depth'):
   unreadable = _run_all(jobs, run)
   print(f'wrote {len(jobs) - len(unreadable)} predictions to {output}')
   _refuse_unreadable(unreadable)
+
+
+def _check_flags(config, source, output, write):
+  """Refuses flags that are missing or ask for what the run has not learnt."""
+  if not source or not output:
+    raise ValueError(
+      'predict needs --input=IMAGE or FOLDER and --output=FOLDER'
+    )
+  if write == 'labels' and not config.model.semantics:
+    raise ValueError(
+      '--write=labels needs a run that was trained with config.model.semantics'
+    )
 
 
 def _run_all(jobs, run):

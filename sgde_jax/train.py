@@ -58,9 +58,7 @@ def train_and_evaluate(config, workdir):
   reporter = _open_report(config, workdir, state, start_step, num_steps)
   if start_step not in reporter.evaluations:
     evaluator.report(state, reporter, start_step)
-  explain = functools.partial(
-    _explain, config, data.train_examples, checkpoints
-  )
+  explain = functools.partial(_explain, config, data, checkpoints)
   unread = []  # Scalars still on the device: (step, dict of arrays).
   for step in range(start_step + 1, num_steps + 1):
     reporter.profile(step - start_step, state, enabled=config.profile)
@@ -133,13 +131,13 @@ def _open_report(config, workdir, state, start_step, num_steps):
   )
 
 
-def _explain(config, num_examples, checkpoints, step):
+def _explain(config, data, checkpoints, step):
   """What to look at when the update to `step` was not finite."""
   checkpoints.close()  # The one that the message names is on disk.
   indices = input_pipeline.example_indices(
     step - 1,
     seed=config.seed,
-    num_examples=num_examples,
+    num_examples=data.train_examples,
     batch_size=config.batch_size,
   )
   return (

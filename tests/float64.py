@@ -3,6 +3,7 @@
 In float32 a rounding error can flip a ReLU, the nearest source frame or the
 pixel that a ray falls into, which changes gradients by far more than rounding:
 whether two ways to compute the same step agree can only be seen in float64.
+
 python -m tests.float64 FLAGS
 """
 

@@ -15,18 +15,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-import input_pipeline
-
-
-def _record_batches(events):
-  create_batches = input_pipeline.create_train_batches
-
-  def create_recorded_batches(*args, **kwargs):
-    for number, batch in enumerate(create_batches(*args, **kwargs), start=1):
-      events.append(f'batch {number}')
-      yield batch
-
-  input_pipeline.create_train_batches = create_recorded_batches
+from tests import batches
 
 
 def _record_compilations(events):
@@ -67,7 +56,7 @@ def _record_reads(events):
 
 if __name__ == '__main__':
   happened = []
-  _record_batches(happened)
+  batches.on_each(lambda step, _: happened.append(f'batch {step}'))
   _record_compilations(happened)
   _record_reads(happened)
   try:

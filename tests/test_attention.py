@@ -108,6 +108,8 @@ def test_auto_follows_size_and_platform(monkeypatch):
     values = jax.ShapeDtypeStruct((1, columns, 1, width), dtype)
     return attention.choose_implementation(queries, keys, values)
 
+  if jax.default_backend() == 'cpu':
+    assert not attention._has_fused_kernel()
   monkeypatch.setattr(attention, '_has_fused_kernel', lambda: False)
   assert choose(480, 480) == 'plain'
   assert choose(7680, 480) == 'blockwise'

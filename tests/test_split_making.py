@@ -11,41 +11,7 @@ from hypothesis import strategies as st
 
 import input_pipeline
 from input_pipeline import split_making, split_summary, splits
-from tests import kitti_folder
-
-DATE = '2011_09_27'  # Without an Eigen test drive.
-
-
-def drive_name(number, date=DATE):
-  return f'{date}/{date}_drive_{number:04d}_sync'
-
-
-DRIVE = drive_name(1)
-
-
-def write_oxts(root, drive, speeds):
-  """Writes packets of these (forward, leftward) velocities, in m/s."""
-  for frame, (forward, leftward) in enumerate(speeds):
-    values = ['49.0', '8.4', '114.5', '0', '0', '1', '99', '99', str(forward),
-              str(leftward), *['7'] * 20]
-    path = root / drive / f'oxts/data/{frame:010d}.txt'
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(' '.join(values) + '\n')
-
-
-def write_pictures(root, drive, greys, *, camera=2, suffix='png'):
-  """Writes frames of one grey each; neighbours of equal grey stand still."""
-  kitti_folder.write_date((root / drive).parent)
-  for frame, grey in enumerate(greys):
-    kitti_folder.save(
-      np.full((12, 40, 3), grey, np.uint8),
-      root / drive / f'image_{camera:02d}/data/{frame:010d}.{suffix}')
-
-
-def write_moving(root, *sizes):
-  """Writes drives 1, 2, .. of so many frames that all move."""
-  for number, frames in enumerate(sizes, start=1):
-    write_pictures(root, drive_name(number), np.arange(frames) * 5)
+from tests import drives, kitti_folder
 
 
 @pytest.fixture(name='root')
@@ -58,22 +24,11 @@ def fixture_output(tmp_path):
   return tmp_path / 'made' / 'lists'
 
 
-def read(output):
-  """The two lists, read back."""
-  return [splits.read_split(output / name) for name in ('train.txt', 'val.txt')]
-
-
-def read_frames(output, side='l'):
-  """Frame numbers of a camera in both lists together, in their order."""
-  return [line.frame for lines in read(output) for line in lines
-          if line.side == side]
-
-
 def test_lists_pass_the_checks_before_training(root, output):
   for number in (1, 3):
     for camera in (2, 3):
       kitti_folder.write_drive(
-        root, drive=drive_name(number), camera=camera, frames=8)
+        root, drive=drives.drive_name(number), camera=camera, frames=8)
   summary = split_making.make_splits(root, output, validation_share=0.5)
   config = kitti_folder.make_config(
     root, train_split=str(output / 'train.txt'),
@@ -82,7 +37,7 @@ def test_lists_pass_the_checks_before_training(root, output):
   # Six of eight frames have both neighbours, for each camera.
   assert (checked.train_examples, checked.eval_examples) == (12, 12)
   assert not set(checked.train_drives) & set(checked.eval_drives)
-  train, validation = read(output)
+  train, validation = drives.read(output)
   assert [(line.frame, line.side) for line in train] == [
     (frame, side) for side in 'lr' for frame in range(1, 7)]
   assert summary['train'] == {'drives': 1, 'frames': 12,
@@ -93,81 +48,82 @@ def test_lists_pass_the_checks_before_training(root, output):
 
 
 def test_a_camera_that_a_drive_lacks_is_counted(root, output):
-  write_moving(root, 8, 8)
-  write_pictures(root, DRIVE, np.arange(6) * 5, camera=3)
+  drives.write_moving(root, 8, 8)
+  drives.write_pictures(root, drives.DRIVE, np.arange(6) * 5, camera=3)
   summary = split_making.make_splits(root, output, validation_share=0.5)
   assert summary['lacks_cameras'] == {'r': 1}
-  assert summary['drives'][drive_name(2)]['lacks_cameras'] == ['r']
-  lines = sum(read(output), [])
+  assert summary['drives'][drives.drive_name(2)]['lacks_cameras'] == ['r']
+  lines = sum(drives.read(output), [])
   assert sum(line.side == 'r' for line in lines) == 4
   assert '1 drive without camera r' in split_summary.describe(summary)
 
 
 def test_one_camera_alone(root, output):
-  write_moving(root, 8, 8)
-  write_pictures(root, DRIVE, np.arange(8) * 5, camera=3)
+  drives.write_moving(root, 8, 8)
+  drives.write_pictures(root, drives.DRIVE, np.arange(8) * 5, camera=3)
   summary = split_making.make_splits(root, output, cameras=['r'])
-  assert {str(line).rpartition(' ')[2] for line in sum(read(output), [])} == {
-    'r'}
+  lines = sum(drives.read(output), [])
+  assert {str(line).rpartition(' ')[2] for line in lines} == {'r'}
   assert summary['excluded'] == {
-    drive_name(2): 'no frame left: the cameras have none'}
+    drives.drive_name(2): 'no frame left: the cameras have none'}
 
 
 def test_standing_frames_by_oxts(root, output):
   # The pictures all stand still: the packets decide.
   for camera in (2, 3):
-    write_pictures(root, DRIVE, [9] * 20, camera=camera)
+    drives.write_pictures(root, drives.DRIVE, [9] * 20, camera=camera)
   speeds = [(5.0, 0.0)] * 20
   speeds[4], speeds[5], speeds[6] = (0.1, 0.1), (-3.0, 0.0), (0.3, 0.5)
-  write_oxts(root, DRIVE, speeds)
+  drives.write_oxts(root, drives.DRIVE, speeds)
   summary = split_making.make_splits(root, output, validation_share=0.1)
-  frames = read_frames(output)
+  frames = drives.read_frames(output)
   assert 4 not in frames and {3, 5, 6, 7} <= set(frames)
   assert summary['dropped']['standing'] == 2  # One moment, two cameras.
-  assert summary['drives'][DRIVE]['judged_by'] == {'oxts': 18}
+  assert summary['drives'][drives.DRIVE]['judged_by'] == {'oxts': 18}
 
 
 def test_speed_0_keeps_standing_frames(root, output):
-  write_pictures(root, DRIVE, [9] * 20)
+  drives.write_pictures(root, drives.DRIVE, [9] * 20)
   summary = split_making.make_splits(root, output, min_speed=0)
   assert 'standing' not in summary['dropped']
-  assert summary['drives'][DRIVE]['judged_by'] == {}
+  assert summary['drives'][drives.DRIVE]['judged_by'] == {}
 
 
 @pytest.mark.parametrize('suffix', ['png', 'jpg'])
 def test_standing_frames_by_pictures(root, output, suffix):
   greys = np.arange(20) * 10
   greys[7] = greys[8] = greys[6]  # Standing from frame 7 on.
-  write_pictures(root, DRIVE, greys, suffix=suffix)
+  drives.write_pictures(root, drives.DRIVE, greys, suffix=suffix)
   summary = split_making.make_splits(root, output)
-  frames = read_frames(output)
+  frames = drives.read_frames(output)
   assert not {7, 8} & set(frames) and {6, 9} <= set(frames)
   assert summary['dropped']['standing'] == 2
-  assert summary['drives'][DRIVE]['judged_by'] == {'images': 18}
+  assert summary['drives'][drives.DRIVE]['judged_by'] == {'images': 18}
 
 
 def test_the_next_frame_decides_where_only_it_is_asked_for(root, output):
   greys = np.arange(20) * 10
   greys[7] = greys[6]
-  write_pictures(root, DRIVE, greys)
+  drives.write_pictures(root, drives.DRIVE, greys)
   split_making.make_splits(root, output, frame_offsets=[0, 1])
-  frames = read_frames(output)
+  frames = drives.read_frames(output)
   assert 6 not in frames and {0, 5, 7} <= set(frames) and 19 not in frames
 
 
 def test_pictures_decide_where_packets_are_missing(root, output):
-  write_pictures(root, DRIVE, [9] * 20)
-  write_oxts(root, DRIVE, [(5.0, 0.0)] * 16)
+  drives.write_pictures(root, drives.DRIVE, [9] * 20)
+  drives.write_oxts(root, drives.DRIVE, [(5.0, 0.0)] * 16)
   summary = split_making.make_splits(root, output)
-  assert summary['drives'][DRIVE]['judged_by'] == {'oxts': 15, 'images': 3}
+  judged_by = summary['drives'][drives.DRIVE]['judged_by']
+  assert judged_by == {'oxts': 15, 'images': 3}
   assert summary['dropped']['standing'] == 3
 
 
 def test_neighbours_missing_in_the_middle(root, output):
-  write_moving(root, 20)
-  (root / DRIVE / 'image_02/data/0000000008.png').unlink()
+  drives.write_moving(root, 20)
+  (root / drives.DRIVE / 'image_02/data/0000000008.png').unlink()
   summary = split_making.make_splits(root, output, frame_offsets=[-2, 1])
-  frames = read_frames(output)
+  frames = drives.read_frames(output)
   assert not {0, 1, 7, 8, 10, 19} & set(frames)
   assert {2, 6, 9, 11} <= set(frames)
   assert summary['dropped']['no neighbour'] == 5
@@ -194,14 +150,14 @@ def test_both_lists_get_a_drive(sizes, share, seed):
 
 
 def test_the_seed_alone_decides(root, tmp_path):
-  write_moving(root, *[6] * 8)
+  drives.write_moving(root, *[6] * 8)
   made = {}
   for name, seed in (('a', 0), ('b', 0), ('c', 1), ('d', 2)):
     split_making.make_splits(
       root, tmp_path / name, validation_share=0.25, seed=seed)
     made[name] = [(tmp_path / name / file).read_bytes()
                   for file in ('train.txt', 'val.txt')]
-    train, validation = read(tmp_path / name)
+    train, validation = drives.read(tmp_path / name)
     assert {line.drive for line in train}.isdisjoint(
       line.drive for line in validation)
     assert len(validation) == 8  # Two drives of four frames.
@@ -211,13 +167,14 @@ def test_the_seed_alone_decides(root, tmp_path):
 
 def test_eigen_drives_are_excluded_and_reported(root, output):
   assert len(set(split_making.EIGEN_TEST)) == 28
-  eigen = [drive_name(2, '2011_09_26'), drive_name(47, '2011_10_03')]
-  others = [drive_name(1, '2011_09_26'), drive_name(2),
-            drive_name(3, '2011_10_03')]
+  eigen = [drives.drive_name(2, '2011_09_26'),
+           drives.drive_name(47, '2011_10_03')]
+  others = [drives.drive_name(1, '2011_09_26'), drives.drive_name(2),
+            drives.drive_name(3, '2011_10_03')]
   for drive in eigen + others:
-    write_pictures(root, drive, np.arange(6) * 5)
+    drives.write_pictures(root, drive, np.arange(6) * 5)
   summary = split_making.make_splits(root, output)
-  assert {line.drive for line in sum(read(output), [])} == set(others)
+  assert {line.drive for line in sum(drives.read(output), [])} == set(others)
   assert summary['excluded'] == dict.fromkeys(eigen, 'Eigen test drive')
   assert f'{eigen[0]}: excluded, Eigen test drive' in split_summary.describe(
     summary)
@@ -227,36 +184,36 @@ def test_eigen_drives_are_excluded_and_reported(root, output):
 
 
 def test_drives_of_the_odometry_test_are_excluded_too(root, output):
-  drives = [drive_name(1), drive_name(2, '2011_09_26'),
-            drive_name(33, '2011_09_30')]
-  for drive in drives:
-    write_pictures(root, drive, np.arange(6) * 5)
+  names = [drives.drive_name(1), drives.drive_name(2, '2011_09_26'),
+           drives.drive_name(33, '2011_09_30')]
+  for drive in names:
+    drives.write_pictures(root, drive, np.arange(6) * 5)
   split_making.main([
     f'--root={root}', f'--output={output}',
     '--exclude=eigen_test,odometry_test'])
-  assert {line.drive for line in sum(read(output), [])} == {drives[0]}
+  assert {line.drive for line in sum(drives.read(output), [])} == {names[0]}
   summary = json.loads((output / 'summary.json').read_text())
   assert summary['excluded'] == {
-    drives[1]: 'Eigen test drive', drives[2]: 'odometry test drive'}
+    names[1]: 'Eigen test drive', names[2]: 'odometry test drive'}
 
 
 def test_unrectified_drives_are_excluded(root, output):
-  write_moving(root, 12)
-  extract = DRIVE.replace('_sync', '_extract')
-  write_pictures(root, extract, np.arange(12))
+  drives.write_moving(root, 12)
+  extract = drives.DRIVE.replace('_sync', '_extract')
+  drives.write_pictures(root, extract, np.arange(12))
   summary = split_making.make_splits(root, output)
   assert 'not rectified' in summary['excluded'][extract]
-  assert set(summary['drives']) == {DRIVE}
+  assert set(summary['drives']) == {drives.DRIVE}
 
 
 @pytest.mark.parametrize('offsets', [[-1, 1], [-3, 2], [2], [-2]])
 def test_a_single_drive_is_split_with_a_gap(root, output, offsets):
-  write_moving(root, 30)
-  write_pictures(root, DRIVE, np.arange(30) * 5, camera=3)
+  drives.write_moving(root, 30)
+  drives.write_pictures(root, drives.DRIVE, np.arange(30) * 5, camera=3)
   summary = split_making.make_splits(
     root, output, validation_share=0.2, frame_offsets=offsets)
   used = [{line.frame + offset for line in lines for offset in [0, *offsets]}
-          for lines in read(output)]
+          for lines in drives.read(output)]
   assert max(used[0]) == min(used[1]) - 1  # Nothing shared, nothing wasted.
   assert summary['split_by'] == 'time'
   total = sum(summary[part]['frames'] for part in ('train', 'validation'))
@@ -273,16 +230,16 @@ def refuse(root, output, error, message, **arguments):
 
 
 def test_no_calibration(root, output):
-  write_moving(root, 8)
-  (root / DATE / 'calib_cam_to_cam.txt').unlink()
-  refuse(root, output, FileNotFoundError, f'{DATE}/calib_cam_to_cam.txt')
+  drives.write_moving(root, 8)
+  (root / drives.DATE / 'calib_cam_to_cam.txt').unlink()
+  refuse(root, output, FileNotFoundError, f'{drives.DATE}/calib_cam_to_cam.txt')
 
 
 def test_empty_folders(root, output):
   refuse(root, output, FileNotFoundError, 'no folder .*kitti; pass --root')
   root.mkdir()
   refuse(root, output, FileNotFoundError, 'no drive below .*image_02/data')
-  (root / DRIVE / 'image_02/data').mkdir(parents=True)
+  (root / drives.DRIVE / 'image_02/data').mkdir(parents=True)
   refuse(root, output, ValueError, 'nothing is left .*the cameras have none')
 
 
@@ -290,13 +247,13 @@ def test_frames_without_ground_truth_do_not_validate(root, output):
   for number in (1, 3):
     for camera in (2, 3):
       kitti_folder.write_drive(
-        root, drive=drive_name(number), camera=camera, frames=8)
+        root, drive=drives.drive_name(number), camera=camera, frames=8)
   arguments = {'validation_share': 0.5, 'ground_truth': 'lidar'}
-  validating = DRIVE
+  validating = drives.DRIVE
   scans = root / validating / 'velodyne_points/data'
   (scans / '0000000004.bin').unlink()
   summary = split_making.make_splits(root, output, **arguments)
-  train, validation = read(output)
+  train, validation = drives.read(output)
   assert len(train) == 12  # Training needs no ground truth.
   assert {line.drive for line in validation} == {validating}
   assert sorted({line.frame for line in validation}) == [1, 2, 3, 5, 6]
@@ -311,15 +268,16 @@ def test_frames_without_ground_truth_do_not_validate(root, output):
 
 
 def test_nothing_left_says_why(root, output):
-  write_pictures(root, drive_name(2, '2011_09_26'), range(9))
-  write_pictures(root, DRIVE, [3] * 9)
+  drives.write_pictures(root, drives.drive_name(2, '2011_09_26'), range(9))
+  drives.write_pictures(root, drives.DRIVE, [3] * 9)
   refuse(root, output, ValueError,
          '1 drive: Eigen test drive; 1 drive: .*2 no neighbour, 7 standing')
 
 
 def test_a_drive_too_short_for_two_lists(root, output):
-  write_moving(root, 5)
-  refuse(root, output, ValueError, f'{DRIVE} is the only drive .*3 frames')
+  drives.write_moving(root, 5)
+  refuse(root, output, ValueError,
+         f'{drives.DRIVE} is the only drive .*3 frames')
 
 
 @pytest.mark.parametrize('text, reason', [
@@ -327,22 +285,23 @@ def test_a_drive_too_short_for_two_lists(root, output):
   (' '.join(['1'] * 29 + ['x']), "no oxts packet: .*'x'"),
   (' '.join(['nan'] * 30), 'nan and nan .* give no speed')])
 def test_bad_packet_is_named(root, output, text, reason):
-  write_moving(root, 8)
-  write_oxts(root, DRIVE, [(1.0, 0.0)] * 8)
-  (root / DRIVE / 'oxts/data/0000000003.txt').write_text(text)
+  drives.write_moving(root, 8)
+  drives.write_oxts(root, drives.DRIVE, [(1.0, 0.0)] * 8)
+  (root / drives.DRIVE / 'oxts/data/0000000003.txt').write_text(text)
   refuse(root, output, ValueError, f'0000000003.txt: .*{reason}')
 
 
 def test_unreadable_picture_is_named(root, output):
-  write_moving(root, 8)
-  (root / DRIVE / 'image_02/data/0000000003.png').write_text('no picture')
+  drives.write_moving(root, 8)
+  picture = root / drives.DRIVE / 'image_02/data/0000000003.png'
+  picture.write_text('no picture')
   refuse(root, output, ValueError, '0000000003.png cannot be read')
 
 
 @pytest.mark.parametrize('drive', [
-  f'{DATE}/my drive', '#date/drive', f'{DATE}/drive\udcff'])
+  f'{drives.DATE}/my drive', '#date/drive', f'{drives.DATE}/drive\udcff'])
 def test_names_that_no_list_can_hold(root, output, drive):
-  write_pictures(root, drive, range(8))
+  drives.write_pictures(root, drive, range(8))
   refuse(root, output, ValueError, 'cannot be named in a list')
 
 
@@ -356,12 +315,12 @@ def test_names_that_no_list_can_hold(root, output, drive):
   ({'ground_truth': 'scans'}, 'ground_truth is scans: choose from none, lidar'),
   ({'frame_offsets': [0]}, 'frame_offsets names no neighbour')])
 def test_bad_arguments(root, output, arguments, message):
-  write_moving(root, 8)
+  drives.write_moving(root, 8)
   refuse(root, output, ValueError, message, **arguments)
 
 
 def test_what_is_there_stays(root, output):
-  write_moving(root, 12)
+  drives.write_moving(root, 12)
   output.mkdir(parents=True)
   split_making.make_splits(root, output)
   before = (output / 'train.txt').read_bytes()
@@ -372,7 +331,7 @@ def test_what_is_there_stays(root, output):
 
 def test_an_output_that_cannot_be_made_is_refused_before_the_work(
     root, output, monkeypatch):
-  write_moving(root, 12)
+  drives.write_moving(root, 12)
   output.parent.mkdir()
   (output.parent / 'file').touch()
   monkeypatch.setattr(
@@ -382,7 +341,7 @@ def test_an_output_that_cannot_be_made_is_refused_before_the_work(
 
 
 def test_a_failed_write_leaves_nothing(root, output, monkeypatch):
-  write_moving(root, 12)
+  drives.write_moving(root, 12)
 
   def write_text(path, *_, **__):
     raise OSError(f'{path}: disk full')
@@ -392,13 +351,13 @@ def test_a_failed_write_leaves_nothing(root, output, monkeypatch):
 
 
 def test_command_line(root, output, capsys):
-  write_moving(root, 8, 8)
+  drives.write_moving(root, 8, 8)
   split_making.main([
     f'--root={root}', f'--output={output}', '--validation_share=0.5',
     '--cameras=l', '--frame_offsets=-1,1', '--seed=3'])
   printed = capsys.readouterr().out
   assert 'train: 6 frames from 1 drive' in printed
-  assert f'{DRIVE}: ' in printed and '6 by images' in printed
+  assert f'{drives.DRIVE}: ' in printed and '6 by images' in printed
   for wrong, message in ((f'--output={output}', 'exists and is not empty'),
                          ('--frame_offsets=a', 'whole numbers')):
     with pytest.raises(SystemExit) as raised:
@@ -412,7 +371,7 @@ def test_command_line(root, output, capsys):
 def test_real_drive(output):
   summary = split_making.make_splits(
     kitti_folder.REAL_ROOT, output, exclude=('none',), validation_share=0.2)
-  train, validation = read(output)
+  train, validation = drives.read(output)
   # 51 frames, driven at 10 m/s: the first and the last have one neighbour.
   assert sorted({line.frame for line in train}) == list(range(1, 38))
   assert sorted({line.frame for line in validation}) == list(range(40, 50))
@@ -425,11 +384,11 @@ def test_real_drive(output):
 @pytest.mark.skipif(not kitti_folder.REAL_DRIVE.is_dir(),
                     reason='needs the real KITTI drive')
 def test_pictures_of_a_moving_real_drive_differ(root, output):
-  drive = root / drive_name(9)
+  drive = root / drives.drive_name(9)
   kitti_folder.write_date(drive.parent)
   (drive / 'image_02').mkdir(parents=True)
   (drive / 'image_02/data').symlink_to(
     kitti_folder.REAL_DRIVE / 'image_02/data')
   summary = split_making.make_splits(root, output, exclude=('none',))
-  assert summary['drives'][drive_name(9)]['judged_by'] == {'images': 49}
+  assert summary['drives'][drives.drive_name(9)]['judged_by'] == {'images': 49}
   assert 'standing' not in summary['dropped']

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-import input_pipeline
 from sgde_jax import train
 from tests import runs
 
@@ -158,7 +157,7 @@ def test_stops_where_the_loss_is_not_finite(root, trained, tmp_path):
   flags = runs.make_flags(
     root, num_steps=6, log_every=1, eval_every=6, checkpoint_every=2
   )
-  _, errors = runs.run_main(
+  output, errors = runs.run_main(
     f'--workdir={tmp_path}',
     *flags,
     script=('-m', 'tests.spoilt'),
@@ -166,8 +165,7 @@ def test_stops_where_the_loss_is_not_finite(root, trained, tmp_path):
   )
   message = errors.splitlines()[-1]
   assert message.startswith('FloatingPointError: step 3 is not finite')
-  bad = input_pipeline.example_indices(2, seed=0, num_examples=4, batch_size=2)
-  assert f'lines {bad.tolist()} (from 0)' in message
+  assert f'lines {output.strip()} (from 0)' in message
   assert 'last good checkpoint: step 2;' in message
   assert runs.list_checkpoints(tmp_path) == [2]
   state = runs.restore(runs.make_config(root), tmp_path)
