@@ -15,10 +15,12 @@ from input_pipeline import (
   stills,
   truths,
 )
+from input_pipeline.labels import check
 
 SOURCES = ('street', 'kitti', 'tfds')
 READERS = ('memory', 'tf')
 UNREADABLE = ('stop', 'replace')
+_MASKS_READ = 64  # About so many show whether a folder has the config's coding.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +89,10 @@ def check_data(config_data):
       config_data, folder, truth=_open_truth(config_data, folder),
       replace=config_data.unreadable == 'replace')
   if config_data.semantic_root:
-    count = len(stills.open_table(config_data))
-    summary = dataclasses.replace(summary, stills=count)
+    table = stills.open_table(config_data)
+    _check_coding(
+      'config.data.semantic_labels', table.coding, table.label_files)
+    summary = dataclasses.replace(summary, stills=len(table))
   return summary
 
 
@@ -129,6 +133,10 @@ def check_folder(config_data, folder, *, truth, replace=False):
     if size is None:
       raise ValueError(f'no frame of {path} can be read')
   _refuse_other_shapes(folder, complete + evaluation, sizes)
+  if config_data.labels != 'none':
+    masks = [mask for example in train + evaluation
+             if (mask := folder.file('semantic', example)) is not None]
+    _check_coding('config.data.labels', config_data.labels, masks)
   return DataSummary(
     train_examples=len(train), eval_examples=len(evaluation),
     train_drives=_drives(train), eval_drives=_drives(evaluation),
@@ -322,6 +330,13 @@ def _drives(lines):
 
 def _count_drives(count):
   return f'{count} drive' + ('' if count == 1 else 's')
+
+
+def _check_coding(field, coding, masks):
+  """Reads some masks, spread over the list; see `Scan.compare_coding`."""
+  some = masks[::max(1, len(masks) // _MASKS_READ)]
+  scan = check.scan_masks([(None, mask) for mask in some], coding=coding)
+  scan.compare_coding(field)
 
 
 def _count_labelled(config_data, folder, lines):

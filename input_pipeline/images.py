@@ -70,8 +70,8 @@ def read_frame(path, *, height, width, native_size=None):
     [height, width, 3] uint8, RGB.
 
   Raises:
-    UnreadableError: the file cannot be read or has another size.
-    ValueError: it has more than 8 bits per channel.
+    UnreadableError: the file cannot be read, has another size or more than 8
+      bits per channel.
   """
   image = open_image(path)
   if native_size not in (None, (image.height, image.width)):
@@ -79,8 +79,9 @@ def read_frame(path, *, height, width, native_size=None):
       f'{path} is {image.width}x{image.height}, and the other frames of its '
       f'drive are {native_size[1]}x{native_size[0]}')
   if image.mode not in _EIGHT_BIT_MODES:
-    raise ValueError(
-      f'{path} has Pillow mode {image.mode}: frames need 8 bits per channel')
+    raise UnreadableError(
+      f'{path} cannot be read: it has Pillow mode {image.mode}, and frames need'
+      ' 8 bits per channel')
   image = image.convert('RGB')
   return np.array(image.resize((width, height), Image.Resampling.LANCZOS))
 

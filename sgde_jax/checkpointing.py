@@ -86,7 +86,7 @@ class Checkpoints:
     Raises:
       FileNotFoundError: there is no such checkpoint.
       ValueError: the checkpoint holds other parameters than the config asks
-        for; every difference is named.
+        for, every difference is named; or it is damaged.
     """
     step = self.latest_step() if step is None else step
     if step is None or step not in self._manager.all_steps():
@@ -96,11 +96,11 @@ class Checkpoints:
       )
     self._refuse_mismatch(template, step)
     logging.info('restoring step %d from %s', step, self._folder)
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(template)}),
-    )
-    return restored[_STATE]
+    args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(template)})
+    try:
+      return self._manager.restore(step, args=args)[_STATE]
+    except Exception as error:  # Of Orbax, TensorStore, JSON: no common class.
+      raise self._damaged(step, error) from error
 
   def close(self):
     """Waits until everything is on disk."""
@@ -109,13 +109,18 @@ class Checkpoints:
 
   def _refuse_mismatch(self, template, step):
     """Compares names and shapes before Orbax reads anything."""
-    metadata = self._manager.item_metadata(step)[_STATE]
-    saved = _shapes(getattr(metadata, 'tree', metadata))
+    try:
+      metadata = self._manager.item_metadata(step)[_STATE]
+      saved = _shapes(getattr(metadata, 'tree', metadata))
+    except Exception as error:  # As in restore.
+      raise self._damaged(step, error) from error
+    if not saved:
+      raise self._damaged(step, 'no list of its tensors')
     wanted = _shapes(template)
     problems = [
       f'{name}: the checkpoint has {saved.get(name, "nothing")}, the config'
       f' asks for {wanted.get(name, "nothing")}'
-      for name in sorted(saved.keys() | wanted.keys())
+      for name in sorted(saved.keys() | wanted.keys(), key=_parameters_first)
       if saved.get(name) != wanted.get(name)
     ]
     if problems:
@@ -127,6 +132,16 @@ class Checkpoints:
         + more
       )
 
+  def _damaged(self, step, reason):
+    """The error for a checkpoint that is there and cannot be read."""
+    reason = (str(reason) or type(reason).__name__).splitlines()[0][:200]
+    earlier = [other for other in self._manager.all_steps() if other != step]
+    other = f'step {max(earlier)}' if earlier else 'step 0, there is no other'
+    return ValueError(
+      f'checkpoint {self._folder}/{step} is damaged ({reason}): move that'
+      f' folder away to go on from {other}'
+    )
+
 
 def _handler_registry():
   """Names the item, so that a manager that never saved can read it too."""
@@ -135,6 +150,11 @@ def _handler_registry():
   registry.add(_STATE, ocp.args.StandardSave, handler)
   registry.add(_STATE, ocp.args.StandardRestore, handler)
   return registry
+
+
+def _parameters_first(name):
+  """Sorts Adam's copies, which differ whenever parameters do, to the end."""
+  return name.startswith('opt_state'), name
 
 
 def _abs_rel(metrics):

@@ -7,6 +7,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
+_PREDICT = ('input', 'output', 'write')
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
 
 
@@ -27,7 +28,7 @@ def parse(argv):
   try:
     _define()
     rest = app.parse_flags_with_usage(argv)[1:]
-  except (OSError, SyntaxError) as error:
+  except (OSError, SyntaxError, ImportError) as error:
     sys.exit(f'--config cannot be read: {error}')
   except (AttributeError, KeyError) as error:  # ml_collections nests them.
     reason = error.args[0]
@@ -37,6 +38,13 @@ def parse(argv):
     sys.exit(f'no such config field: {reason} (see configs/default.py)')
   if not FLAGS.distributed and any(FLAGS[name].present for name in _JOB):
     sys.exit(f'--{", --".join(_JOB)} need --distributed')
+  if not FLAGS.workdir:
+    sys.exit('--workdir is empty: name the folder of the run')
+  if FLAGS.mode != 'predict' and any(FLAGS[name].present for name in _PREDICT):
+    sys.exit(f'--{", --".join(_PREDICT)} need --mode=predict')
+  for name in ('workdir', 'input', 'output'):  # No shell does after a `=`.
+    if FLAGS[name].value:
+      FLAGS[name].value = os.path.expanduser(FLAGS[name].value)
   if rest:
     sys.exit(f'{" ".join(rest)}: not a flag; write --NAME=VALUE, see --help')
   path = config_flags.get_config_filename(FLAGS['config']).split(':')[0]

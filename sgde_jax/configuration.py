@@ -17,9 +17,13 @@ def _one_of(*choices):
 
 def _are_levels(value):
   """Whether these are distinct decoder levels."""
-  return len(set(value)) == len(value) and (
+  return _are_distinct_integers(value) and (
     set(value) <= set(range(len(decoders.WIDTHS)))
   )
+
+
+def _are_distinct_integers(value):
+  return len(set(value)) == len(value) and all(type(x) is int for x in value)
 
 
 # Fields, what makes a value of theirs possible, and what to do otherwise.
@@ -31,8 +35,11 @@ _RULES = (
   ),
   (
     ('data.frame_offsets',),
-    lambda value: len(value) > 1 and value[0] == 0 and 0 not in value[1:],
-    'put 0, the target, first and at least one source frame after it',
+    lambda value: (
+      len(value) > 1 and value[0] == 0 and _are_distinct_integers(value)
+    ),
+    'put 0, the target, first and at least one source frame after it: distinct'
+    ' whole numbers',
   ),
   (
     ('model.encoder_layers', 'model.pose_layers'),
@@ -115,7 +122,20 @@ _RULES = (
     'use a positive number',
   ),
   (
-    ('seed', 'num_steps', 'eval.panels'),
+    ('seed',),
+    lambda value: 0 <= value < 2**32,
+    'use a whole number from 0 to 4294967295',
+  ),
+  (
+    ('optimizer.decay_epochs',),
+    lambda value: (
+      len(set(value)) == len(value)
+      and all(math.isfinite(epoch) and epoch >= 0 for epoch in value)
+    ),
+    'use distinct numbers of 0 or more, as (15.0,), or () for no decay',
+  ),
+  (
+    ('num_steps', 'eval.panels'),
     lambda value: value >= 0,
     'use 0 or more',
   ),
@@ -126,6 +146,7 @@ _RULES = (
   ),
   (
     (
+      'optimizer.decay_factor',
       'optimizer.clip_norm',
       'loss.smoothness_weight',
       'loss.enhanced_weight',
@@ -165,13 +186,14 @@ def resolve(config, workdir, overrides):
     A locked ConfigDict.
 
   Raises:
-    ValueError: if the workdir is no folder path, or the file is not a config
+    ValueError: if the workdir cannot be a folder, or the file is not a config
       of this project.
   """
   if '://' in str(workdir):
     raise ValueError(
       f'--workdir={workdir}: pass a folder; mount cloud storage first'
     )
+  refuse_file('--workdir', workdir)
   path = pathlib.Path(workdir) / _FILE
   config = config.copy_and_resolve_references().lock()
   if path.is_file():
@@ -189,6 +211,22 @@ def resolve(config, workdir, overrides):
       ) from error
     config.update_from_flattened_dict(overrides)
   return config
+
+
+def refuse_file(flag, path):
+  """Refuses a folder to write to that is, or lies below, a file.
+
+  Args:
+    flag: the name of the flag that gave it.
+    path: where the folder is, or will be made.
+
+  Raises:
+    ValueError: there is a file.
+  """
+  path = pathlib.Path(path)
+  for part in (path, *path.parents):
+    if part.exists() and not part.is_dir():
+      raise ValueError(f'{flag}={path}: {part} is a file; name a folder')
 
 
 def save(config, workdir):
@@ -216,7 +254,7 @@ def check(config):
     f'config.{field} = {values[field]!r}: {advice}'
     for fields, is_possible, advice in _RULES
     for field in fields
-    if not is_possible(values[field])
+    if not _fulfils(values[field], is_possible)
   ]
   problems += [
     f'config.{field} = {values[field]!r}: {advice}'
@@ -225,6 +263,14 @@ def check(config):
   ]
   if problems:
     raise ValueError('the config cannot be run:\n  ' + '\n  '.join(problems))
+
+
+def _fulfils(value, is_possible):
+  """Whether a rule holds; it does not for a value of another type."""
+  try:
+    return is_possible(value)
+  except (TypeError, OverflowError):
+    return False
 
 
 def _check_pairs(config):

@@ -50,6 +50,7 @@ class Evaluator:
     )
     self._config = config.eval
     self._mesh = mesh
+    self._split = config.data.eval_split
     self._truth = config.data.ground_truth
     self._truth_file = config.data.ground_truth_file
     self._names = ['index', *metrics.DEPTH_ERRORS, 'ratio']
@@ -88,7 +89,12 @@ class Evaluator:
     rows = []
     panels = self._config.panels if jax.process_index() == 0 else 0
     for example, prediction in self.examples(variables):
-      measured = self._measure(example, prediction)
+      try:
+        measured = self._measure(example, prediction)
+      except ValueError as error:
+        raise ValueError(
+          f'line {example["index"]} (from 0) of {self._split}: {error}'
+        ) from error
       rows.append({name: measured[name] for name in self._names})
       if pictures and example['index'] < panels:
         self._draw(example, measured, pathlib.Path(pictures))

@@ -116,13 +116,11 @@ def create_optimizer(config, *, steps_per_epoch):
 
 def create_schedule(config, *, steps_per_epoch):
   """The learning rate by step: constant, times a factor at given epochs."""
-  return optax.piecewise_constant_schedule(
-    config.learning_rate,
-    {
-      round(epoch * steps_per_epoch): config.decay_factor
-      for epoch in config.decay_epochs
-    },
-  )
+  factors = {}
+  for epoch in config.decay_epochs:
+    step = round(epoch * steps_per_epoch)
+    factors[step] = factors.get(step, 1.0) * config.decay_factor
+  return optax.piecewise_constant_schedule(config.learning_rate, factors)
 
 
 def create_train_state(key, *, model, optimizer, image_size, config):

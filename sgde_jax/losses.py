@@ -308,14 +308,21 @@ def _enhanced_loss(
 
 
 def _ssim(x, y, mean):
-  """The SSIM distance of planes, given what averages over windows."""
+  """The SSIM distance of planes, given what averages over windows.
+
+  In float32 at least: with fewer bits the variances, which are differences of
+  means, would be nothing but rounding.
+  """
+  dtype = x.dtype
+  wide = jnp.promote_types(dtype, jnp.float32)
+  x, y = x.astype(wide), y.astype(wide)
   mean_x, mean_y = mean(x), mean(y)
   product, squares = mean_x * mean_y, mean_x**2 + mean_y**2
   covariance = mean(x * y) - product
   variances = mean(x * x + y * y) - squares
   numerator = (2 * product + _SSIM_C1) * (2 * covariance + _SSIM_C2)
   denominator = (squares + _SSIM_C1) * (variances + _SSIM_C2)
-  return jnp.clip((1 - numerator / denominator) / 2, 0, 1)
+  return jnp.clip((1 - numerator / denominator) / 2, 0, 1).astype(dtype)
 
 
 def _photometric_planes(x, y, ssim=None):

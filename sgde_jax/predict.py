@@ -10,7 +10,14 @@ import jax
 import numpy as np
 
 from input_pipeline import images
-from sgde_jax import evaluate, metrics, sharding, steps, visualization
+from sgde_jax import (
+  configuration,
+  evaluate,
+  metrics,
+  sharding,
+  steps,
+  visualization,
+)
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg')
 _FRAME_FOLDERS = ('image_02', 'image_03')
@@ -41,9 +48,9 @@ def predict(config, workdir, source, output, *, write='depth'):
 
   Raises:
     FileNotFoundError: no such image, folder or checkpoint.
-    ValueError: a flag is missing, the run has no semantics, a file is no
-      image, or an image would be overwritten, before any work; images could
-      not be decoded, after the others were written.
+    ValueError: a flag is missing, the run has no semantics, the one image is
+      none, the output is no folder, or an image would be overwritten, before
+      any work; images could not be decoded, after the others were written.
   """
   _check_flags(config, source, output, write)
   source, output = pathlib.Path(source), pathlib.Path(output)
@@ -52,7 +59,8 @@ def predict(config, workdir, source, output, *, write='depth'):
   _refuse_overwriting(jobs)
   if write == 'labels':
     jobs = _without_those_there(jobs)
-  sizes = {file: images.read_size(file) for file in jobs}
+  if source.is_file():
+    images.read_size(source)
   # One image at a time on one device: sizes differ, and so do users' machines.
   mesh = sharding.create_mesh(jax.local_devices()[:1])
   model, state = evaluate.load_trained(config, workdir, mesh)
@@ -68,7 +76,8 @@ def predict(config, workdir, source, output, *, write='depth'):
     )
     prediction = jax.device_get(predict_step(state.variables, frame[None]))
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_result(target, prediction, sizes[file], flip=config.eval.flip)
+    size = images.read_size(file)
+    write_result(target, prediction, size, flip=config.eval.flip)
 
   unreadable = _run_all(jobs, run)
   print(f'wrote {len(jobs) - len(unreadable)} predictions to {output}')
@@ -81,6 +90,7 @@ def _check_flags(config, source, output, write):
     raise ValueError(
       'predict needs --input=IMAGE or FOLDER and --output=FOLDER'
     )
+  configuration.refuse_file('--output', output)
   if write == 'labels' and not config.model.semantics:
     raise ValueError(
       '--write=labels needs a run that was trained with config.model.semantics'
@@ -195,4 +205,10 @@ def _list_images(source, *, layout):
 
 
 def _images(paths):
-  return sorted(path for path in paths if path.suffix.lower() in _SUFFIXES)
+  return sorted(
+    path
+    for path in paths
+    if path.suffix.lower() in _SUFFIXES
+    and not path.name.startswith('.')  # As ._a.png, which macOS adds.
+    and path.is_file()
+  )

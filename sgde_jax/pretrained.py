@@ -24,6 +24,7 @@ _BATCH_NORM = {
   'running_mean': ('batch_stats', 'mean'),
   'running_var': ('batch_stats', 'var'),
 }
+_NPZ_ERRORS = (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile)
 PARTS = ('encoder', 'depth', 'pose_encoder', 'pose')
 
 
@@ -132,7 +133,7 @@ def _read_state(source):
     try:
       with np.load(path) as data:
         return dict(data)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except _NPZ_ERRORS as error:
       raise ValueError(f'weights {path} cannot be read: {error}') from error
   try:
     import torch  # Only reading PyTorch's own file format needs it.
@@ -143,8 +144,10 @@ def _read_state(source):
     ) from error
   try:
     state = torch.load(path, map_location='cpu', weights_only=True)
-  except (RuntimeError, OSError, pickle.UnpicklingError) as error:
+  except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
     raise ValueError(f'weights {path} cannot be read: {error}') from error
+  if not isinstance(state, dict):
+    raise ValueError(f'weights {path}: not a state dict, a {type(state)}')
   return {
     k: v.numpy() if hasattr(v, 'numpy') else v for k, v in state.items()
   }
@@ -201,12 +204,16 @@ def _encoder_name(prefix, module, leaf):
   if not module:
     return None
   if len(module) > 2 and module[2] == 'downsample':
+    if len(module) != 4:
+      return None
     stage, block, _, index = module
     module, is_conv = [f'{stage}_{block}', f'downsample_{index}'], index == '0'
   else:
     is_conv = module[-1].startswith('conv')
     if len(module) == 3:
       module = [f'{module[0]}_{module[1]}', module[2]]
+  if is_conv and leaf != 'weight':
+    return None
   collection, ours = (
     ('params', 'kernel') if is_conv else _BATCH_NORM[leaf]
   )

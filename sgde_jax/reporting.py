@@ -207,7 +207,7 @@ class Reporter:
     entries = read_entries(self.workdir)
     kept = [entry for entry in entries if entry['step'] <= start_step]
     self.evaluations = find_evaluations(kept)
-    if self._active and entries:
+    if self._active and self._entries.is_file():
       partial = self._entries.with_suffix('.partial')
       partial.write_text(''.join(f'{json.dumps(entry)}\n' for entry in kept))
       partial.replace(self._entries)

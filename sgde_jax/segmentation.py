@@ -54,10 +54,7 @@ def open_table(config) -> examples.ExampleTable | None:
     scan.refuse_problems()
   except ValueError as error:
     raise ValueError(f'config.eval.semantic_root: {error}') from None
-  if scan.misfit:
-    logging.warning(
-      'look at config.eval.semantic_labels = %s: %s', coding, scan.misfit
-    )
+  scan.compare_coding('config.eval.semantic_labels')
   size = (config.data.height, config.data.width)
   return stills.make_table(pictures, masks, coding=coding, size=size)
 

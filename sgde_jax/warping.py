@@ -39,8 +39,8 @@ def gather_points(maps, points):
 
   Args:
     maps: `[B, H, W, C]`.
-    points: `[B, ..., 2]` int, (x, y); outside the map the nearest border pixel
-      is read.
+    points: `[B, ..., 2]` int, (x, y) of 0 or more; beyond the map the last
+      row or column is read.
 
   Returns:
     `[B, ..., C]` of the dtype of `maps`.

@@ -185,3 +185,20 @@ def test_calibration_without_the_camera_is_refused(root):
   path.write_text('\n'.join(kitti_folder.CAMERA_LINES[:5]))
   with pytest.raises(ValueError, match=f'{kitti.CAMERA_FILE} has no P_rect_03'):
     input_pipeline.check_data(kitti_folder.make_config(root))
+
+
+def test_a_coding_that_the_masks_do_not_look_like_is_told(root, caplog):
+  config = kitti_folder.make_config(root)
+  input_pipeline.check_data(config)
+  assert 'look at' not in caplog.text
+  config.labels = 'ids'
+  input_pipeline.check_data(config)
+  assert 'look at config.data.labels = ids: 0 of' in caplog.text
+
+
+def test_values_outside_the_coding_are_refused_before_training(root):
+  mask = next((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))
+  kitti_folder.save(np.full((12, 40), 33, np.uint8), mask)
+  with pytest.raises(ValueError, match="config.data.labels is 'train") as error:
+    input_pipeline.check_data(kitti_folder.make_config(root))
+  assert f'{mask}' in str(error.value) and '33' in str(error.value)

@@ -1,5 +1,7 @@
 """Checkpoints: what stays, what comes back, what is refused."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -89,6 +91,53 @@ def test_names_every_tensor_that_differs(tmp_path):
   assert 'half: the checkpoint has (4,), the config asks for nothing' in message
   assert 'extra: the checkpoint has nothing' in message
   assert 'step:' not in message
+
+
+def test_parameters_come_first_among_what_differs(tmp_path):
+  optimizers = {f'opt_state/{number}': (1,) for number in range(30)}
+  problems = sorted(
+    [*optimizers, 'params/conv', 'batch_stats/norm'],
+    key=checkpointing._parameters_first,
+  )
+  assert problems[:2] == ['batch_stats/norm', 'params/conv']
+
+
+def _remove_state(folder):
+  shutil.rmtree(folder / 'state')
+
+
+def _remove_list(folder):
+  (folder / 'state' / '_METADATA').unlink()
+
+
+def _tear_list(folder):
+  (folder / 'state' / '_METADATA').write_text('{"tree_')
+
+
+def _tear_data(folder):
+  files = [path for path in (folder / 'state').rglob('*') if path.is_file()]
+  data = [path for path in files if 'd' in path.parts[-2:-1]]
+  assert data
+  for path in data:
+    path.write_bytes(path.read_bytes()[:10])
+
+
+@pytest.mark.parametrize(
+  'damage', [_remove_state, _remove_list, _tear_list, _tear_data]
+)
+def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path, damage):
+  _save(tmp_path, {5: None, 8: None})
+  damage(tmp_path / 'checkpoints' / '8')
+  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  with pytest.raises(ValueError, match='is damaged') as error:
+    checkpoints.restore(_state(0))
+  message = str(error.value)
+  assert f'{tmp_path}/checkpoints/8' in message
+  assert 'go on from step 5' in message
+  assert len(message.splitlines()) == 1 and len(message) < 500
+  shutil.rmtree(tmp_path / 'checkpoints' / '8')  # As the message says.
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  assert int(checkpoints.restore(_state(0))['step']) == 5
 
 
 @pytest.mark.parametrize('read_only', [False, True])

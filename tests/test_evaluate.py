@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +91,19 @@ def test_median_scaling_takes_out_a_factor(coded_root, monkeypatch):
   )
   assert plain['abs_rel'] == pytest.approx(0.5, rel=1e-5)
   assert plain['a1'] == 0
+
+
+def test_an_image_without_usable_truth_is_named(
+  tmp_path, coded_root, monkeypatch
+):
+  root = tmp_path / 'kitti'
+  shutil.copytree(coded_root, root)
+  lines = (root / 'splits' / 'test.txt').read_text().splitlines()
+  frame = int(lines[1].split()[1])
+  picture = Image.fromarray(np.zeros(_SIZE, np.uint16))
+  picture.save(root / kitti_folder.DRIVE / f'depth_02/data/{frame:010d}.png')
+  with pytest.raises(ValueError, match=r'line 1 \(from 0\) of .*: no pixel'):
+    _evaluate_perfect(root, monkeypatch)
 
 
 def test_protocol_says_how_the_figures_were_made(coded_root):

@@ -27,6 +27,7 @@ def _refusal(tmp_path, *flags):
     ('--wordir=x', ['wordir']),
     ('--distributed', ['coordinator_address', '--num_processes']),
     ('stray', ['stray', '--NAME=VALUE']),
+    ('--input=x', ['--input, --output, --write need --mode=predict']),
     ('--config.data.height=30', ['config.data.height = 30', '32']),
     ('--config.data.root=/nowhere', ['/nowhere', '--config.data.root']),
     (
@@ -54,6 +55,16 @@ def test_trace_shows_where_an_error_arose(tmp_path):
 
 def test_workdir_is_asked_for():
   assert '--workdir' in runs.refusal()
+  assert '--workdir is empty' in runs.refusal('--workdir=')
+
+
+@pytest.mark.parametrize('below', ['', '/run'])
+def test_workdir_that_is_a_file(tmp_path, below):
+  path = tmp_path / 'file'
+  path.write_text('mine')
+  message = runs.refusal(f'--workdir={path}{below}')
+  assert f'--workdir={path}{below}: {path} is a file' in message
+  assert path.read_text() == 'mine'
 
 
 def test_bad_split_line_is_named(tmp_path):

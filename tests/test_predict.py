@@ -99,26 +99,36 @@ def test_empty_folder(root, tmp_path):
 
 @pytest.mark.parametrize('kept', [0, 20])
 def test_corrupted_image(root, tmp_path, kept):
-  _write_image(tmp_path / 'good.png')
   path = _write_image(tmp_path / 'torn.png')
   path.write_bytes(path.read_bytes()[:kept])
-  message = _refusal(root, ValueError, tmp_path, tmp_path / 'out')
+  message = _refusal(root, ValueError, path, tmp_path / 'out')
   assert f'{path} cannot be read' in message
 
 
+def test_output_that_is_a_file(root, tmp_path):
+  path = _write_image(tmp_path / 'one.png')
+  message = _refusal(root, ValueError, path, path)
+  assert f'--output={path}: {path} is a file' in message
+
+
 @pytest.mark.slow
-def test_image_torn_after_its_header(
+def test_images_that_cannot_be_read_do_not_stop_the_others(
   root, trained, tmp_path, one_device, capsys
 ):
   for name in ('first', 'last'):
     _write_image(tmp_path / f'{name}.png')
   path = _write_image(tmp_path / 'in_between.png')
   path.write_bytes(path.read_bytes()[:-2000])
+  (tmp_path / 'headless.png').write_text('no picture')
+  Image.fromarray(np.zeros((40, 80), np.uint16)).save(tmp_path / 'deep.png')
+  (tmp_path / '._first.png').write_text('what macOS adds: no picture')
+  (tmp_path / 'folder.png').mkdir()
   message = _refusal(
     root, ValueError, tmp_path, tmp_path / 'out', workdir=trained
   )
-  assert '1 images could not be read' in message
-  assert f'{path} cannot be read' in message
+  assert '3 images could not be read' in message
+  for bad in (path, tmp_path / 'headless.png', tmp_path / 'deep.png'):
+    assert f'{bad} cannot be read' in message
   assert 'wrote 2 predictions' in capsys.readouterr().out
   for name in ('first', 'last'):
     _check_result(tmp_path / 'out', name, (40, 80))

@@ -185,6 +185,12 @@ def test_every_mismatch_is_named(published):
   assert 'unexpected tensor net.9.weight' in message
   assert 'no tensor for params/pose/conv_0/conv/kernel' in message
   assert 'net.3.bias has shape (6,)' in message
+  encoder = dict(parts['encoder'])
+  for name in ('layer2.0.downsample.weight', 'layer1.0.downsample.0.1.weight',
+               'layer1.0.conv1.bias'):
+    odd = {f'encoder.{name}': np.zeros(6, np.float32)}
+    with pytest.raises(ValueError, match=f'unexpected tensor encoder.{name}'):
+      pretrained.load_torch_weights({'encoder': encoder | odd}, variables)
   with pytest.raises(ValueError, match='unknown part'):
     pretrained.load_torch_weights({'poses': pose}, variables)
 

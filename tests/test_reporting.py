@@ -133,6 +133,12 @@ def test_a_torn_last_line_is_survived(tmp_path):
   assert list(reporter.evaluations) == [10]
 
 
+def test_a_torn_only_line_does_not_swallow_the_next(tmp_path):
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 12, "train/lo')
+  _reporter(tmp_path).training(1, {'loss': 1.0}, batch_size=1)
+  assert [entry['step'] for entry in _entries(tmp_path)] == [1]
+
+
 def test_other_processes_know_the_evaluations_but_write_nothing(
   tmp_path, monkeypatch
 ):

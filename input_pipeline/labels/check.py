@@ -4,6 +4,7 @@ A mask is decoded once, and all is read off the counts of its 256 values.
 """
 
 import dataclasses
+import logging
 import os
 import pathlib
 
@@ -72,6 +73,23 @@ class Scan:
       raise ValueError('; '.join(
         f'{what}: {len(lines)}, the first: {lines[0]}'
         for what, lines in self.problems.items()))
+
+  def compare_coding(self, field):
+    """Refuses values outside the config's coding, warns if they look other.
+
+    Args:
+      field: the config's field that names the coding.
+
+    Raises:
+      ValueError: masks hold values outside the coding.
+    """
+    outside = self.problems.get(_OUTSIDE)
+    if outside:
+      raise ValueError(
+        f'{field} is {self.coding!r}, and of the masks looked at '
+        f'{len(outside)} hold other values, the first: {outside[0]}')
+    if self.misfit:
+      logging.warning('look at %s = %s: %s', field, self.coding, self.misfit)
 
 
 @dataclasses.dataclass(frozen=True)
