@@ -11,7 +11,7 @@ demo: $(STAMP)
 	$(BIN)/python main.py --config=configs/demo.py --workdir=runs/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,14 +1,16 @@
 """Settings of the whole test session, made before JAX starts.
 
-Eight virtual CPU devices, and one cache of compiled programs that the
-processes started by tests share. What needs an accelerator is tested there by
+Eight virtual CPU devices, and one cache of compiled programs that the workers
+and the processes started by tests share. What needs an accelerator is tested there by
 `TEST_PLATFORM=cuda python -m pytest tests/test_attention.py`.
 """
 
 import os
 import tempfile
 
-_CACHE = tempfile.TemporaryDirectory(prefix='jax_cache_')
+if 'PYTEST_XDIST_WORKER' not in os.environ:  # Workers inherit the cache.
+  _CACHE = tempfile.TemporaryDirectory(prefix='jax_cache_')
+  os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
 os.environ |= {
   'JAX_PLATFORMS': os.environ.get('TEST_PLATFORM', 'cpu'),
   'JAX_NUM_CPU_DEVICES': '8',
@@ -19,7 +21,6 @@ os.environ |= {
   # Float32 products on accelerators, too, whose default is less exact.
   'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
   'JAX_NUMPY_RANK_PROMOTION': 'raise',
-  'JAX_COMPILATION_CACHE_DIR': _CACHE.name,
   'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.5',
   'TF_CPP_MIN_LOG_LEVEL': '3',
 }
