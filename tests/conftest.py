@@ -1,8 +1,8 @@
 """Settings of the whole test session, made before JAX starts.
 
 Eight virtual CPU devices, and one cache of compiled programs that the workers
-and the processes started by tests share. What needs an accelerator is tested there by
-`TEST_PLATFORM=cuda python -m pytest tests/test_attention.py`.
+and the processes started by tests share. What needs an accelerator is tested
+there by `TEST_PLATFORM=cuda python -m pytest tests/test_attention.py`.
 """
 
 import os
