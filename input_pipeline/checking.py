@@ -133,16 +133,15 @@ def check_folder(config_data, folder, *, truth, replace=False):
     if size is None:
       raise ValueError(f'no frame of {path} can be read')
   _refuse_other_shapes(folder, complete + evaluation, sizes)
-  if config_data.labels != 'none':
-    masks = [mask for example in train + evaluation
-             if (mask := folder.file('semantic', example)) is not None]
-    _check_coding('config.data.labels', config_data.labels, masks)
+  train_masks = _list_masks(config_data, folder, train)
+  eval_masks = _list_masks(config_data, folder, evaluation)
+  _check_coding(
+    'config.data.labels', config_data.labels, train_masks + eval_masks)
   return DataSummary(
     train_examples=len(train), eval_examples=len(evaluation),
     train_drives=_drives(train), eval_drives=_drives(evaluation),
     sizes=tuple(sorted(set(sizes.values()))),
-    train_labelled=_count_labelled(config_data, folder, train),
-    eval_labelled=_count_labelled(config_data, folder, evaluation),
+    train_labelled=len(train_masks), eval_labelled=len(eval_masks),
     stills=0, replaced=len(train) - len(complete))
 
 
@@ -334,12 +333,16 @@ def _count_drives(count):
 
 def _check_coding(field, coding, masks):
   """Reads some masks, spread over the list; see `Scan.compare_coding`."""
+  if not masks:
+    return
   some = masks[::max(1, len(masks) // _MASKS_READ)]
   scan = check.scan_masks([(None, mask) for mask in some], coding=coding)
   scan.compare_coding(field)
 
 
-def _count_labelled(config_data, folder, lines):
+def _list_masks(config_data, folder, lines):
+  """The masks of the examples that have one."""
   if config_data.labels == 'none':
-    return 0
-  return sum(folder.file('semantic', example) is not None for example in lines)
+    return []
+  masks = (folder.file('semantic', example) for example in lines)
+  return [mask for mask in masks if mask is not None]
