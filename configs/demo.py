@@ -2,8 +2,8 @@
 
   python main.py --config=configs/demo.py --workdir=runs/demo
 
-Two drives to learn from and a third to be measured on; docs/RESULTS.md says
-what it reaches.
+ResNet-10 encoders, two drives to learn from and a third to be measured on;
+docs/RESULTS.md says what it reaches.
 """
 
 from configs import default
@@ -13,7 +13,7 @@ def get_config():
   """Returns the demo's config."""
   config = default.get_config()
   config.batch_size = 4
-  config.num_steps = 680
+  config.num_steps = 600
   config.data.root = 'runs/street_192x64'
   config.data.height = 64
   config.data.width = 192
@@ -21,6 +21,8 @@ def get_config():
   config.data.street.frames = 60
   config.data.street.height = 64
   config.data.street.width = 192
+  config.model.encoder_layers = 10
+  config.model.pose_layers = 10
   config.model.seem.points = 512
   # At this size most pixels move by less than one at first, and the auto-mask
   # would leave too few of them to learn from.
@@ -29,9 +31,9 @@ def get_config():
   config.eval.flip = True
   config.eval.crop = 'garg'
   config.optimizer.learning_rate = 2e-4
-  config.optimizer.decay_epochs = (18.0,)  # Of 29 steps.
+  config.optimizer.decay_epochs = (16.0,)  # Of 29 steps.
   config.log_every = 20
-  config.picture_every = 680
-  config.eval_every = 680
-  config.checkpoint_every = 680
+  config.picture_every = 600
+  config.eval_every = 600
+  config.checkpoint_every = 600
   return config

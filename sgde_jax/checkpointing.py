@@ -73,6 +73,28 @@ class Checkpoints:
       force=True,
     )
 
+  def check(self, template, *, step=None):
+    """Refuses what `restore` would refuse before it reads any tensor.
+
+    Args:
+      template: as for `restore`.
+      step: as for `restore`.
+
+    Returns:
+      The checkpoint's step.
+
+    Raises:
+      FileNotFoundError, ValueError: as `restore`.
+    """
+    step = self.latest_step() if step is None else step
+    if step is None or step not in self._manager.all_steps():
+      raise FileNotFoundError(
+        f'no checkpoint{"" if step is None else f" of step {step}"} in'
+        f' {self._folder}: train first, or pass the --workdir of a trained run'
+      )
+    self._refuse_mismatch(template, step)
+    return step
+
   def restore(self, template, *, step=None):
     """Loads a state into the shapes, dtypes and shardings of `template`.
 
@@ -88,13 +110,7 @@ class Checkpoints:
       ValueError: the checkpoint holds other parameters than the config asks
         for, every difference is named; or it is damaged.
     """
-    step = self.latest_step() if step is None else step
-    if step is None or step not in self._manager.all_steps():
-      raise FileNotFoundError(
-        f'no checkpoint{"" if step is None else f" of step {step}"} in'
-        f' {self._folder}: train first, or pass the --workdir of a trained run'
-      )
-    self._refuse_mismatch(template, step)
+    step = self.check(template, step=step)
     logging.info('restoring step %d from %s', step, self._folder)
     args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(template)})
     try:

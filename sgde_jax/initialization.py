@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 import input_pipeline
-from sgde_jax import checkpointing, pretrained, sharding, steps
+from sgde_jax import checkpointing, models, pretrained, sharding, steps
 
 
 def start_state(config, model, optimizer, mesh, checkpoints):
@@ -50,31 +50,47 @@ def start_state(config, model, optimizer, mesh, checkpoints):
 
 
 def check_weights(config, workdir):
-  """Refuses a new run whose ImageNet weights are absent, naming the file.
+  """Refuses a new run that cannot start from the weights it asks for.
 
   Args:
     config: the whole config.
-    workdir: the run's folder; a run that goes on needs no weights.
+    workdir: the run's folder; a run that goes on needs no other weights.
 
   Raises:
-    FileNotFoundError: a file is absent.
+    FileNotFoundError: `init_from` has no checkpoint; or a file of ImageNet
+      weights is absent, the message says which to get.
+    ValueError: the weights of `init_from` do not fit the config.
   """
-  model = config.model
-  weights = [
-    (path, layers)
-    for path, layers in (
-      (model.encoder_weights, model.encoder_layers),
-      (model.pose_weights, model.pose_layers),
-    )
-    if path
-  ]
-  if config.init_from or not weights:
-    return
   checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
   new = checkpoints.latest_step() is None
   checkpoints.close()
-  for path, layers in weights if new else ():
-    pretrained.check_imagenet_file(path, layers)
+  if new and config.init_from:
+    _check_init_from(config)
+  elif new:
+    _check_imagenet_files(config.model)
+
+
+def _check_init_from(config):
+  model = models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
+  )
+  template = abstract_train_state(config, model, sharding.create_mesh())
+  other = checkpointing.Checkpoints(config.init_from, read_only=True)
+  try:
+    other.check(template, step=other.best_step())
+  except (FileNotFoundError, ValueError) as error:
+    raise type(error)(f'config.init_from: {error}') from error
+  finally:
+    other.close()
+
+
+def _check_imagenet_files(config):
+  for path, layers in (
+    (config.encoder_weights, config.encoder_layers),
+    (config.pose_weights, config.pose_layers),
+  ):
+    if path:
+      pretrained.check_imagenet_file(path, layers)
 
 
 def check_labels(config, data):
@@ -139,8 +155,12 @@ def create_train_state(key, *, model, optimizer, image_size, config):
   Raises:
     FileNotFoundError, ValueError: if weights are absent or do not fit.
   """
+  # On the CPU XLA's full optimization takes four times as long here, over some
+  # hundred small random number generators, for a program that runs once.
+  on_cpu = jax.default_backend() == 'cpu'
   state = jax.jit(
-    lambda key: _initialise(key, model, optimizer, image_size)
+    lambda key: _initialise(key, model, optimizer, image_size),
+    compiler_options={'xla_backend_optimization_level': 1} if on_cpu else None,
   )(key)
   if config is None:
     return state

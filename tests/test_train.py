@@ -6,9 +6,10 @@ import time
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-from sgde_jax import train
+from sgde_jax import checkpointing, initialization, train
 from tests import runs
 
 slow = pytest.mark.slow
@@ -182,6 +183,48 @@ def test_a_finished_run_prints_its_table_again(root, trained, tmp_path):
   rows = [line.split()[:3] for line in output.splitlines()]
   for step, abs_rel in runs.read_scalars(trained, 'eval/abs_rel').items():
     assert ['step', str(step), f'{abs_rel:.4f}'] in rows
+
+
+@slow
+def test_starts_from_the_best_weights_of_another_run(root, trained, tmp_path):
+  config = runs.make_config(root, init_from=str(trained))
+  mesh = runs.one_device_mesh()
+  initialization.check_weights(config, tmp_path)
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  optimizer = initialization.create_optimizer(
+    config.optimizer, steps_per_epoch=1
+  )
+  state = initialization.start_state(
+    config, runs.create_model(config), optimizer, mesh, checkpoints
+  )
+  checkpoints.close()
+  errors = runs.read_scalars(trained, 'eval/abs_rel')
+  best = min((10, 20), key=errors.get)
+  other = runs.restore(config, trained, step=best)
+  assert int(state.step) == 0 and int(other.step) == best
+  jax.tree.map(
+    np.testing.assert_array_equal, state.variables, other.variables
+  )
+  moments = optax.tree.norm(optax.tree.get(state.opt_state, 'mu'))
+  assert moments == 0
+
+
+@slow
+@pytest.mark.usefixtures('one_device')
+@pytest.mark.parametrize(
+  ('field', 'value', 'problem'),
+  [
+    ('init_from', 'none', 'init_from: no checkpoint in'),
+    ('model__seem__width', 32, 'init_from: checkpoint .* does not fit'),
+  ],
+)
+def test_other_weights_that_do_not_fit_are_refused(
+  root, trained, tmp_path, field, value, problem
+):
+  overrides = {'init_from': str(trained), field: value}
+  config = runs.make_config(root / 'none', **overrides)
+  with pytest.raises((FileNotFoundError, ValueError), match=problem):
+    train.train_and_evaluate(config, tmp_path)  # Before it looks at the data.
 
 
 def test_every_is_due_at_its_multiples_and_at_the_end():
