@@ -7,5 +7,7 @@ from configs import ablation
 
 
 def get_config():
-  """Returns the reference setting without any of the paper's parts."""
-  return ablation.get_config('baseline')
+  """Returns the reference setting without the paper's parts and ours."""
+  config = ablation.get_config('baseline')
+  config.loss.scale_weight = 0.0
+  return config

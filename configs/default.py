@@ -32,6 +32,7 @@ def get_config():
   config.loss = ml_collections.ConfigDict()
   config.loss.automask = True
   config.loss.smoothness_weight = 1e-3
+  config.loss.scale_weight = 0.01  # Keeps the sigmoid from saturating.
   config.loss.enhanced_weight = 1.0  # Photometric, at SEEM's points.
   config.loss.cross_entropy_weight = 0.3
   config.loss.class_weights = ()  # 19 numbers; () weighs all classes alike.

@@ -8,11 +8,12 @@ DRIVE/semantic_02/data/0000000000.png. A frame without one trains depth alone.
 Not trained here yet.
 """
 
-from configs import ablation, kitti_r18
+from configs import ablation, default, kitti_r18
 
 
 def get_config():
   """Returns the config."""
   config = ablation.switch(kitti_r18.get_config(), 'full')
   config.data.labels = 'train_ids'
+  config.loss.scale_weight = default.get_config().loss.scale_weight
   return config

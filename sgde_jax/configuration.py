@@ -149,6 +149,7 @@ _RULES = (
       'optimizer.decay_factor',
       'optimizer.clip_norm',
       'loss.smoothness_weight',
+      'loss.scale_weight',
       'loss.enhanced_weight',
       'loss.cross_entropy_weight',
       'augmentation.hue',

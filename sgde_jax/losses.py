@@ -185,6 +185,24 @@ def cross_entropy(logits, labels, *, class_weights=()):
   return jnp.sum(weights * distances), jnp.sum(weights)
 
 
+def scale_prior(disparity_logits):
+  """Squared excess of the mean logit over [-4, 0], mean over scales (ours).
+
+  Monocular video leaves the scale of depth free, but a sigmoid does not: while
+  the motions are still wrong, all depths shrink or grow together until it is 1
+  or 0 everywhere and has no gradient. This is 0 for mean disparities of 0.02 to
+  0.5, depths of 5 m to 0.2 m in the unknown scale, and pulls back from beyond.
+
+  Args:
+    disparity_logits: one `[B, h, w, 1]` float per scale.
+
+  Returns:
+    A scalar.
+  """
+  means = jnp.stack([jnp.mean(logits) for logits in disparity_logits])
+  return jnp.mean(jnp.maximum(jnp.abs(means + 2) - 2, 0) ** 2)
+
+
 def self_supervised_losses(
   target,
   sources,

@@ -177,8 +177,8 @@ class Reporter:
     logging.warning(
       'step %d: the disparity is constant over every image (its spread is %.1e'
       ' of its mean); it will not recover: start again in another workdir with'
-      ' another config.seed, a smaller config.optimizer.learning_rate or, if'
-      ' classes are learnt too, a smaller config.loss.cross_entropy_weight',
+      ' a larger config.loss.scale_weight (0.01 is usual), a smaller'
+      ' config.optimizer.learning_rate or another config.seed',
       step,
       scalars['disparity_spread'],
     )

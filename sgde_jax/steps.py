@@ -214,6 +214,7 @@ def compute_losses(
   *,
   cross_entropy_weight,
   class_weights,
+  scale_weight,
   **loss_options,
 ):
   """All losses of the network's outputs, weighted.
@@ -228,6 +229,7 @@ def compute_losses(
     tie_noise: `[B, F-1, H, W]` or None.
     cross_entropy_weight: weight of the cross-entropy.
     class_weights: see `losses.cross_entropy`.
+    scale_weight: weight of `losses.scale_prior`.
     **loss_options: keyword arguments of `losses.self_supervised_losses`.
 
   Returns:
@@ -255,6 +257,8 @@ def compute_losses(
     tie_noise=tie_noise,
     **loss_options,
   )
+  scale_prior = losses.scale_prior(outputs.disparity_logits)
+  terms['scale'] = scale_weight * scale_prior
   if outputs.logits is not None:
     sums = [
       losses.cross_entropy(*pair, class_weights=class_weights)

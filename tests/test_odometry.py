@@ -87,7 +87,9 @@ def _photometric_loss(config):
   fields = table.read(0)
   inverse = 1 / np.where(fields['depth'] > 0, fields['depth'], 100)
   disparity = (inverse - 0.01) / (10 - 0.01)
-  disparities = (jnp.asarray(disparity[None, :, :, None], jnp.float32),)
+  disparity = np.clip(disparity, 1e-6, 1 - 1e-6)
+  disparity = jnp.asarray(disparity[None, :, :, None], jnp.float32)
+  logits = (jax.scipy.special.logit(disparity),)
   batch = {
     'frames': fields['frames'][None].astype(np.float32) / 255,
     'intrinsics': fields['intrinsics'][None],
@@ -96,7 +98,7 @@ def _photometric_loss(config):
   @jax.jit
   def loss(vectors):
     outputs = models.DepthOutputs(
-      disparities,
+      logits,
       axis_angle=vectors[None, :2, :3],
       translation=vectors[None, :2, 3:],
     )
@@ -108,6 +110,7 @@ def _photometric_loss(config):
       None,
       cross_entropy_weight=0.0,
       class_weights=(),
+      scale_weight=0.0,
       automask=False,
     )
     return terms['photometric']

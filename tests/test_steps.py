@@ -30,12 +30,10 @@ class TinyModel(nn.Module):
   def __call__(self, frames, *, train):
     x = nn.Conv(3, (3, 3))(frames[:, 0])
     x = nn.BatchNorm(use_running_average=not train)(x)
-    disparities = tuple(
-      nn.sigmoid(nn.Conv(1, (3, 3), strides=2**s)(x)) for s in range(4)
-    )
+    logits = tuple(nn.Conv(1, (3, 3), strides=2**s)(x) for s in range(4))
     motion = 0.01 * nn.Dense(6)(frames.mean(axis=(1, 2, 3)))
     motion = motion[:, None]
-    return models.DepthOutputs(disparities, motion[..., :3], motion[..., 3:])
+    return models.DepthOutputs(logits, motion[..., :3], motion[..., 3:])
 
 
 def _make_batch(size=(32, 64), count=4):
@@ -122,6 +120,19 @@ def test_spread_is_relative_and_nothing_for_a_lost_depth():
     np.testing.assert_allclose(spread, expected, rtol=1e-5)
   for value in (0.0, 0.5, 1.0):  # 0 is where a saturated sigmoid ends.
     assert steps._relative_spread(jnp.full((2, 8, 16, 1), value)) == 0
+
+
+def test_a_saturated_disparity_is_pulled_back(tiny):
+  state, step = tiny
+  heads = [f'Conv_{1 + scale}' for scale in range(4)]
+  params = state.params | {
+    name: state.params[name] | {'bias': jnp.full((1,), 12.0)} for name in heads
+  }
+  new, scalars = step(state.replace(params=params), _make_batch(), 0)
+  assert scalars['disparity_spread'] < 1e-3
+  for name in heads:  # SGD of 0.1 times 0.01 (12**2 / 4)', and nothing else.
+    change = float(new.params[name]['bias'][0]) - 12
+    np.testing.assert_allclose(change, -0.1 * 0.01 * 2 * 12 / 4, rtol=0.3)
 
 
 def test_randomness_depends_on_seed_and_step_alone(tiny):

@@ -33,8 +33,8 @@ class DepthOutputs:
   """What the network predicts; None where a part is off.
 
   Attributes:
-    disparities: four `[B, H / 2^s, W / 2^s, 1]` float32 maps in (0, 1),
-      scales s = 0..3.
+    disparity_logits: four `[B, H / 2^s, W / 2^s, 1]` float32 maps, scales
+      s = 0..3.
     axis_angle: `[B, F-1, 3]` float32 radians, one per source frame, of the
       motion from the earlier to the later frame of the pair; None with a
       single frame.
@@ -48,13 +48,18 @@ class DepthOutputs:
     point_mask: `[B, K]` bool, False for the points beyond an image's edges.
   """
 
-  disparities: tuple[jax.Array, ...]
+  disparity_logits: tuple[jax.Array, ...]
   axis_angle: jax.Array | None = None
   translation: jax.Array | None = None
   enhanced_disparity: jax.Array | None = None
   logits: jax.Array | None = None
   points: jax.Array | None = None
   point_mask: jax.Array | None = None
+
+  @property
+  def disparities(self):
+    """The sigmoids of `disparity_logits`, in (0, 1)."""
+    return tuple(map(nn.sigmoid, self.disparity_logits))
 
   @property
   def disparity(self):
@@ -171,17 +176,16 @@ class DepthModel(nn.Module):
     """
     self._check(frames)
     depth, semantic, _ = self.decode(self.encoder(frames[:, 0], train=train))
-    disparity_logits = [
-      self.disparity_heads[scale](depth[scale])
-      for scale in decoders.DISPARITY_SCALES
-    ]
-    outputs = DepthOutputs(tuple(map(nn.sigmoid, disparity_logits)))
+    outputs = DepthOutputs(
+      tuple(
+        self.disparity_heads[scale](depth[scale])
+        for scale in decoders.DISPARITY_SCALES
+      )
+    )
     if self.semantics:
       outputs = outputs.replace(logits=self.semantic_head(semantic[0]))
     if self.seem:
-      outputs = self._enhance(
-        outputs, depth, semantic, disparity_logits[0], train=train
-      )
+      outputs = self._enhance(outputs, depth, semantic, train=train)
     if frames.shape[1] == 1 and not self.is_initializing():
       return outputs
     axis_angle, translation = self.estimate_motion(frames, train=train)
@@ -300,9 +304,10 @@ class DepthModel(nn.Module):
     labels = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
     return edges.semantic_edges(labels, width=self.seem.edge_width)
 
-  def _enhance(self, outputs, depth, semantic, coarse_logit, *, train):
+  def _enhance(self, outputs, depth, semantic, *, train):
     """Adds the enhanced disparity (and, in training, its points)."""
-    coarse, levels = outputs.disparities[0], self.seem.levels
+    coarse_logit, levels = outputs.disparity_logits[0], self.seem.levels
+    coarse = nn.sigmoid(coarse_logit)
     inputs = (
       [depth[level] for level in levels],
       [semantic[level] for level in levels],
