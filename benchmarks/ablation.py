@@ -18,8 +18,9 @@ import sys
 
 import matplotlib.figure
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import command_line
 from configs import ablation
 from sgde_jax import reporting
 
@@ -40,6 +41,12 @@ flags.DEFINE_string(
   'results', '', 'Markdown file that takes the table and, beside it, the plot.'
 )
 FLAGS = flags.FLAGS
+command_line.require_choices('parts', ablation.PARTS)
+command_line.require_integers('seeds', 0)
+command_line.require_sizes('size')
+flags.register_validator(
+  'set', lambda fields: all('=' in f for f in fields or ()), 'use FIELD=VALUE'
+)
 
 FIGURES = {
   'abs_rel': 'abs_rel',
@@ -96,7 +103,7 @@ def _epochs(steps):
 
 
 def check_settings(settings):
-  """Stores the settings with the runs; exits if those there have others."""
+  """Stores the settings with the runs; refuses if those there have others."""
   path = pathlib.Path(FLAGS.output) / 'settings.json'
   if path.is_file():
     stored = json.loads(path.read_text())
@@ -106,7 +113,7 @@ def check_settings(settings):
       if stored.get(name) != settings.get(name)
     )
     if other:
-      raise SystemExit(
+      raise ValueError(
         f'{FLAGS.output} holds runs with another {", ".join(other)}: use'
         ' another --output, or the settings in its settings.json'
       )
@@ -115,9 +122,9 @@ def check_settings(settings):
 
 
 def train(part, seed, settings):
-  """Trains a run to its end, from where it stands."""
+  """Trains a run to its end, from where it stands; raises if it fails."""
   fields = settings | {'seed': seed}
-  subprocess.run(
+  result = subprocess.run(
     [
       sys.executable,
       'main.py',
@@ -126,8 +133,13 @@ def train(part, seed, settings):
       *(f'--config.{name}={value}' for name, value in fields.items()),
     ],
     cwd=pathlib.Path(__file__).resolve().parents[1],
-    check=True,
+    check=False,
   )
+  if result.returncode:
+    raise ChildProcessError(
+      f'{workdir(part, seed)}: main.py failed, see above; the same command goes'
+      ' on from here'
+    )
 
 
 def read_final(part, seed):
@@ -205,7 +217,7 @@ def write_results(path, table):
   head, _, rest = path.read_text().partition(_MARKS[0])
   _, found, tail = rest.partition(_MARKS[1])
   if not found:
-    raise SystemExit(f'{path} lacks the lines {" and ".join(_MARKS)}')
+    raise ValueError(f'{path} lacks the lines {" and ".join(_MARKS)}')
   path.write_text(f'{head}{_MARKS[0]}\n{table}\n{_MARKS[1]}{tail}')
 
 
@@ -228,4 +240,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

@@ -16,8 +16,9 @@ import time
 
 import jax
 import jax.numpy as jnp
-from absl import app, flags
+from absl import flags
 
+from benchmarks import command_line
 from sgde_jax.models import attention, decoders
 
 flags.DEFINE_list('size', ['192', '640'], 'Image height and width.')
@@ -132,4 +133,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

@@ -10,9 +10,10 @@ a class.
 """
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from scipy import ndimage
 
+from benchmarks import command_line
 from configs import default
 from sgde_jax import (
   configuration,
@@ -25,6 +26,7 @@ from sgde_jax import (
 flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
 flags.DEFINE_list('widths', ['1', '2', '3'], 'Pixels on each side of a border.')
 FLAGS = flags.FLAGS
+command_line.require_integers('widths', 1)
 
 _GROUPS = ('border_1', 'border_3', 'away', 'thin')
 
@@ -105,11 +107,8 @@ def main(_):
   """Prints the table."""
   widths = [int(width) for width in FLAGS.widths]
   logging.set_verbosity(logging.ERROR)
-  try:
-    config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
-    figures = apply_oracle(config, FLAGS.workdir, widths)
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(str(error)) from None
+  config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
+  figures = apply_oracle(config, FLAGS.workdir, widths)
   print('| abs_rel |', ' | '.join(_GROUPS), '|')
   print('|' + '---|' * (1 + len(_GROUPS)))
   for radius, values in figures.items():
@@ -119,4 +118,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

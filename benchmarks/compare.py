@@ -13,7 +13,9 @@ import csv
 import pathlib
 
 import numpy as np
-from absl import app, flags
+from absl import flags
+
+from benchmarks import command_line
 
 flags.DEFINE_string('first', None, 'Workdir.', required=True)
 flags.DEFINE_string('second', None, 'Workdir.', required=True)
@@ -102,26 +104,23 @@ def compare(first, second, name, *, resamples, seed):
 
 def main(_):
   """Prints the table."""
-  try:
-    first, second = (read_columns(path) for path in (FLAGS.first, FLAGS.second))
-    names = [
-      name
-      for name in FLAGS.figures
-      if all({name, f'{name}:sum'} & run.keys() for run in (first, second))
-    ]
-    print('| figure | first | second | difference | 95 % | second smaller |')
-    print('|---|---|---|---|---|---|')
-    for name in names:
-      one, other, low, high, share = compare(
-        first, second, name, resamples=FLAGS.resamples, seed=FLAGS.seed
-      )
-      print(
-        f'| {name} | {one:.4f} | {other:.4f} | {other - one:+.4f} |'
-        f' {low:+.4f} to {high:+.4f} | {100 * share:.0f} % |'
-      )
-  except (FileNotFoundError, ValueError) as error:
-    raise SystemExit(str(error)) from None
+  first, second = (read_columns(path) for path in (FLAGS.first, FLAGS.second))
+  names = [
+    name
+    for name in FLAGS.figures
+    if all({name, f'{name}:sum'} & run.keys() for run in (first, second))
+  ]
+  print('| figure | first | second | difference | 95 % | second smaller |')
+  print('|---|---|---|---|---|---|')
+  for name in names:
+    one, other, low, high, share = compare(
+      first, second, name, resamples=FLAGS.resamples, seed=FLAGS.seed
+    )
+    print(
+      f'| {name} | {one:.4f} | {other:.4f} | {other - one:+.4f} |'
+      f' {low:+.4f} to {high:+.4f} | {100 * share:.0f} % |'
+    )
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

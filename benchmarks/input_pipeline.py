@@ -22,10 +22,10 @@ import pathlib
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from PIL import Image
 
-from benchmarks import processes
+from benchmarks import command_line, processes
 
 flags.DEFINE_list(
   'sources', ['png', 'jpeg', 'records', 'memory'], 'What to read.'
@@ -38,6 +38,8 @@ flags.DEFINE_integer('cores', 1, 'Cores per row; 0: all.')
 flags.DEFINE_integer('frames', 40, 'Frames of the drive that is read.')
 flags.DEFINE_string('folder', 'runs/input_benchmark', 'For the data.')
 FLAGS = flags.FLAGS
+command_line.require_choices('sources', ('png', 'jpeg', 'records', 'memory'))
+command_line.require_sizes('size')
 
 _HEADER = ('source', 'images/s', 'over first', 'ms/batch', 'MiB', 'growth')
 _WARM_UP = 5
@@ -191,4 +193,4 @@ def _resident_bytes():
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

@@ -11,8 +11,9 @@ import itertools
 import logging
 
 import jax
-from absl import app, flags
+from absl import flags
 
+from benchmarks import command_line
 from configs import default
 from sgde_jax import (
   configuration,
@@ -48,4 +49,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

@@ -7,8 +7,9 @@ step, the value of every run, their mean and sample deviation.
 """
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import command_line
 from sgde_jax import reporting
 
 flags.DEFINE_list('workdirs', None, 'Folders of runs.', required=True)
@@ -39,13 +40,15 @@ def main(_):
   ]
   shared = sorted(set.intersection(*(set(run) for run in runs)))
   steps = [int(step) for step in FLAGS.steps] if FLAGS.steps else shared
+  if not shared:
+    raise ValueError('there is no step at which every run was evaluated')
   absent = sorted(set(steps) - set(shared))
   if absent:
-    raise app.UsageError(f'not every run was evaluated at steps {absent}')
+    raise ValueError(f'not every run was evaluated at steps {absent}')
   print('| | step | runs | mean +- deviation |\n|---|---|---|---|')
   for metric in FLAGS.metrics:
     print('\n'.join(format_rows(runs, steps, metric)))
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

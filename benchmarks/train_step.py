@@ -23,9 +23,9 @@ import statistics
 import time
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from benchmarks import processes
+from benchmarks import command_line, processes
 from configs import ablation
 
 flags.DEFINE_list('sizes', ['640x192'], 'Image sizes, WIDTHxHEIGHT.')
@@ -37,6 +37,11 @@ flags.DEFINE_integer('steps', 10, 'Timed steps after the first.')
 flags.DEFINE_string('workdir', '', 'A trained run of the full method.')
 flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too.')
 FLAGS = flags.FLAGS
+command_line.require_sizes('sizes')
+command_line.require_integers('batches', 1)
+command_line.require_choices('dtypes', ('float32', 'bfloat16'))
+command_line.require_choices('works', ('train', 'predict'))
+command_line.require_choices('parts', ablation.PARTS)
 
 _HEADER = (
   'work', 'part', 'size', 'batch', 'dtype', 'device', 'ms/step',
@@ -216,4 +221,4 @@ def _peak_bytes():
 
 
 if __name__ == '__main__':
-  app.run(main)
+  command_line.run(main)

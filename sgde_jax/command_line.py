@@ -3,7 +3,7 @@
 import os
 import sys
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
@@ -27,7 +27,12 @@ def parse(argv):
   """
   try:
     _define()
-    rest = app.parse_flags_with_usage(argv)[1:]
+    rest = FLAGS(argv)[1:]
+  except flags.Error as error:
+    reason = str(error)
+    if 'get_config() takes' in reason:
+      reason = '--config: this file has no parts, nothing may follow its .py'
+    sys.exit(f'{reason}; see --help')
   except (OSError, SyntaxError, ImportError) as error:
     sys.exit(f'--config cannot be read: {error}')
   except (AttributeError, KeyError) as error:  # ml_collections nests them.

@@ -3,9 +3,11 @@
 import json
 import logging
 import math
+import os
 import pathlib
 
 from input_pipeline import labels, stills
+from sgde_jax import reporting
 from sgde_jax.models import attention, decoders
 
 _FILE = 'config.json'
@@ -111,7 +113,6 @@ _RULES = (
       'keep_checkpoints',
       'model.attention.heads',
       'model.attention.width',
-      'model.attention.key_stride',
       'model.seem.points',
       'model.seem.edge_width',
       'model.seem.width',
@@ -120,6 +121,11 @@ _RULES = (
     ),
     lambda value: value > 0,
     'use a positive number',
+  ),
+  (
+    ('model.attention.key_stride',),
+    lambda value: value > 0 and value & (value - 1) == 0,
+    'use a positive power of two',
   ),
   (
     ('seed',),
@@ -211,6 +217,17 @@ def resolve(config, workdir, overrides):
         ' --workdir'
       ) from error
     config.update_from_flattened_dict(overrides)
+  return _expand_home(config)
+
+
+def _expand_home(config):
+  """Replaces a leading `~` in every path; no shell does after a `=`."""
+  paths = {
+    name: os.path.expanduser(value)
+    for name, value in _flatten(config.to_dict()).items()
+    if isinstance(value, str) and value.startswith('~')
+  }
+  config.update_from_flattened_dict(paths)
   return config
 
 
@@ -232,13 +249,8 @@ def refuse_file(flag, path):
 
 def save(config, workdir):
   """Writes `config.json` into the workdir."""
-  workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
   text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
-  # Renamed into place, so that a run killed here leaves no half a file.
-  part = workdir / f'{_FILE}.part'
-  part.write_text(text + '\n')
-  part.replace(workdir / _FILE)
+  reporting.write_text(pathlib.Path(workdir) / _FILE, text + '\n')
 
 
 def check(config):

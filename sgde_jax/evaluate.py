@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import io
 import json
 import logging
 import operator
@@ -331,13 +332,15 @@ def write_results(folder, summary, *, rows, protocol, step):
   if jax.process_index() != 0:
     return
   folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
   result = {'step': step, 'protocol': protocol} | summary
-  (folder / 'metrics.json').write_text(json.dumps(result, indent=2) + '\n')
-  with open(folder / 'per_image.csv', 'w', newline='') as file:
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
+  reporting.write_text(
+    folder / 'metrics.json', json.dumps(result, indent=2) + '\n'
+  )
+  table = io.StringIO(newline='')
+  writer = csv.DictWriter(table, list(rows[0]), lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(rows)
+  reporting.write_text(folder / 'per_image.csv', table.getvalue())
   logging.info('wrote %s', folder)
 
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import input_pipeline
-from sgde_jax import sharding, steps, trajectory, visualization
+from sgde_jax import reporting, sharding, steps, trajectory, visualization
 
 # Figure -> its head in the table.
 _COLUMNS = {
@@ -183,7 +183,9 @@ def evaluate(config, sequences, folder, *, model, state, mesh):
   if jax.process_index() == 0:
     result = {'step': int(state.step), 'snippet_frames': trajectory.SNIPPET}
     result |= {'sequences': figures, 'all': total}
-    _write(folder / 'odometry.json', json.dumps(result, indent=2) + '\n')
+    reporting.write_text(
+      folder / 'odometry.json', json.dumps(result, indent=2) + '\n'
+    )
     print(format_table(figures, total))
   return {f'odometry/{name}': value for name, value in total.items()}
 
@@ -245,17 +247,9 @@ def _write_trajectory(folder, sequence, aligned):
   rows = aligned[:, :3].reshape(-1, 12)
   text = ''.join(' '.join(f'{v:.9e}' for v in row) + '\n' for row in rows)
   path = folder / f'trajectory_{sequence.name}.txt'
-  _write(path, text)
+  reporting.write_text(path, text)
   picture = visualization.draw_trajectories(
     {'truth': sequence.poses, 'prediction, aligned': aligned},
     title=sequence.name,
   )
   visualization.write_png(path.with_suffix('.png'), picture)
-
-
-def _write(path, text):
-  """Writes a file that is either whole or as it was."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.part')
-  partial.write_text(text)
-  partial.replace(path)

@@ -213,6 +213,15 @@ class Reporter:
       partial.replace(self._entries)
 
 
+def write_text(path, text):
+  """Writes a file that is whole or, if this is broken off, as it was."""
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{path.name}.part')
+  partial.write_text(text)
+  partial.replace(path)
+
+
 def read_entries(workdir):
   """Reads a run's `metrics.jsonl`.
 

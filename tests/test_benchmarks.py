@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,10 +87,46 @@ def fixture_runs_folder(tmp_path):
   return tmp_path
 
 
-def test_ablation_reports_finished_runs(runs_folder):
+@pytest.fixture(name='parsed', scope='module')
+def fixture_parsed():
+  """The benchmarks' flags, those without a default given."""
   if not flags.FLAGS.is_parsed():
     names = ('first', 'second', 'workdir')
     flags.FLAGS(['test', *(f'--{name}=unused' for name in names)])
+
+
+@pytest.mark.parametrize(
+  ('flag', 'value', 'advice'),
+  [
+    ('parts', 'baseline,foo', 'use one or more of baseline, semantics'),
+    ('size', '192', 'use WIDTHxHEIGHT'),
+    ('size', '200x64', 'multiples of 32'),
+    ('seeds', '0,one', 'whole numbers of 0 or more'),
+    ('widths', '0', 'whole numbers of 1 or more'),
+    ('set', 'model.dtype', 'use FIELD=VALUE'),
+  ],
+)
+@pytest.mark.usefixtures('parsed')
+def test_a_wrong_flag_is_refused_with_advice(flag, value, advice):
+  changed = flagsaver.as_parsed(**{flag: [value] if flag == 'set' else value})
+  with pytest.raises(flags.IllegalFlagValueError, match=advice), changed:
+    pass
+
+
+def test_an_absent_file_ends_a_benchmark_with_one_message():
+  result = subprocess.run(
+    [sys.executable, '-m', 'benchmarks.compare', '--first=a', '--second=b'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 1
+  assert result.stderr.startswith('FileNotFoundError: there is no a/evaluation')
+  assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.usefixtures('parsed')
+def test_ablation_reports_finished_runs(runs_folder):
   with flagsaver.as_parsed(
     output=str(runs_folder), steps='5', parts='baseline,full', seeds='0,1,2'
   ):
@@ -110,7 +148,7 @@ def test_results_are_written_between_the_marks(tmp_path):
     'before\n<!-- ablation -->\nnew\n<!-- /ablation -->\nafter\n'
   )
   path.write_text('no marks')
-  with pytest.raises(SystemExit, match='lacks'):
+  with pytest.raises(ValueError, match='lacks'):
     ablation.write_results(path, 'new')
 
 

@@ -56,6 +56,22 @@ def test_the_workdir_wins_over_the_config_but_not_over_overrides(tmp_path):
   assert resolved.data.height == 64
 
 
+def test_a_tilde_is_the_home_folder_wherever_it_was_given(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setenv('HOME', '/home/ann')
+  config = default.get_config()
+  config.data.root = '~/kitti'
+  config = configuration.resolve(config, tmp_path, {})
+  assert config.data.root == '/home/ann/kitti'
+  assert config.data.train_split == 'splits/train.txt'
+  configuration.save(config, tmp_path)
+  config = configuration.resolve(
+    default.get_config(), tmp_path, {'init_from': '~/run', 'data.root': 'a~/b'}
+  )
+  assert (config.init_from, config.data.root) == ('/home/ann/run', 'a~/b')
+
+
 def test_tuples_come_back_as_tuples(tmp_path):
   config = default.get_config()
   config.data.frame_offsets = (0, -2, 2)
@@ -127,13 +143,14 @@ def test_a_foreign_config_file_is_refused_in_one_message(
     ('model.attention.levels', (5,), 'levels 0 to 4'),
     ('model.attention.levels', (2, 2), 'distinct'),
     ('model.attention.heads', 3, 'multiple of config.model.attention.heads'),
-    ('model.attention.key_stride', 0, 'positive'),
+    ('model.attention.key_stride', 0, 'power of two'),
+    ('model.attention.key_stride', 24, 'power of two'),
     ('model.attention.implementation', 'flash', 'auto, plain'),
     ('model.seem.levels', (), 'at least one'),
     ('model.seem.points', 0, 'positive'),
     ('loss.class_weights', (1.0, 2.0), '19 numbers'),
     ('loss.cross_entropy_weight', -0.3, '0 or more'),
-    ('model.attention.key_stride', 192, 'single key'),
+    ('model.attention.key_stride', 256, 'single key'),
     ('eval.semantic_labels', 'none', 'train_ids or ids'),
     ('eval.semantic_split', 'test', 'train or val'),
     ('eval.crop', 'center', 'garg, eigen or none'),

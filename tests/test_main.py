@@ -23,6 +23,7 @@ def _refusal(tmp_path, *flags):
     ('--config.batch_size=few', ['config.batch_size=few']),
     ('--config=nowhere.py', ['nowhere.py', 'configs/']),
     ('--config=configs/ablation.py:all', ['all', 'baseline, semantics']),
+    ('--config=configs/demo.py:all', ['--config', 'no parts']),
     ('--mode=dream', ['mode', 'train', 'evaluate', 'predict']),
     ('--wordir=x', ['wordir']),
     ('--distributed', ['coordinator_address', '--num_processes']),

@@ -76,9 +76,9 @@ class AttentionOptions:
   Attributes:
     heads: number of heads.
     width: channels over all heads.
-    key_stride: full-size pixels between keys (and values) at least: level i is
-      pooled by key_stride / 2^i where that is above 1. With 16, the levels of
-      strides 16, 8 and 4 all attend to one grid of stride 16.
+    key_stride: full-size pixels between keys (and values) at least, a power of
+      two: level i is pooled by key_stride / 2^i where that is above 1. With 16,
+      the levels of strides 16, 8 and 4 all attend to one grid of stride 16.
     implementation: see `attention.pixel_attention`.
   """
 

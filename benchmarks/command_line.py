@@ -1,0 +1,57 @@
+"""The benchmarks' command line: wrong flags and absent files, one message."""
+
+import re
+import sys
+
+from absl import app, flags
+
+
+def run(main):
+  """Runs a benchmark; what a person can put right ends it without a trace."""
+
+  def guarded(argv):
+    try:
+      main(argv)
+    except (ValueError, OSError) as error:
+      sys.exit(f'{type(error).__name__}: {error}')
+
+  app.run(guarded)
+
+
+def require_choices(flag, choices):
+  """Refuses a list flag that names anything but these."""
+  flags.register_validator(
+    flag,
+    lambda values: bool(values) and set(values) <= set(choices),
+    f'use one or more of {", ".join(choices)}',
+  )
+
+
+def require_sizes(flag):
+  """Refuses a flag, or an entry of a list flag, that is not WIDTHxHEIGHT."""
+  flags.register_validator(
+    flag,
+    lambda value: bool(value) and all(map(_is_size, _as_list(value))),
+    'use WIDTHxHEIGHT, multiples of 32, as 640x192',
+  )
+
+
+def require_integers(flag, least):
+  """Refuses a list flag with an entry that is not an integer or too small."""
+  flags.register_validator(
+    flag,
+    lambda values: bool(values)
+    and all(value.isdigit() and int(value) >= least for value in values),
+    f'use whole numbers of {least} or more',
+  )
+
+
+def _as_list(value):
+  return [value] if isinstance(value, str) else value
+
+
+def _is_size(text):
+  match = re.fullmatch(r'(\d+)x(\d+)', text)
+  return bool(match) and all(
+    int(number) and int(number) % 32 == 0 for number in match.groups()
+  )
