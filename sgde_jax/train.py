@@ -51,13 +51,15 @@ def train_and_evaluate(config, workdir):
   )
   start_step = int(state.step)
   evaluator = evaluate.open_evaluator(config, model=model, mesh=mesh)
-  batches = initialization.open_batches(config, mesh, start_step)
-  train_step, preview_step, batches = initialization.compile_steps(
-    config, model, optimizer, mesh, state, batches
-  )
   reporter = _open_report(config, workdir, state, start_step, num_steps)
   if start_step not in reporter.evaluations:
     evaluator.report(state, reporter, start_step)
+  if start_step < num_steps:
+    batches = initialization.open_batches(config, mesh, start_step)
+    train_step, preview_step, batches = initialization.compile_steps(
+      config, model, optimizer, mesh, state, batches
+    )
+    reporter.restart_clock()
   explain = functools.partial(_explain, config, data, checkpoints)
   unread = []  # Scalars still on the device: (step, dict of arrays).
   for step in range(start_step + 1, num_steps + 1):
