@@ -233,7 +233,8 @@ def compute_losses(
     **loss_options: keyword arguments of `losses.self_supervised_losses`.
 
   Returns:
-    As `losses.self_supervised_losses`; with logits also `cross_entropy`.
+    As `losses.self_supervised_losses`, with `scale_prior` and, if there are
+    logits, `cross_entropy`.
   """
   transforms = [
     geometry.pose_vector_to_matrix(
@@ -257,8 +258,8 @@ def compute_losses(
     tie_noise=tie_noise,
     **loss_options,
   )
-  scale_prior = losses.scale_prior(outputs.disparity_logits)
-  terms['scale'] = scale_weight * scale_prior
+  prior = losses.scale_prior(outputs.disparity_logits)
+  terms['scale_prior'] = scale_weight * prior
   if outputs.logits is not None:
     sums = [
       losses.cross_entropy(*pair, class_weights=class_weights)
