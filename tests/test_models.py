@@ -54,7 +54,7 @@ def test_output_shapes(shapes, size, train):
     train=train,
     mutable=['batch_stats'],
   )
-  assert [d.shape for d in outputs.disparities] == [
+  assert [d.shape for d in outputs.disparity_logits] == [
     (2, height // 2**scale, width // 2**scale, 1) for scale in range(4)
   ]
   assert outputs.axis_angle.shape == outputs.translation.shape == (2, 2, 3)
@@ -137,7 +137,7 @@ def test_bfloat16_computes_but_keeps_float32_at_both_ends():
 def test_one_frame_gives_no_motion_but_initialises_everything(shapes):
   model, frame = _model(), _frames(count=1)
   outputs = _apply(model, shapes, frame)
-  assert len(outputs.disparities) == 4
+  assert len(outputs.disparity_logits) == 4
   assert outputs.axis_angle is None and outputs.translation is None
   assert _variables(model, frame) == shapes
 
