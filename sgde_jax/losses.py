@@ -188,16 +188,12 @@ def cross_entropy(logits, labels, *, class_weights=()):
 def scale_prior(disparity_logits):
   """Squared excess of the mean logit over [-4, 0], mean over scales (ours).
 
-  Monocular video leaves the scale of depth free, but a sigmoid does not: while
-  the motions are still wrong, all depths shrink or grow together until it is 1
-  or 0 everywhere and has no gradient. This is 0 for mean disparities of 0.02 to
-  0.5, depths of 5 m to 0.2 m in the unknown scale, and pulls back from beyond.
+  Monocular video leaves the scale of depth free: while the motions are wrong it
+  drifts, until the sigmoid is 1 or 0 everywhere and has no gradient. This is a
+  scalar, 0 for mean disparities of 0.02 to 0.5 (depths of 5 m to 0.2 m).
 
   Args:
     disparity_logits: one `[B, h, w, 1]` float per scale.
-
-  Returns:
-    A scalar.
   """
   means = jnp.stack([jnp.mean(logits) for logits in disparity_logits])
   return jnp.mean(jnp.maximum(jnp.abs(means + 2) - 2, 0) ** 2)
@@ -265,9 +261,7 @@ def self_supervised_losses(
   return terms, pictures
 
 
-def point_distances(
-  target, sources, disparity, intrinsics, transforms, points
-):
+def point_distances(target, sources, disparity, intrinsics, transforms, points):
   """`reprojection_distances` of a full-size disparity, at points alone.
 
   The same values as those of the whole map, from 3 x 3 pixels around each
@@ -306,13 +300,10 @@ def point_distances(
   return jnp.stack(distances, axis=1)
 
 
-def _enhanced_loss(
-  target, sources, enhanced, intrinsics, transforms, identity
-):
+def _enhanced_loss(target, sources, enhanced, intrinsics, transforms, identity):
   """Minimum reprojection at SEEM's valid points over the number of places.
 
-  Not over that of the valid ones: while the predicted classes have hardly an
-  edge, a single point would pull as hard as all points together.
+  Not of the valid ones: a single one could pull as hard as all together.
   """
   disparity, points, mask = enhanced
   distances = point_distances(

@@ -261,14 +261,19 @@ def compute_losses(
   prior = losses.scale_prior(outputs.disparity_logits)
   terms['scale_prior'] = scale_weight * prior
   if outputs.logits is not None:
-    sums = [
-      losses.cross_entropy(*pair, class_weights=class_weights)
-      for pair in labelled
-    ]
-    total, weight = map(sum, zip(*sums, strict=True))
-    mean = jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
+    mean = _mean_cross_entropy(labelled, class_weights)
     terms['cross_entropy'] = cross_entropy_weight * mean
   return terms, pictures
+
+
+def _mean_cross_entropy(labelled, class_weights):
+  """One mean over all pairs of logits and labels; 0 if nothing is labelled."""
+  sums = [
+    losses.cross_entropy(*pair, class_weights=class_weights)
+    for pair in labelled
+  ]
+  total, weight = map(sum, zip(*sums, strict=True))
+  return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
 
 
 def to_float(images):
