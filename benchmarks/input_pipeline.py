@@ -27,9 +27,9 @@ from PIL import Image
 
 from benchmarks import command_line, processes
 
-flags.DEFINE_list(
-  'sources', ['png', 'jpeg', 'records', 'memory'], 'What to read.'
-)
+_SOURCES = ('png', 'jpeg', 'records', 'memory')
+
+flags.DEFINE_list('sources', list(_SOURCES), 'What to read.')
 flags.DEFINE_bool('torch', False, "Time PyTorch's DataLoader, too.")
 flags.DEFINE_string('size', '640x192', 'WIDTHxHEIGHT of the batches.')
 flags.DEFINE_integer('batch', 4, 'Batch size.')
@@ -38,7 +38,7 @@ flags.DEFINE_integer('cores', 1, 'Cores per row; 0: all.')
 flags.DEFINE_integer('frames', 40, 'Frames of the drive that is read.')
 flags.DEFINE_string('folder', 'runs/input_benchmark', 'For the data.')
 FLAGS = flags.FLAGS
-command_line.require_choices('sources', ('png', 'jpeg', 'records', 'memory'))
+command_line.require_choices('sources', _SOURCES)
 command_line.require_sizes('size')
 
 _HEADER = ('source', 'images/s', 'over first', 'ms/batch', 'MiB', 'growth')

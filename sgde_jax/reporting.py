@@ -208,9 +208,8 @@ class Reporter:
     kept = [entry for entry in entries if entry['step'] <= start_step]
     self.evaluations = find_evaluations(kept)
     if self._active and self._entries.is_file():
-      partial = self._entries.with_suffix('.partial')
-      partial.write_text(''.join(f'{json.dumps(entry)}\n' for entry in kept))
-      partial.replace(self._entries)
+      lines = ''.join(f'{json.dumps(entry)}\n' for entry in kept)
+      write_text(self._entries, lines)
 
 
 def write_text(path, text):

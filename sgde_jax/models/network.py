@@ -307,7 +307,7 @@ class DepthModel(nn.Module):
   def _enhance(self, outputs, depth, semantic, *, train):
     """Adds the enhanced disparity (and, in training, its points)."""
     coarse_logit, levels = outputs.disparity_logits[0], self.seem.levels
-    coarse = nn.sigmoid(coarse_logit)
+    coarse = outputs.disparities[0]
     inputs = (
       [depth[level] for level in levels],
       [semantic[level] for level in levels],
