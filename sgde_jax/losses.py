@@ -226,7 +226,8 @@ def self_supervised_losses(
       (Monodepth2 draws N(0, 1) * 1e-5), or None.
     automask: whether unwarped sources compete in the minimum.
     smoothness_weight: weight at scale 0; halved at each further scale.
-    enhanced_weight: of the mean over all B K places, masked ones 0 (ours).
+    enhanced_weight: of the mean over all pixels, those without a point 0: with
+      1 a point pulls as hard as any pixel does already (ours).
 
   Returns:
     A dict of weighted scalar terms, `photometric` and `smoothness`, each the
@@ -301,10 +302,7 @@ def point_distances(target, sources, disparity, intrinsics, transforms, points):
 
 
 def _enhanced_loss(target, sources, enhanced, intrinsics, transforms, identity):
-  """Minimum reprojection at SEEM's valid points over the number of places.
-
-  Not of the valid ones: a single one could pull as hard as all together.
-  """
+  """Minimum reprojection summed over SEEM's valid points, per pixel."""
   disparity, points, mask = enhanced
   distances = point_distances(
     target, sources, disparity, intrinsics, transforms, points
@@ -313,7 +311,7 @@ def _enhanced_loss(target, sources, enhanced, intrinsics, transforms, identity):
     maps = jnp.moveaxis(identity, 1, -1)
     identity = jnp.moveaxis(warping.gather_points(maps, points), -1, 1)
   minimum, _ = minimum_reprojection(distances, identity)
-  return jnp.mean(jnp.where(mask, minimum, 0))
+  return jnp.sum(jnp.where(mask, minimum, 0)) / disparity.size
 
 
 def _ssim(x, y, mean):

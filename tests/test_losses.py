@@ -283,7 +283,7 @@ def _enhanced_terms(disparity, points, mask, **options):
   return terms
 
 
-def test_enhanced_loss_is_the_share_of_its_valid_points():
+def test_enhanced_loss_weighs_a_point_as_much_as_a_pixel():
   _, frames, intrinsics, vectors, _ = _inputs('float32')
   target, sources = frames[:, 0], frames[:, 1:]
   disparity = _noisy_disparity((*target.shape[:3], 1))
@@ -305,10 +305,28 @@ def test_enhanced_loss_is_the_share_of_its_valid_points():
   ]
   terms = _enhanced_terms(disparity, points, mask, enhanced_weight=0.5)
   np.testing.assert_allclose(
-    terms['enhanced'], 0.5 * np.sum(chosen) / mask.size, rtol=1e-4
+    terms['enhanced'], 0.5 * np.sum(chosen) / minimum.size, rtol=1e-4
   )
   nothing = _enhanced_terms(disparity, points, jnp.zeros_like(mask))
   assert float(nothing['enhanced']) == 0
+
+
+def test_enhanced_loss_at_every_pixel_is_the_photometric_loss():
+  _, frames, intrinsics, vectors, disparities = _inputs('float32')
+  height, width = frames.shape[2:4]
+  grid = jnp.stack(jnp.meshgrid(jnp.arange(width), jnp.arange(height)), -1)
+  points = jnp.tile(grid.reshape(1, -1, 2), (2, 1, 1))
+  terms, _ = losses.self_supervised_losses(
+    frames[:, 0],
+    frames[:, 1:],
+    disparities[:1],
+    intrinsics,
+    _transforms(vectors),
+    enhanced=(disparities[0], points, jnp.ones(points.shape[:2], bool)),
+  )
+  np.testing.assert_allclose(
+    terms['enhanced'], terms['photometric'], rtol=1e-5
+  )
 
 
 def test_enhanced_loss_reaches_the_points_and_nothing_masked():
