@@ -236,14 +236,6 @@ def compute_losses(
     As `losses.self_supervised_losses`, with `scale_prior` and, if there are
     logits, `cross_entropy`.
   """
-  transforms = [
-    geometry.pose_vector_to_matrix(
-      outputs.axis_angle[:, i],
-      outputs.translation[:, i],
-      invert=offset < 0,
-    )
-    for i, offset in enumerate(frame_offsets[1:])
-  ]
   enhanced = None
   if outputs.points is not None:
     enhanced = outputs.enhanced_disparity, outputs.points, outputs.point_mask
@@ -253,7 +245,7 @@ def compute_losses(
     frames[:, 1:],
     outputs.disparities,
     batch['intrinsics'],
-    jnp.stack(transforms, axis=1),
+    source_transforms(outputs, frame_offsets),
     enhanced=enhanced,
     tie_noise=tie_noise,
     **loss_options,
@@ -264,6 +256,24 @@ def compute_losses(
     mean = _mean_cross_entropy(labelled, class_weights)
     terms['cross_entropy'] = cross_entropy_weight * mean
   return terms, pictures
+
+
+def source_transforms(outputs, frame_offsets):
+  """T_source_target `[B, F-1, 4, 4]` of the predicted motions.
+
+  Args:
+    outputs: `DepthOutputs` for frames.
+    frame_offsets: time of each frame relative to the target, 0 first.
+  """
+  transforms = [
+    geometry.pose_vector_to_matrix(
+      outputs.axis_angle[:, i],
+      outputs.translation[:, i],
+      invert=offset < 0,
+    )
+    for i, offset in enumerate(frame_offsets[1:])
+  ]
+  return jnp.stack(transforms, axis=1)
 
 
 def _mean_cross_entropy(labelled, class_weights):
