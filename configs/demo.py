@@ -13,7 +13,7 @@ def get_config():
   """Returns the demo's config."""
   config = default.get_config()
   config.batch_size = 4
-  config.num_steps = 600
+  config.num_steps = 560
   config.data.root = 'runs/street_192x64'
   config.data.height = 64
   config.data.width = 192
@@ -31,9 +31,9 @@ def get_config():
   config.eval.flip = True
   config.eval.crop = 'garg'
   config.optimizer.learning_rate = 2e-4
-  config.optimizer.decay_epochs = (16.0,)  # Of 29 steps.
+  config.optimizer.decay_epochs = (15.0,)  # Of 29 steps.
   config.log_every = 20
-  config.picture_every = 600
-  config.eval_every = 600
-  config.checkpoint_every = 600
+  config.picture_every = 560
+  config.eval_every = 560
+  config.checkpoint_every = 560
   return config

@@ -6,12 +6,13 @@
 Takes masks of train ids in DRIVE/semantic_02/data, which KITTI does not ship.
 """
 
-from configs import ablation, drive_0009
+from configs import ablation, default, drive_0009
 
 
 def get_config():
   """Returns the config."""
   config = ablation.switch(drive_0009.get_config(), 'full')
   config.data.labels = 'train_ids'
+  config.loss.scale_weight = default.get_config().loss.scale_weight
   config.loss.cross_entropy_weight = 0.1  # See docs/RESULTS.md.
   return config
