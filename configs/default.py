@@ -33,8 +33,7 @@ def get_config():
   config.loss.automask = True
   config.loss.smoothness_weight = 1e-3
   config.loss.scale_weight = 0.01  # Keeps the sigmoid from saturating.
-  # Photometric, at SEEM's points: with 1 each pulls as hard as any pixel does.
-  config.loss.enhanced_weight = 1.0
+  config.loss.enhanced_weight = 1.0  # At SEEM's points; 1: as at any pixel.
   config.loss.cross_entropy_weight = 0.3
   config.loss.class_weights = ()  # 19 numbers; () weighs all classes alike.
 

@@ -226,8 +226,7 @@ def self_supervised_losses(
       (Monodepth2 draws N(0, 1) * 1e-5), or None.
     automask: whether unwarped sources compete in the minimum.
     smoothness_weight: weight at scale 0; halved at each further scale.
-    enhanced_weight: of the mean over all pixels, those without a point 0: with
-      1 a point pulls as hard as any pixel does already (ours).
+    enhanced_weight: of the mean over all pixels, 0 where no point is (ours).
 
   Returns:
     A dict of weighted scalar terms, `photometric` and `smoothness`, each the
