@@ -24,29 +24,7 @@ from benchmarks import command_line
 from configs import ablation
 from sgde_jax import reporting
 
-flags.DEFINE_string('output', 'runs/ablation', 'Folder for all runs.')
-flags.DEFINE_list('parts', list(ablation.PARTS), 'Parts to train.')
-flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds.')
-flags.DEFINE_string('size', '192x64', 'WIDTHxHEIGHT.')
-flags.DEFINE_integer('steps', 500, 'Training steps of each run.')
-flags.DEFINE_integer('batch', 4, 'Batch size.')
-flags.DEFINE_float('learning_rate', 2e-4, 'Adam.')
-flags.DEFINE_integer('points', 512, 'Edge points per image.')
-flags.DEFINE_integer('drives', 6, 'Drives of the street.')
-flags.DEFINE_integer('test_drives', 2, 'How many of them are held out.')
-flags.DEFINE_integer('frames', 60, 'Frames of a drive.')
-flags.DEFINE_bool('automask', False, 'See configs/demo.py.')
-flags.DEFINE_multi_string('set', [], 'A field for every run, FIELD=VALUE.')
-flags.DEFINE_string(
-  'results', '', 'Markdown file that takes the table and, beside it, the plot.'
-)
 FLAGS = flags.FLAGS
-command_line.require_choices('parts', ablation.PARTS)
-command_line.require_integers('seeds', 0)
-command_line.require_sizes('size')
-flags.register_validator(
-  'set', lambda fields: all('=' in f for f in fields or ()), 'use FIELD=VALUE'
-)
 
 FIGURES = {
   'abs_rel': 'abs_rel',
@@ -221,6 +199,32 @@ def write_results(path, table):
   path.write_text(f'{head}{_MARKS[0]}\n{table}\n{_MARKS[1]}{tail}')
 
 
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_string('output', 'runs/ablation', 'Folder for all runs.')
+  flags.DEFINE_list('parts', list(ablation.PARTS), 'Parts to train.')
+  flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds.')
+  flags.DEFINE_string('size', '192x64', 'WIDTHxHEIGHT.')
+  flags.DEFINE_integer('steps', 500, 'Training steps of each run.')
+  flags.DEFINE_integer('batch', 4, 'Batch size.')
+  flags.DEFINE_float('learning_rate', 2e-4, 'Adam.')
+  flags.DEFINE_integer('points', 512, 'Edge points per image.')
+  flags.DEFINE_integer('drives', 6, 'Drives of the street.')
+  flags.DEFINE_integer('test_drives', 2, 'How many of them are held out.')
+  flags.DEFINE_integer('frames', 60, 'Frames of a drive.')
+  flags.DEFINE_bool('automask', False, 'See configs/demo.py.')
+  flags.DEFINE_multi_string('set', [], 'A field for every run, FIELD=VALUE.')
+  flags.DEFINE_string(
+    'results', '', 'Markdown file for the table; the plot goes beside it.'
+  )
+  command_line.require_choices('parts', ablation.PARTS)
+  command_line.require_integers('seeds', 0)
+  command_line.require_sizes('size')
+  flags.register_validator(
+    'set', lambda fields: all('=' in f for f in fields or ()), 'use FIELD=VALUE'
+  )
+
+
 def main(_):
   """Trains what is not trained yet, seed by seed, and reports."""
   settings = make_settings()
@@ -240,4 +244,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

@@ -21,17 +21,6 @@ from absl import flags
 from benchmarks import command_line
 from sgde_jax.models import attention, decoders
 
-flags.DEFINE_list('size', ['192', '640'], 'Image height and width.')
-flags.DEFINE_integer('batch', 4, 'Images.')
-flags.DEFINE_integer('heads', 4, 'Heads.')
-flags.DEFINE_integer('width', 64, 'Channels of queries, keys and values.')
-flags.DEFINE_list('levels', ['4', '3', '2'], 'Decoder levels; stride 2^i.')
-flags.DEFINE_list('key_strides', ['1', '2', '4'], 'Pooling of the keys.')
-flags.DEFINE_list('implementations', [], 'Default: all that run here.')
-flags.DEFINE_string('dtype', 'float32', 'float32 or bfloat16.')
-flags.DEFINE_integer('steps', 5, 'Timed calls after the first.')
-flags.DEFINE_float('memory_limit', 4096, 'MiB.')
-flags.DEFINE_bool('quick', False, 'One image, one timed call, no stride 4.')
 FLAGS = flags.FLAGS
 
 _HEADER = (
@@ -95,6 +84,21 @@ def _implementations():
   return ['plain', 'blockwise'] + (['fused'] if on_gpu else [])
 
 
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_list('size', ['192', '640'], 'Image height and width.')
+  flags.DEFINE_integer('batch', 4, 'Images.')
+  flags.DEFINE_integer('heads', 4, 'Heads.')
+  flags.DEFINE_integer('width', 64, 'Channels of queries, keys and values.')
+  flags.DEFINE_list('levels', ['4', '3', '2'], 'Decoder levels; stride 2^i.')
+  flags.DEFINE_list('key_strides', ['1', '2', '4'], 'Pooling of the keys.')
+  flags.DEFINE_list('implementations', [], 'Default: all that run here.')
+  flags.DEFINE_string('dtype', 'float32', 'float32 or bfloat16.')
+  flags.DEFINE_integer('steps', 5, 'Timed calls after the first.')
+  flags.DEFINE_float('memory_limit', 4096, 'MiB.')
+  flags.DEFINE_bool('quick', False, 'One image, one timed call, no stride 4.')
+
+
 def main(_):
   """Prints a Markdown table, a row per map and implementation."""
   height, width = map(int, FLAGS.size)
@@ -133,4 +137,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

@@ -23,10 +23,7 @@ from sgde_jax import (
   sharding,
 )
 
-flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
-flags.DEFINE_list('widths', ['1', '2', '3'], 'Pixels on each side of a border.')
 FLAGS = flags.FLAGS
-command_line.require_integers('widths', 1)
 
 _GROUPS = ('border_1', 'border_3', 'away', 'thin')
 
@@ -103,6 +100,13 @@ def apply_oracle(config, workdir, widths):
   return {radius: total.finalize() for radius, total in totals.items()}
 
 
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
+  flags.DEFINE_list('widths', ['1', '2', '3'], 'Pixels each side of a border.')
+  command_line.require_integers('widths', 1)
+
+
 def main(_):
   """Prints the table."""
   widths = [int(width) for width in FLAGS.widths]
@@ -118,4 +122,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

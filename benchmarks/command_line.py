@@ -6,8 +6,15 @@ import sys
 from absl import app, flags
 
 
-def run(main):
-  """Runs a benchmark; what a person can put right ends it without a trace."""
+def run(main, define_flags):
+  """Runs a benchmark; what a person can put right ends it without a trace.
+
+  Args:
+    main: what `app.run` calls.
+    define_flags: defines main's flags, here and not at import: two benchmarks
+      that both have a --workdir can then be imported by one program.
+  """
+  define_flags()
 
   def guarded(argv):
     try:

@@ -17,16 +17,6 @@ from absl import flags
 
 from benchmarks import command_line
 
-flags.DEFINE_string('first', None, 'Workdir.', required=True)
-flags.DEFINE_string('second', None, 'Workdir.', required=True)
-flags.DEFINE_integer('resamples', 10000, 'Bootstrap resamples.')
-flags.DEFINE_integer('seed', 0, 'Of the resampling.')
-flags.DEFINE_list(
-  'figures',
-  ['abs_rel', 'rmse', 'a1', 'abs_rel/border_1', 'abs_rel/border_3',
-   'abs_rel/away', 'abs_rel/thin', 'boundary_f1', 'boundary_recall/thin'],
-  'Columns; NAME:sum and NAME:count are pooled over the images.',
-)
 FLAGS = flags.FLAGS
 
 
@@ -102,6 +92,20 @@ def compare(first, second, name, *, resamples, seed):
   return (*figures, low, high, float(np.mean(change < 0)))
 
 
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_string('first', None, 'Workdir.', required=True)
+  flags.DEFINE_string('second', None, 'Workdir.', required=True)
+  flags.DEFINE_integer('resamples', 10000, 'Bootstrap resamples.')
+  flags.DEFINE_integer('seed', 0, 'Of the resampling.')
+  flags.DEFINE_list(
+    'figures',
+    ['abs_rel', 'rmse', 'a1', 'abs_rel/border_1', 'abs_rel/border_3',
+     'abs_rel/away', 'abs_rel/thin', 'boundary_f1', 'boundary_recall/thin'],
+    'Columns; NAME:sum and NAME:count are pooled over the images.',
+  )
+
+
 def main(_):
   """Prints the table."""
   first, second = (read_columns(path) for path in (FLAGS.first, FLAGS.second))
@@ -123,4 +127,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

@@ -30,12 +30,7 @@ from sgde_jax import (
 )
 from sgde_jax.models import edges, seem
 
-flags.DEFINE_string('workdir', None, 'A trained run with SEEM.', required=True)
-flags.DEFINE_list('widths', ['1', '2'], 'Widths of an edge, see the config.')
-flags.DEFINE_list('points', ['512', '2048'], 'Points per image.')
 FLAGS = flags.FLAGS
-command_line.require_integers('widths', 1)
-command_line.require_integers('points', 1)
 
 _FARTHEST = 80.0  # metres
 _COLUMNS = (
@@ -155,6 +150,15 @@ def measure_run(config, workdir, choices):
   return dict(zip(choices, totals, strict=True))
 
 
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_string('workdir', None, 'A run with SEEM.', required=True)
+  flags.DEFINE_list('widths', ['1', '2'], 'Widths of an edge, see the config.')
+  flags.DEFINE_list('points', ['512', '2048'], 'Points per image.')
+  command_line.require_integers('widths', 1)
+  command_line.require_integers('points', 1)
+
+
 def main(_):
   """Prints the table."""
   logging.set_verbosity(logging.ERROR)
@@ -173,4 +177,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

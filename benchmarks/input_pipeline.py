@@ -29,17 +29,7 @@ from benchmarks import command_line, processes
 
 _SOURCES = ('png', 'jpeg', 'records', 'memory')
 
-flags.DEFINE_list('sources', list(_SOURCES), 'What to read.')
-flags.DEFINE_bool('torch', False, "Time PyTorch's DataLoader, too.")
-flags.DEFINE_string('size', '640x192', 'WIDTHxHEIGHT of the batches.')
-flags.DEFINE_integer('batch', 4, 'Batch size.')
-flags.DEFINE_integer('batches', 50, 'Timed batches, after five.')
-flags.DEFINE_integer('cores', 1, 'Cores per row; 0: all.')
-flags.DEFINE_integer('frames', 40, 'Frames of the drive that is read.')
-flags.DEFINE_string('folder', 'runs/input_benchmark', 'For the data.')
 FLAGS = flags.FLAGS
-command_line.require_choices('sources', _SOURCES)
-command_line.require_sizes('size')
 
 _HEADER = ('source', 'images/s', 'over first', 'ms/batch', 'MiB', 'growth')
 _WARM_UP = 5
@@ -162,6 +152,20 @@ def measure(reader, arguments, count, cores):
   return seconds[0] / count, seconds[1] / count, memory, memory / early
 
 
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_list('sources', list(_SOURCES), 'What to read.')
+  flags.DEFINE_bool('torch', False, "Time PyTorch's DataLoader, too.")
+  flags.DEFINE_string('size', '640x192', 'WIDTHxHEIGHT of the batches.')
+  flags.DEFINE_integer('batch', 4, 'Batch size.')
+  flags.DEFINE_integer('batches', 50, 'Timed batches, after five.')
+  flags.DEFINE_integer('cores', 1, 'Cores per row; 0: all.')
+  flags.DEFINE_integer('frames', 40, 'Frames of the drive that is read.')
+  flags.DEFINE_string('folder', 'runs/input_benchmark', 'For the data.')
+  command_line.require_choices('sources', _SOURCES)
+  command_line.require_sizes('size')
+
+
 def main(_):
   """Prepares the data and prints a row per source."""
   folder = pathlib.Path(FLAGS.folder)
@@ -193,4 +197,4 @@ def _resident_bytes():
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

@@ -25,9 +25,13 @@ from sgde_jax import (
   visualization,
 )
 
-flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
-flags.DEFINE_string('output', 'docs/method.png', 'PNG to write.')
 FLAGS = flags.FLAGS
+
+
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
+  flags.DEFINE_string('output', 'docs/method.png', 'PNG to write.')
 
 
 def main(_):
@@ -49,4 +53,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

@@ -12,9 +12,6 @@ from absl import flags
 from benchmarks import command_line
 from sgde_jax import reporting
 
-flags.DEFINE_list('workdirs', None, 'Folders of runs.', required=True)
-flags.DEFINE_list('steps', None, 'Steps; default: all that every run has.')
-flags.DEFINE_list('metrics', ['abs_rel', 'rmse', 'a1'], 'Figures.')
 FLAGS = flags.FLAGS
 
 
@@ -30,6 +27,13 @@ def format_rows(runs, steps, metric):
       f' {deviation:.4f} |'
     )
   return rows
+
+
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_list('workdirs', None, 'Folders of runs.', required=True)
+  flags.DEFINE_list('steps', None, 'Steps; default: all that every run has.')
+  flags.DEFINE_list('metrics', ['abs_rel', 'rmse', 'a1'], 'Figures.')
 
 
 def main(_):
@@ -51,4 +55,4 @@ def main(_):
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

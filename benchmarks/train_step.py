@@ -28,20 +28,7 @@ from absl import flags
 from benchmarks import command_line, processes
 from configs import ablation
 
-flags.DEFINE_list('sizes', ['640x192'], 'Image sizes, WIDTHxHEIGHT.')
-flags.DEFINE_list('batches', ['4'], 'Batch sizes.')
-flags.DEFINE_list('dtypes', ['float32'], 'float32, bfloat16.')
-flags.DEFINE_list('works', ['train', 'predict'], 'train, predict.')
-flags.DEFINE_list('parts', ['baseline'], 'Parts of configs/ablation.py.')
-flags.DEFINE_integer('steps', 10, 'Timed steps after the first.')
-flags.DEFINE_string('workdir', '', 'A trained run of the full method.')
-flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too.')
 FLAGS = flags.FLAGS
-command_line.require_sizes('sizes')
-command_line.require_integers('batches', 1)
-command_line.require_choices('dtypes', ('float32', 'bfloat16'))
-command_line.require_choices('works', ('train', 'predict'))
-command_line.require_choices('parts', ablation.PARTS)
 
 _HEADER = (
   'work', 'part', 'size', 'batch', 'dtype', 'device', 'ms/step',
@@ -104,6 +91,23 @@ def time_torch(work, _, size, batch_size, dtype, count, workdir):
   milliseconds = _median_ms(run, count)
   device, used = torch_baseline.describe_device()
   return milliseconds, 0.0, used or _peak_bytes(), f'1 {device}'
+
+
+def define_flags():
+  """Defines what the command line takes."""
+  flags.DEFINE_list('sizes', ['640x192'], 'Image sizes, WIDTHxHEIGHT.')
+  flags.DEFINE_list('batches', ['4'], 'Batch sizes.')
+  flags.DEFINE_list('dtypes', ['float32'], 'float32, bfloat16.')
+  flags.DEFINE_list('works', ['train', 'predict'], 'train, predict.')
+  flags.DEFINE_list('parts', ['baseline'], 'Parts of configs/ablation.py.')
+  flags.DEFINE_integer('steps', 10, 'Timed steps after the first.')
+  flags.DEFINE_string('workdir', '', 'A trained run of the full method.')
+  flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too.')
+  command_line.require_sizes('sizes')
+  command_line.require_integers('batches', 1)
+  command_line.require_choices('dtypes', ('float32', 'bfloat16'))
+  command_line.require_choices('works', ('train', 'predict'))
+  command_line.require_choices('parts', ablation.PARTS)
 
 
 def main(_):
@@ -221,4 +225,4 @@ def _peak_bytes():
 
 
 if __name__ == '__main__':
-  command_line.run(main)
+  command_line.run(main, define_flags)

@@ -1,7 +1,10 @@
 """The benchmarks' own arithmetic: paired bootstrap, ablation table."""
 
+import contextlib
 import csv
+import importlib
 import json
+import re
 import subprocess
 import sys
 
@@ -87,12 +90,48 @@ def fixture_runs_folder(tmp_path):
   return tmp_path
 
 
-@pytest.fixture(name='parsed', scope='module')
+@contextlib.contextmanager
+def _flags_of(*benchmarks):
+  """Defines the flags of these benchmarks and yields their names."""
+  before = set(flags.FLAGS)
+  for benchmark in benchmarks:
+    benchmark.define_flags()
+  names = set(flags.FLAGS) - before
+  try:
+    yield names
+  finally:
+    for name in names:
+      delattr(flags.FLAGS, name)
+
+
+@pytest.fixture(name='parsed')
 def fixture_parsed():
-  """The benchmarks' flags, those without a default given."""
-  if not flags.FLAGS.is_parsed():
-    names = ('first', 'second', 'workdir')
-    flags.FLAGS(['test', *(f'--{name}=unused' for name in names)])
+  """The flags of two benchmarks, the one without a default given."""
+  with _flags_of(ablation, border_oracle):
+    flags.FLAGS(['test', '--workdir=unused'])
+    yield
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'ablation',
+    'attention',
+    'border_oracle',
+    'compare',
+    'edge_points',
+    'input_pipeline',
+    'method_figure',
+    'seeds',
+    'train_step',
+  ],
+)
+def test_a_benchmark_takes_the_flags_of_its_own_example(name):
+  benchmark = importlib.import_module(f'benchmarks.{name}')
+  command = re.search(r'python -m benchmarks.*?\n\n', benchmark.__doc__, re.S)
+  with _flags_of(benchmark) as names:
+    assert names
+    assert set(re.findall(r'--(\w+)', command[0])) <= names
 
 
 @pytest.mark.parametrize(
