@@ -52,17 +52,18 @@ class DataSummary:
 
   def __str__(self):
     sizes = ', '.join(f'{width}x{height}' for height, width in self.sizes)
-    both = len(set(self.train_drives) & set(self.eval_drives))
+    shared = set(self.train_drives) & set(self.eval_drives)
+    train, evaluation, both = (
+      command_line.count_of(len(names), 'drive')
+      for names in (self.train_drives, self.eval_drives, shared))
     return (
-      f'train: {self.train_examples} examples from '
-      f'{_count_drives(len(self.train_drives))}, {self.train_labelled} with '
-      f'labels; eval: {self.eval_examples} from '
-      f'{_count_drives(len(self.eval_drives))}, {self.eval_labelled} with '
-      f'labels; images {sizes}'
+      f'train: {self.train_examples} examples from {train}, '
+      f'{self.train_labelled} with labels; eval: {self.eval_examples} from '
+      f'{evaluation}, {self.eval_labelled} with labels; images {sizes}'
       + (f'; {self.stills} labelled stills' if self.stills else '')
       + (f'; {self.replaced} training examples lack frames and are replaced'
          if self.replaced else '')
-      + (f'; {_count_drives(both)} in both splits' if both else ''))
+      + (f'; {both} in both splits' if shared else ''))
 
 
 def check_data(config_data):
@@ -133,6 +134,7 @@ def check_folder(config_data, folder, *, truth, replace=False):
     if size is None:
       raise ValueError(f'no frame of {path} can be read')
   _refuse_other_shapes(folder, complete + evaluation, sizes)
+  _refuse_other_truths(folder, evaluation, sizes, truth)
   train_masks = _list_masks(config_data, folder, train)
   eval_masks = _list_masks(config_data, folder, evaluation)
   _check_coding(
@@ -306,6 +308,22 @@ def _refuse_other_shapes(folder, lines, sizes):
                       message)
 
 
+def _refuse_other_truths(folder, lines, sizes, truth):
+  """Refuses depth maps that have neither their frame's nor its camera's shape.
+
+  Scans are projected to the camera's size; frames may have been resized.
+  """
+  for example in lines:
+    frame = sizes[os.path.dirname(folder.file('image', example))]
+    camera = folder.calibration(example).sizes[example.camera]
+    size = truth.size(example)
+    if min(images.stretch(size, frame), images.stretch(size, camera)) > 0.01:
+      height, width = size
+      raise ValueError(
+        f'the ground truth of {example} is {width}x{height} and its frame '
+        f'{frame[1]}x{frame[0]}: a depth map must show what its frame shows')
+
+
 def _refuse_missing(folder, missing):
   missing = list(missing)
   if not missing:
@@ -318,17 +336,13 @@ def _refuse_missing(folder, missing):
   if any('proj_depth' in path for path in missing):
     hints.append(truths.IMPROVED_GAPS)
   raise ValueError(
-    f'{len(missing)} files that the split lists need are missing below '
-    f'{folder.root}, the first of them: ' + ', '.join(missing[:10])
+    f'{folder.root} lacks {command_line.count_of(len(missing), "file")} that '
+    'the split lists need, beginning with ' + ', '.join(missing[:10])
     + '. Frames may be .png or .jpg; ' + '; '.join(hints))
 
 
 def _drives(lines):
   return tuple(sorted({example.drive for example in lines}))
-
-
-def _count_drives(count):
-  return f'{count} drive' + ('' if count == 1 else 's')
 
 
 def _check_coding(field, coding, masks):

@@ -1,4 +1,4 @@
-"""What the commands share: paths that a person gives, and how they end."""
+"""What the commands share: paths that a person gives, counts, how they end."""
 
 import argparse
 import os
@@ -38,6 +38,11 @@ def local_path(text):
   except ValueError as error:
     raise argparse.ArgumentTypeError(error) from None
   return os.path.expanduser(text)
+
+
+def count_of(count, what):
+  """Says `1 frame`, `2 frames`."""
+  return f'{count} {what}' + ('' if count == 1 else 's')
 
 
 def clean_up_when_terminated():

@@ -53,8 +53,9 @@ def write_truth(root, split, *, kind, output, improved_root=''):
   if missing:
     hint = ('; --ground_truth_root names the folder of train/ and val/; '
             + truths.IMPROVED_GAPS if kind == 'improved' else '')
-    raise ValueError(f'{len(missing)} files are missing, the first of them: '
-                     + ', '.join(missing[:10]) + hint)
+    raise ValueError(
+      f'{root} lacks {command_line.count_of(len(missing), "file")}, beginning '
+      'with ' + ', '.join(missing[:10]) + hint)
   os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
   handle, partial = tempfile.mkstemp(
     dir=os.path.dirname(os.path.abspath(output)),

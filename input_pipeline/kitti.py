@@ -123,9 +123,13 @@ def list_frames(folder, suffixes):
     suffixes: accepted endings, the preferred ones first.
 
   Returns:
-    Frame number -> path; empty where there is no such folder.
+    Frame number -> path; empty where there is no such folder. Links that lead
+    nowhere do not count.
   """
-  names = os.listdir(folder) if os.path.isdir(folder) else []
+  names = []
+  if os.path.isdir(folder):
+    with os.scandir(folder) as entries:
+      names = [entry.name for entry in entries if entry.is_file()]
   files = {}
   for suffix in reversed(suffixes):
     for name in names:

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import sys
 
 from input_pipeline import (
   command_line,
@@ -261,7 +262,7 @@ def _split(drives, root, excluded, arguments):
     reasons = collections.Counter(excluded.values()).most_common(10)
     raise ValueError(
       f'nothing is left of {root}: ' + '; '.join(
-        f'{split_summary.count_of(count, "drive")}: {reason}'
+        f'{command_line.count_of(count, "drive")}: {reason}'
         for reason, count in reasons)
       + '. See --exclude, --cameras, --min_speed and --frame_offsets')
   if len(drives) > 1:
@@ -276,7 +277,7 @@ def _split(drives, root, excluded, arguments):
   train, validation = splits.split_by_time(
     drive.kept, share=share, frame_offsets=arguments['frame_offsets'])
   if not train:
-    frames = split_summary.count_of(len(drive.kept), 'frame')
+    frames = command_line.count_of(len(drive.kept), 'frame')
     raise ValueError(
       f'{drive.name} is the only drive left of {root} and its {frames} are too '
       'few to split in two with a gap between: add drives or give a smaller '
@@ -291,7 +292,7 @@ def _drop_without_truth(truth, drives, validation, arguments):
   for drive in drives:
     drive.dropped['no ground truth'] += lost[drive.name]
   if not kept:
-    frames = split_summary.count_of(len(validation), 'validation frame')
+    frames = command_line.count_of(len(validation), 'validation frame')
     raise ValueError(
       f'none of the {frames} has the ground truth '
       f'{arguments["ground_truth"]!r}, the first lacks '
@@ -330,7 +331,7 @@ def main(arguments=None):
   try:
     summary = make_splits(**options)
   except (OSError, ValueError) as error:
-    parser.error(str(error))
+    sys.exit(f'{type(error).__name__}: {error}')
   print('\n'.join(split_summary.describe(summary)))
   print(f'{output}: train.txt, val.txt, summary.json')
 

@@ -2,6 +2,8 @@
 
 import collections
 
+from input_pipeline import command_line
+
 _FRAMES_PER_HOUR = 36000  # KITTI's 10 Hz
 
 
@@ -61,11 +63,11 @@ def describe(summary):
                  'part validates, after a gap')
   for part in ('train', 'validation'):
     total = summary[part]
-    lines.append(
-      f'{part}: {count_of(total["frames"], "frame")} from '
-      f'{count_of(total["drives"], "drive")}, {total["hours"]} hours')
+    frames, drives = (command_line.count_of(total[f'{what}s'], what)
+                      for what in ('frame', 'drive'))
+    lines.append(f'{part}: {frames} from {drives}, {total["hours"]} hours')
   lines.append(f'dropped frames: {list_counts(summary["dropped"]) or "none"}')
-  lines += [f'{count_of(count, "drive")} without camera {side}'
+  lines += [f'{command_line.count_of(count, "drive")} without camera {side}'
             for side, count in summary['lacks_cameras'].items()]
   return lines
 
@@ -84,8 +86,3 @@ def _describe_drive(name, drive):
 def list_counts(counts):
   """Says `3 standing, 2 no neighbour` of {standing: 3, no neighbour: 2}."""
   return ', '.join(f'{count} {what}' for what, count in counts.items())
-
-
-def count_of(count, what):
-  """Says `1 frame`, `2 frames`."""
-  return f'{count} {what}' + ('' if count == 1 else 's')

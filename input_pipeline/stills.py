@@ -15,7 +15,7 @@ import pathlib
 
 import numpy as np
 
-from input_pipeline import examples, labels
+from input_pipeline import command_line, examples, labels
 
 SPLITS = ('train', 'val')
 ENDINGS = {'ids': '_gtFine_labelIds.png',
@@ -90,8 +90,9 @@ def find_stills(root, *, coding, split='train', section='config.data'):
   missing = [path for path in masks if path not in found]
   if missing:
     raise ValueError(
-      f'{section}.semantic_root: {len(missing)} masks are missing, the '
-      f'first of them: {", ".join(missing[:10])}')
+      f'{section}.semantic_root lacks '
+      f'{command_line.count_of(len(missing), "mask")}, beginning with '
+      f'{", ".join(missing[:10])}')
   return pictures, masks
 
 

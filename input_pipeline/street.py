@@ -22,6 +22,7 @@ import json
 import multiprocessing
 import os
 import pathlib
+import sys
 
 import numpy as np
 from PIL import Image
@@ -265,7 +266,7 @@ def main(arguments=None):
   try:
     rendered = render_street(output, **options)
   except (OSError, ValueError) as error:
-    parser.error(str(error))
+    sys.exit(f'{type(error).__name__}: {error}')
   print(f'{output}: {"rendered" if rendered else "already there, unchanged"}')
 
 

@@ -80,7 +80,7 @@ def predict(config, workdir, source, output, *, write='depth'):
     write_result(target, prediction, size, flip=config.eval.flip)
 
   unreadable = _run_all(jobs, run)
-  print(f'wrote {len(jobs) - len(unreadable)} predictions to {output}')
+  print(f'predictions written to {output}: {len(jobs) - len(unreadable)}')
   _refuse_unreadable(unreadable)
 
 
@@ -176,7 +176,7 @@ def _refuse_unreadable(problems):
   if problems:
     more = f'\n  (+{len(problems) - 10} more)' if len(problems) > 10 else ''
     raise ValueError(
-      f'{len(problems)} images could not be read, the others are written:\n  '
+      f'unreadable images: {len(problems)}, the others are written:\n  '
       + '\n  '.join(problems[:10])
       + more
     )

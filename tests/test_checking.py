@@ -56,13 +56,42 @@ def test_check_data_counts_and_names_missing_files(root):
     input_pipeline.check_data(config)
   message = str(raised.value)
   # Frames 6 .. 50 and the scans of three frames.
-  assert message.startswith('48 files')
+  assert message.startswith(f'{root} lacks 48 files')
   assert message.count('image_02/data/') == 10
   assert f'{DRIVE}/image_02/data/0000000006.png' in message
   with pytest.raises(ValueError, match='45 files'):
     take_train(config)
   with pytest.raises(ValueError, match='3 files .*0000000000.bin'):
     make_eval(config)
+
+
+def test_a_link_that_leads_nowhere_is_a_missing_file(root):
+  path = root / DRIVE / 'image_02/data/0000000003.png'
+  path.unlink()
+  path.symlink_to(root / 'gone.png')
+  with pytest.raises(ValueError, match='lacks 1 file that .*0000000003.png'):
+    input_pipeline.check_data(kitti_folder.make_config(root))
+
+
+@pytest.mark.parametrize('shape, fits', [
+  ((12, 40), True),  # The frame's.
+  ((24, 80), True),  # The frame was resized.
+  ((12, 36), False),
+  ((40, 12), False),
+])
+def test_a_depth_map_of_another_shape_than_its_frame_is_refused(
+    root, shape, fits):
+  for frame in (0, 3, 5):
+    depth = np.full(shape if frame == 3 else (12, 40), 2560, np.uint16)
+    kitti_folder.save(
+      depth, root / DRIVE / f'depth_02/data/{frame:010d}.png')
+  config = kitti_folder.make_config(root, ground_truth='dense')
+  if fits:
+    assert input_pipeline.check_data(config).eval_examples == 3
+    return
+  size = f'{shape[1]}x{shape[0]}'
+  with pytest.raises(ValueError, match=f'{DRIVE} 3 l is {size} .* 40x12'):
+    input_pipeline.check_data(config)
 
 
 def test_missing_neighbour_calibration_and_drive(root):

@@ -133,7 +133,7 @@ def test_failure_leaves_nothing_behind(root, tmp_path):
     run(root, output, 'lidar')
   assert list(output.parent.iterdir()) == []
   scan.unlink()
-  with pytest.raises(SystemExit, match='1 files are missing.*0000000005.bin'):
+  with pytest.raises(SystemExit, match='lacks 1 file, .*0000000005.bin'):
     run(root, output, 'lidar')
   with pytest.raises(SystemExit, match='no folder /no/such'):
     run('/no/such', output, 'lidar')
@@ -178,7 +178,7 @@ def test_bad_files_are_refused_before_training(root, tmp_path):
     input_pipeline.check_data(config)
   config.ground_truth = 'dense'
   (root / 'splits/test.txt').write_text(f'{DRIVE} 0 l\n{DRIVE} 1 l\n')
-  with pytest.raises(ValueError, match=f'missing.*{DRIVE} 1 l in .*truth.npz'):
+  with pytest.raises(ValueError, match=f'lacks 1 .*{DRIVE} 1 l in .*truth.npz'):
     input_pipeline.check_data(config)
   whole = output.read_bytes()
   # Cut short; a bare array; a bad stream in the middle of a depth map.

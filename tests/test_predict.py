@@ -40,7 +40,7 @@ def test_folder_and_single_file(root, trained, tmp_path, capsys, one_device):
   (folder / 'notes.txt').write_text('no image')
   output = tmp_path / 'out' / 'folder'
   predict.predict(config, trained, folder, output)
-  assert 'wrote 3 predictions' in capsys.readouterr().out
+  assert f'predictions written to {output}: 3\n' in capsys.readouterr().out
   results = {
     name: _check_result(output, name.split('.')[0], size)
     for name, size in sizes.items()
@@ -66,7 +66,7 @@ def test_mode_predict(trained, tmp_path):
     f'--input={image}',
     f'--output={tmp_path / "out"}',
   )
-  assert 'wrote 1 predictions' in output
+  assert f'predictions written to {tmp_path / "out"}: 1\n' in output
   _check_result(tmp_path / 'out', 'one', (40, 80))
 
 
@@ -126,10 +126,11 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(
   message = _refusal(
     root, ValueError, tmp_path, tmp_path / 'out', workdir=trained
   )
-  assert '3 images could not be read' in message
+  assert 'unreadable images: 3, the others are written' in message
   for bad in (path, tmp_path / 'headless.png', tmp_path / 'deep.png'):
     assert f'{bad} cannot be read' in message
-  assert 'wrote 2 predictions' in capsys.readouterr().out
+  output = capsys.readouterr().out
+  assert f'predictions written to {tmp_path / "out"}: 2\n' in output
   for name in ('first', 'last'):
     _check_result(tmp_path / 'out', name, (40, 80))
   assert not (tmp_path / 'out' / 'in_between.npy').exists()
@@ -177,7 +178,7 @@ def test_labels_are_written_where_training_looks(
   masks[2].unlink()
   capsys.readouterr()
   predict.predict(config, trained, kitti, kitti, write='labels')
-  assert 'wrote 1 predictions' in capsys.readouterr().out
+  assert f'predictions written to {kitti}: 1\n' in capsys.readouterr().out
   np.testing.assert_array_equal(np.array(Image.open(masks[0])), of_hand)
   assert masks[1].read_bytes() == before and masks[2].is_file()
   predict.predict(

@@ -153,7 +153,7 @@ def test_no_folder_is_no_table():
     ('value', 'outside the coding: 1, the first: .*a_.*: value 99'),
     ('size', 'another size than their picture: 1, .*a_.* is 10x5'),
     ('broken', 'cannot be read: 1, .*a_'),
-    ('missing', '1 masks are missing.*a_'),
+    ('missing', 'lacks 1 mask, .*a_'),
   ],
 )
 def test_refused_before_the_checkpoint_is_read(stills, change, message):

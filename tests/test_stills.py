@@ -102,7 +102,7 @@ def test_missing_masks_are_counted_and_named(tmp_path):
   root = _write_stills(tmp_path, 'kitti')
   for number in (1, 3):
     (root / 'semantic' / f'{number:06d}_10.png').unlink()
-  with pytest.raises(ValueError, match='2 masks .*000001_10.png'):
+  with pytest.raises(ValueError, match='lacks 2 masks, .*000001_10.png'):
     stills.find_stills(root, coding='ids')
 
 
@@ -118,7 +118,7 @@ def test_cityscapes_splits_are_kept_apart(tmp_path):
     assert [f'/{split}/city/{split}_' in path for path in pictures + masks] == (
       [True, True]
     )
-    with pytest.raises(ValueError, match='config.eval.*1 masks are missing'):
+    with pytest.raises(ValueError, match='config.eval.*lacks 1 mask, '):
       stills.find_stills(
         tmp_path,
         coding={'ids': 'train_ids', 'train_ids': 'ids'}[coding],

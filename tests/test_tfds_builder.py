@@ -339,7 +339,7 @@ def test_same_build_again_is_nothing_and_another_refused(root, tmp_path):
   ({'ground_truth': 'radar'}, None, "--ground_truth is 'radar'"),
   ({'frame_offsets': (1, 0)}, None, 'must start with 0'),
   ({'train_split': 'no.txt'}, None, 'no split list at no.txt'),
-  ({'train_split': 'splits/test.txt'}, None, 'files .* are missing'),
+  ({'train_split': 'splits/test.txt'}, None, 'lacks 1 file that'),
   ({'name': '../x'}, None, "--name is '../x'"),
 ])
 def test_wrong_arguments_are_refused(root, tmp_path, overrides, output,

@@ -114,7 +114,7 @@ def test_missing_neighbours_are_counted_before_training(root):
   assert summary.replaced == 3
   assert '3 training examples lack frames and are replaced' in str(summary)
   config.unreadable = 'stop'
-  with pytest.raises(ValueError, match='1 files .*0000000005.png'):
+  with pytest.raises(ValueError, match='lacks 1 file .*0000000005.png'):
     input_pipeline.check_data(config)
 
 
@@ -127,7 +127,7 @@ def test_drive_without_a_readable_example_is_refused(root, reader):
   for frame in (1, 4, 7):
     frame_path(root, frame).unlink()
   config = kitti_folder.make_config(root, unreadable='replace')
-  with pytest.raises(ValueError, match='3 files that the split lists need'):
+  with pytest.raises(ValueError, match='lacks 3 files that'):
     input_pipeline.check_data(config)
 
 
