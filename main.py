@@ -1,4 +1,4 @@
-"""Entry point: trains, evaluates or predicts. See the README."""
+"""Entry point: trains, evaluates, predicts or exports. See the README."""
 
 import logging
 import os
@@ -29,7 +29,7 @@ def main(_):
   try:
     if FLAGS.distributed:
       command_line.join_job(jax.distributed.initialize)
-    from sgde_jax import configuration, evaluate, predict, train
+    from sgde_jax import configuration, evaluate, export, predict, train
 
     config = configuration.resolve(
       FLAGS.config, FLAGS.workdir, command_line.overrides()
@@ -39,6 +39,8 @@ def main(_):
       train.train_and_evaluate(config, FLAGS.workdir)
     elif FLAGS.mode == 'evaluate':
       evaluate.evaluate(config, FLAGS.workdir)
+    elif FLAGS.mode == 'export':
+      export.export(config, FLAGS.workdir, FLAGS.output)
     else:
       predict.predict(
         config, FLAGS.workdir, FLAGS.input, FLAGS.output, write=FLAGS.write

@@ -7,7 +7,11 @@ from absl import flags
 from ml_collections import config_flags
 
 FLAGS = flags.FLAGS
-_PREDICT = ('input', 'output', 'write')
+_TAKEN_BY = {
+  'input': ('predict',),
+  'output': ('predict', 'export'),
+  'write': ('predict',),
+}  # Flag -> modes.
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
 
 
@@ -45,8 +49,9 @@ def parse(argv):
     sys.exit(f'--{", --".join(_JOB)} need --distributed')
   if not FLAGS.workdir:
     sys.exit('--workdir is empty: name the folder of the run')
-  if FLAGS.mode != 'predict' and any(FLAGS[name].present for name in _PREDICT):
-    sys.exit(f'--{", --".join(_PREDICT)} need --mode=predict')
+  for name, modes in _TAKEN_BY.items():
+    if FLAGS[name].present and FLAGS.mode not in modes:
+      sys.exit(f'--{name} needs --mode={" or --mode=".join(modes)}')
   for name in ('workdir', 'input', 'output'):  # No shell does after a `=`.
     if FLAGS[name].value:
       FLAGS[name].value = os.path.expanduser(FLAGS[name].value)
@@ -85,10 +90,12 @@ def _define():
   config_flags.DEFINE_config_file('config', 'configs/default.py')
   flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
   flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'predict'], 'What to do.'
+    'mode', 'train', ['train', 'evaluate', 'predict', 'export'], 'What to do.'
   )
   flags.DEFINE_string('input', None, 'predict: an image or a folder of images.')
-  flags.DEFINE_string('output', None, 'predict: folder for the results.')
+  flags.DEFINE_string(
+    'output', None, 'predict: folder for the results; export: the file.'
+  )
   flags.DEFINE_enum(
     'write', 'depth', ['depth', 'labels'], 'predict: what to write.'
   )

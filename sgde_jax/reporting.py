@@ -213,11 +213,16 @@ class Reporter:
 
 
 def write_text(path, text):
+  """Writes a file as `write_bytes` does."""
+  write_bytes(path, text.encode())
+
+
+def write_bytes(path, content):
   """Writes a file that is whole or, if this is broken off, as it was."""
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(f'.{path.name}.part')
-  partial.write_text(text)
+  partial.write_bytes(content)
   partial.replace(path)
 
 

@@ -144,7 +144,7 @@ def test_imports_point_down_only():
 
 def test_nothing_imports_the_loop_or_the_commands():
   edges = _edges()
-  for command in ('train', 'predict'):
+  for command in ('train', 'predict', 'export'):
     users = {m for m, names in edges.items() if f'sgde_jax.{command}' in names}
     assert not users
 
@@ -156,7 +156,8 @@ def test_geometry_stands_alone():
 
 def test_importing_everything_loads_no_tensorflow():
   code = (
-    'import sys, input_pipeline, sgde_jax.train, sgde_jax.predict\n'
+    'import sys, input_pipeline\n'
+    'import sgde_jax.train, sgde_jax.predict, sgde_jax.export\n'
     "heavy = ('tensorflow', 'clu', 'tensorboard', 'torch')\n"
     'print(sorted(set(heavy) & set(sys.modules)))'
   )

@@ -28,7 +28,8 @@ def _refusal(tmp_path, *flags):
     ('--wordir=x', ['wordir']),
     ('--distributed', ['coordinator_address', '--num_processes']),
     ('stray', ['stray', '--NAME=VALUE']),
-    ('--input=x', ['--input, --output, --write need --mode=predict']),
+    ('--input=x', ['--input needs --mode=predict']),
+    ('--output=x', ['--output needs --mode=predict or --mode=export']),
     ('--config.data.height=30', ['config.data.height = 30', '32']),
     ('--config.data.root=/nowhere', ['/nowhere', '--config.data.root']),
     (

@@ -1,0 +1,91 @@
+"""Export: `--mode=export`, a trained run as one file that runs on JAX alone."""
+
+import pathlib
+
+import jax.export
+import numpy as np
+
+from sgde_jax import configuration, evaluate, reporting, sharding, steps
+
+PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
+
+
+def export(config, workdir, output):
+  """Writes a trained run's prediction, weights included, to one file.
+
+  What `jax.export.deserialize` reads takes frames `[B, H, W, 3]` uint8 of any
+  B, at the size that the run was trained with, and returns a dict of
+
+    disparity `[B, H, W]` float32, inverse depth in 1/metres up to the
+      training's unknown scale, every semantic edge refined;
+    labels `[B, H, W]` uint8 train ids, of a run with semantics,
+
+  as `steps.predict_step` does, without mirrored frames, on `PLATFORMS`.
+
+  Args:
+    config: the whole config of the run.
+    workdir: folder of a trained run.
+    output: path of the file; its folder is made if it is missing.
+
+  Returns:
+    The number of bytes written.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: the output is missing or a folder, or the checkpoint does not
+      fit the config.
+  """
+  if not output:
+    raise ValueError('export needs --output=FILE')
+  output = pathlib.Path(output)
+  configuration.refuse_file('--output', output.parent)
+  if output.is_dir():
+    raise ValueError(f'--output={output} is a folder; name a file')
+  mesh = sharding.create_mesh(jax.local_devices()[:1])
+  model, state = evaluate.load_trained(_portable(config), workdir, mesh)
+  shape = f'batch, {config.data.height}, {config.data.width}, 3'
+  program = trace_prediction(
+    model, state.variables, jax.export.symbolic_shape(shape)
+  )
+  content = program.serialize()
+  reporting.write_bytes(output, content)
+  print(
+    f'{output}: {len(content) / 1e6:.1f} MB, frames uint8 [{shape}] to'
+    f' {" and ".join(_outputs(program))}, for {", ".join(PLATFORMS)}'
+  )
+  return len(content)
+
+
+def trace_prediction(model, variables, shape):
+  """Traces `steps.predict_step` with its weights, for every platform.
+
+  Args:
+    model: the network; its attention must not be that of one platform.
+    variables: the model's variables.
+    shape: (B, H, W, 3), the batch possibly symbolic.
+
+  Returns:
+    A `jax.export.Exported` from uint8 frames to a dict, see `export`.
+  """
+  variables = jax.device_get(variables)  # Constants of the program.
+
+  def predict(frames):
+    prediction = steps.predict_step(variables, frames, model=model)
+    found = {'disparity': prediction.disparity, 'labels': prediction.labels}
+    return {name: x for name, x in found.items() if x is not None}
+
+  trace = jax.export.export(jax.jit(predict), platforms=PLATFORMS)
+  return trace(jax.ShapeDtypeStruct(shape, np.uint8))
+
+
+def _portable(config):
+  """The config with the one attention that every platform has."""
+  config = config.copy_and_resolve_references()
+  config.model.attention.implementation = 'blockwise'
+  return config
+
+
+def _outputs(program):
+  """Names of what the program returns."""
+  names = jax.tree.unflatten(program.out_tree, program.out_avals)
+  return list(names)
