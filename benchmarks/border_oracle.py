@@ -2,11 +2,13 @@
 
   python -m benchmarks.border_oracle --workdir=W
 
-Predicts a run's evaluation split and gives every pixel near a true semantic
-border the disparity of its own segment's nearest pixel farther inside, as if
-each border had been found and cut perfectly while nothing else changed. What
-error remains lies in the depth of the objects themselves, or at borders within
-a class.
+Predicts a run's evaluation split and gives every pixel near a semantic border
+the disparity of its own segment's nearest pixel farther inside, as if each
+border had been found and cut perfectly while nothing else changed: near the
+true borders, and near those of the predicted classes, which is as far as a
+network that copies its own classes' shapes can get. What error remains lies in
+the depth of the objects themselves, or at borders within a class. Of a run
+with SEEM the row without it shows what SEEM changed.
 """
 
 import numpy as np
@@ -15,6 +17,7 @@ from scipy import ndimage
 
 from benchmarks import command_line
 from configs import default
+from input_pipeline import images
 from sgde_jax import (
   configuration,
   evaluate,
@@ -74,10 +77,10 @@ def measure(truth, disparity, labels, options):
 
 
 def apply_oracle(config, workdir, widths):
-  """Pools the errors as predicted (width 0) and with the borders cut.
+  """Pools the errors as predicted, without SEEM, and with the borders cut.
 
   Returns:
-    width -> figure -> value.
+    Row's name -> figure -> value.
 
   Raises:
     FileNotFoundError, ValueError: as `evaluate.evaluate`; no labels.
@@ -86,18 +89,48 @@ def apply_oracle(config, workdir, widths):
     raise ValueError('config.data.labels is none: there are no borders')
   mesh = sharding.create_mesh()
   model, state = evaluate.load_trained(config, workdir, mesh)
-  evaluator = evaluate.Evaluator(config, model=model, mesh=mesh)
-  totals = dict.fromkeys((0, *widths), semantic_metrics.Totals())
-  for example, prediction in evaluator.examples(state.variables):
-    height, width = example['native_size']
-    truth = example['depth'][:height, :width]
-    labels = example['native_labels'][:height, :width]
-    disparity = 1 / evaluator.native_depth(example, prediction)
-    for radius in totals:
-      cut = cut_borders(disparity, labels, radius) if radius else disparity
-      errors = measure(truth, cut, labels, evaluator.alignment())
-      totals[radius] = totals[radius].merge(errors)
-  return {radius: total.finalize() for radius, total in totals.items()}
+  models = {'as predicted': model}
+  if model.seem:
+    models['without SEEM'] = model.clone(seem=None)
+  totals = {}
+  for name, model in models.items():
+    evaluator = evaluate.Evaluator(config, model=model, mesh=mesh)
+    for example, prediction in evaluator.examples(state.variables):
+      height, width = example['native_size']
+      truth = example['depth'][:height, :width]
+      labels = example['native_labels'][:height, :width]
+      rows = {name: 1 / evaluator.native_depth(example, prediction)}
+      if name == 'as predicted':
+        rows |= cut_by_all(rows[name], labels, prediction.labels, widths)
+      for row, disparity in rows.items():
+        errors = measure(truth, disparity, labels, evaluator.alignment())
+        totals[row] = totals.get(row, semantic_metrics.Totals()).merge(errors)
+  return {row: total.finalize() for row, total in totals.items()}
+
+
+def cut_by_all(disparity, labels, predicted, widths):
+  """Cuts the borders of the labels and of the predicted classes.
+
+  Args:
+    disparity: `[H, W]` float.
+    labels: `[H, W]` uint8 train ids.
+    predicted: `[h, w]` uint8 train ids, or None.
+    widths: pixels on each side of a border.
+
+  Returns:
+    Row's name -> `[H, W]`.
+  """
+  shapes = {'labels': labels}
+  if predicted is not None:
+    height, width = labels.shape
+    shapes['predicted classes'] = images.resize_nearest(
+      predicted, height=height, width=width
+    )
+  return {
+    f'cut by {name}, {pixels} px': cut_borders(disparity, shape, pixels)
+    for name, shape in shapes.items()
+    for pixels in widths
+  }
 
 
 def define_flags():
@@ -115,8 +148,7 @@ def main(_):
   figures = apply_oracle(config, FLAGS.workdir, widths)
   print('| abs_rel |', ' | '.join(_GROUPS), '|')
   print('|' + '---|' * (1 + len(_GROUPS)))
-  for radius, values in figures.items():
-    name = f'borders cut, {radius} px' if radius else 'as predicted'
+  for name, values in figures.items():
     row = (f'{values.get(f"abs_rel/{g}", np.nan):.4f}' for g in _GROUPS)
     print(f'| {name} |', ' | '.join(row), '|')
 

@@ -216,6 +216,25 @@ def test_a_pole_keeps_what_it_has_farthest_inside():
   np.testing.assert_array_equal(cut[:, [0, 1, 2, 6, 7, 8]], 0.1)
 
 
+def test_borders_are_cut_by_labels_and_by_predicted_classes():
+  labels = np.zeros((6, 12), np.uint8)
+  labels[:, 6:] = 13
+  predicted = np.zeros((3, 6), np.uint8)  # At half the size, two pixels off.
+  predicted[:, 4:] = 13
+  slope = np.linspace(0.1, 0.6, 12) * np.ones((6, 1))
+  rows = border_oracle.cut_by_all(slope, labels, predicted, [1])
+  changed = {
+    name: np.flatnonzero(cut[0] != slope[0]).tolist()
+    for name, cut in rows.items()
+  }
+  assert changed == {
+    'cut by labels, 1 px': [5, 6],
+    'cut by predicted classes, 1 px': [7, 8],
+  }
+  rows = border_oracle.cut_by_all(slope, labels, None, [1])
+  assert list(rows) == ['cut by labels, 1 px']
+
+
 def test_measures_the_image_up_to_its_scale():
   labels = np.zeros((6, 12), np.uint8)
   labels[:, 6:] = 13
