@@ -128,8 +128,7 @@ def check_folder(config_data, folder, *, truth, replace=False):
       folder, evaluation, frame_offsets=(0,), truth=truth)))
   for example in train + evaluation:
     folder.calibration(example).check_camera(example.camera)
-  sizes = examples.usual_sizes(
-    folder.file('image', example) for example in complete + evaluation)
+  sizes = _usual_sizes(folder, complete + evaluation)
   for path, size in sizes.items():
     if size is None:
       raise ValueError(f'no frame of {path} can be read')
@@ -176,6 +175,8 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
     complete = _drop_replaceable(folder, lines, frame_offsets)
   _refuse_missing(folder, examples.find_missing(
     folder, complete, frame_offsets=frame_offsets, truth=truth))
+  if truth is not None:
+    _refuse_other_truths(folder, lines, _usual_sizes(folder, lines), truth)
   return examples.make_table(
     folder, lines, size=(config_data.height, config_data.width),
     frame_offsets=frame_offsets, coding=config_data.labels, truth=truth)
@@ -308,6 +309,12 @@ def _refuse_other_shapes(folder, lines, sizes):
                       message)
 
 
+def _usual_sizes(folder, lines):
+  """`examples.usual_sizes` of the frames of some examples."""
+  return examples.usual_sizes(
+    folder.file('image', example) for example in lines)
+
+
 def _refuse_other_truths(folder, lines, sizes, truth):
   """Refuses depth maps that have neither their frame's nor its camera's shape.
 
@@ -317,11 +324,14 @@ def _refuse_other_truths(folder, lines, sizes, truth):
     frame = sizes[os.path.dirname(folder.file('image', example))]
     camera = folder.calibration(example).sizes[example.camera]
     size = truth.size(example)
-    if min(images.stretch(size, frame), images.stretch(size, camera)) > 0.01:
+    if all(images.stretch(size, other) > 0.01
+           for other in (frame, camera) if other):
       height, width = size
+      rows, columns = frame or camera
       raise ValueError(
         f'the ground truth of {example} is {width}x{height} and its frame '
-        f'{frame[1]}x{frame[0]}: a depth map must show what its frame shows')
+        f'{columns}x{rows}: it was cropped or stretched, and a depth map must '
+        'show what its frame shows')
 
 
 def _refuse_missing(folder, missing):

@@ -253,8 +253,9 @@ def find_missing(folder, examples, *, frame_offsets, truth=None):
     if not exists(calibration):
       missing[os.path.relpath(calibration, folder.root)] = None
     for offset in frame_offsets:
-      if folder.file('image', example, offset) is None:
-        path = folder.expected_file('image', example, offset)
+      path = folder.file('image', example, offset)
+      if path is None or not exists(path):  # A link may lead nowhere.
+        path = path or folder.expected_file('image', example, offset)
         missing[os.path.relpath(path, folder.root)] = None
     if truth is not None:
       missing |= dict.fromkeys(truth.missing(example))

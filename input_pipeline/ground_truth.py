@@ -54,8 +54,8 @@ def write_truth(root, split, *, kind, output, improved_root=''):
     hint = ('; --ground_truth_root names the folder of train/ and val/; '
             + truths.IMPROVED_GAPS if kind == 'improved' else '')
     raise ValueError(
-      f'{root} lacks {command_line.count_of(len(missing), "file")}, beginning '
-      'with ' + ', '.join(missing[:10]) + hint)
+      f'absent: {command_line.count_of(len(missing), "file")}, beginning with '
+      + ', '.join(missing[:10]) + hint)
   os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
   handle, partial = tempfile.mkstemp(
     dir=os.path.dirname(os.path.abspath(output)),

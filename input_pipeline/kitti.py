@@ -123,13 +123,9 @@ def list_frames(folder, suffixes):
     suffixes: accepted endings, the preferred ones first.
 
   Returns:
-    Frame number -> path; empty where there is no such folder. Links that lead
-    nowhere do not count.
+    Frame number -> path; empty where there is no such folder.
   """
-  names = []
-  if os.path.isdir(folder):
-    with os.scandir(folder) as entries:
-      names = [entry.name for entry in entries if entry.is_file()]
+  names = os.listdir(folder) if os.path.isdir(folder) else []
   files = {}
   for suffix in reversed(suffixes):
     for name in names:

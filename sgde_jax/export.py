@@ -1,5 +1,7 @@
-"""Export: `--mode=export`, a trained run as one file that runs on JAX alone."""
+"""Export: `--mode=export`, a trained run as one file that JAX alone runs."""
 
+import importlib.util
+import os
 import pathlib
 
 import jax.export
@@ -25,22 +27,17 @@ def export(config, workdir, output):
   Args:
     config: the whole config of the run.
     workdir: folder of a trained run.
-    output: path of the file; its folder is made if it is missing.
+    output: path of the new file; its folder is made if it is missing.
 
   Returns:
     The number of bytes written.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: the output is missing or a folder, or the checkpoint does not
-      fit the config.
+    ValueError: the output is not given, is a folder or is there already;
+      `flatbuffers` is not installed; the checkpoint does not fit the config.
   """
-  if not output:
-    raise ValueError('export needs --output=FILE')
-  output = pathlib.Path(output)
-  configuration.refuse_file('--output', output.parent)
-  if output.is_dir():
-    raise ValueError(f'--output={output} is a folder; name a file')
+  _check(output)
   mesh = sharding.create_mesh(jax.local_devices()[:1])
   model, state = evaluate.load_trained(_portable(config), workdir, mesh)
   shape = f'batch, {config.data.height}, {config.data.width}, 3'
@@ -76,6 +73,23 @@ def trace_prediction(model, variables, shape):
 
   trace = jax.export.export(jax.jit(predict), platforms=PLATFORMS)
   return trace(jax.ShapeDtypeStruct(shape, np.uint8))
+
+
+def _check(output):
+  """Refuses what cannot be written to, before any work."""
+  if not output:
+    raise ValueError('export needs --output=FILE')
+  if os.path.isdir(output) or os.fspath(output).endswith('/'):
+    raise ValueError(f'--output={output} is a folder; name a file')
+  if os.path.exists(output):
+    raise ValueError(f'--output={output} is there already; name a new file')
+  configuration.refuse_file(
+    'the folder of --output', pathlib.Path(output).parent
+  )
+  if importlib.util.find_spec('flatbuffers') is None:
+    raise ValueError(
+      'jax.export writes its files with flatbuffers: pip install flatbuffers'
+    )
 
 
 def _portable(config):

@@ -14,6 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from benchmarks import ablation, border_oracle, compare
+from tests import runs
 
 
 def _columns(shift=0.0, images=40):
@@ -233,6 +234,23 @@ def test_borders_are_cut_by_labels_and_by_predicted_classes():
   }
   rows = border_oracle.cut_by_all(slope, labels, None, [1])
   assert list(rows) == ['cut by labels, 1 px']
+
+
+@pytest.mark.slow
+def test_the_oracle_of_a_run_shows_what_seem_changed(root, trained, one_device):
+  figures = border_oracle.apply_oracle(runs.make_config(root), trained, [1])
+  assert set(figures) == {
+    'as predicted',
+    'without SEEM',
+    'cut by labels, 1 px',
+    'cut by predicted classes, 1 px',
+  }
+  errors = {row: values['abs_rel/border_3'] for row, values in figures.items()}
+  assert np.isfinite(list(errors.values())).all()
+  # Every pixel of random labels is a border: there is no inside to take.
+  assert errors['cut by labels, 1 px'] == errors['as predicted']
+  for row in ('without SEEM', 'cut by predicted classes, 1 px'):
+    assert errors[row] != errors['as predicted']
 
 
 def test_measures_the_image_up_to_its_scale():

@@ -73,6 +73,14 @@ def test_a_link_that_leads_nowhere_is_a_missing_file(root):
     input_pipeline.check_data(kitti_folder.make_config(root))
 
 
+def test_a_mask_that_leads_nowhere_is_told_and_not_left_out(root):
+  path = root / DRIVE / 'semantic_02/data/0000000003.png'
+  path.unlink()
+  path.symlink_to(root / 'gone.png')
+  with pytest.raises(ValueError, match='semantic_02.*03.png cannot be read'):
+    take_train(kitti_folder.make_config(root))
+
+
 @pytest.mark.parametrize('shape, fits', [
   ((12, 40), True),  # The frame's.
   ((24, 80), True),  # The frame was resized.
@@ -90,8 +98,9 @@ def test_a_depth_map_of_another_shape_than_its_frame_is_refused(
     assert input_pipeline.check_data(config).eval_examples == 3
     return
   size = f'{shape[1]}x{shape[0]}'
-  with pytest.raises(ValueError, match=f'{DRIVE} 3 l is {size} .* 40x12'):
-    input_pipeline.check_data(config)
+  for open_data in (input_pipeline.check_data, make_eval):
+    with pytest.raises(ValueError, match=f'{DRIVE} 3 l is {size} .* 40x12'):
+      open_data(config)
 
 
 def test_missing_neighbour_calibration_and_drive(root):

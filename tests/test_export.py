@@ -94,7 +94,9 @@ def test_it_runs_on_every_platform_and_holds_its_weights(root):
   [
     (None, 'export needs --output=FILE'),
     ('folder', 'folder is a folder; name a file'),
-    ('file/below', 'file is a file; name a folder'),
+    ('new/', 'new/ is a folder; name a file'),
+    ('file', 'file is there already'),
+    ('file/below', 'the folder of --output=.*file is a file'),
   ],
 )
 def test_wrong_outputs_are_refused(root, tmp_path, output, message):
@@ -102,8 +104,16 @@ def test_wrong_outputs_are_refused(root, tmp_path, output, message):
   (tmp_path / 'file').touch()
   with pytest.raises(ValueError, match=message):
     export.export(
-      runs.make_config(root), tmp_path / 'run', output and tmp_path / output
+      runs.make_config(root),
+      tmp_path / 'run',
+      output and f'{tmp_path}/{output}',
     )
+
+
+def test_a_library_that_is_not_there_is_named(root, tmp_path, monkeypatch):
+  monkeypatch.setattr(export.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(ValueError, match='pip install flatbuffers'):
+    export.export(runs.make_config(root), tmp_path / 'run', tmp_path / 'file')
 
 
 def test_a_run_without_a_checkpoint_is_refused(root, tmp_path):

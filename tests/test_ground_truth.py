@@ -133,7 +133,7 @@ def test_failure_leaves_nothing_behind(root, tmp_path):
     run(root, output, 'lidar')
   assert list(output.parent.iterdir()) == []
   scan.unlink()
-  with pytest.raises(SystemExit, match='lacks 1 file, .*0000000005.bin'):
+  with pytest.raises(SystemExit, match='absent: 1 file, .*0000000005.bin'):
     run(root, output, 'lidar')
   with pytest.raises(SystemExit, match='no folder /no/such'):
     run('/no/such', output, 'lidar')

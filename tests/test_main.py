@@ -27,6 +27,7 @@ def _refusal(tmp_path, *flags):
     ('--mode=dream', ['mode', 'train', 'evaluate', 'predict']),
     ('--wordir=x', ['wordir']),
     ('--distributed', ['coordinator_address', '--num_processes']),
+    ('--distributed --mode=export', ['work of one process']),
     ('stray', ['stray', '--NAME=VALUE']),
     ('--input=x', ['--input needs --mode=predict']),
     ('--output=x', ['--output needs --mode=predict or --mode=export']),
@@ -39,7 +40,7 @@ def _refusal(tmp_path, *flags):
   ],
 )
 def test_wrong_flag(tmp_path, flag, parts):
-  flags = [flag]
+  flags = flag.split()
   if 'root' in flag:
     flags.append('--config.data.source=kitti')
   message = _refusal(tmp_path, *flags)
