@@ -34,6 +34,7 @@ def get_config():
   config.loss.smoothness_weight = 1e-3
   config.loss.scale_weight = 0.01  # Keeps the sigmoid from saturating.
   config.loss.enhanced_weight = 1.0  # At SEEM's points; 1: as at any pixel.
+  config.loss.segment_weight = 0.1  # See priors.segment_prior.
   config.loss.cross_entropy_weight = 0.3
   config.loss.class_weights = ()  # 19 numbers; () weighs all classes alike.
 

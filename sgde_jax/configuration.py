@@ -157,6 +157,7 @@ _RULES = (
       'loss.smoothness_weight',
       'loss.scale_weight',
       'loss.enhanced_weight',
+      'loss.segment_weight',
       'loss.cross_entropy_weight',
       'augmentation.hue',
     ),

@@ -185,20 +185,6 @@ def cross_entropy(logits, labels, *, class_weights=()):
   return jnp.sum(weights * distances), jnp.sum(weights)
 
 
-def scale_prior(disparity_logits):
-  """Squared excess of the mean logit over [-4, 0], mean over scales (ours).
-
-  Monocular video leaves the scale of depth free: while the motions are wrong it
-  drifts, until the sigmoid is 1 or 0 everywhere and has no gradient. This is a
-  scalar, 0 for mean disparities of 0.02 to 0.5 (depths of 5 m to 0.2 m).
-
-  Args:
-    disparity_logits: one `[B, h, w, 1]` float per scale.
-  """
-  means = jnp.stack([jnp.mean(logits) for logits in disparity_logits])
-  return jnp.mean(jnp.maximum(jnp.abs(means + 2) - 2, 0) ** 2)
-
-
 def self_supervised_losses(
   target,
   sources,
@@ -290,9 +276,7 @@ def point_distances(target, sources, disparity, intrinsics, transforms, points):
   x, y = x.astype(depth.dtype), y.astype(depth.dtype)
   distances = []
   for i, source in enumerate(_split(sources)):
-    pixels = geometry.project_pixels(
-      x, y, depth, intrinsics, transforms[:, i]
-    )
+    pixels = geometry.project_pixels(x, y, depth, intrinsics, transforms[:, i])
     rebuilt = warping.sample_planes(source, *pixels)  # [B, 3, K, 9]
     ssim = _ssim(rebuilt, wanted, lambda patch: jnp.mean(patch, axis=-1))
     centres = rebuilt[..., 4], wanted[..., 4]

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from sgde_jax import augmentation, geometry, losses, models
+from sgde_jax import augmentation, geometry, losses, models, priors
 
 _TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
 # Pixels whose attention is drawn, as fractions of width and height.
@@ -215,6 +215,7 @@ def compute_losses(
   cross_entropy_weight,
   class_weights,
   scale_weight,
+  segment_weight,
   **loss_options,
 ):
   """All losses of the network's outputs, weighted.
@@ -229,12 +230,13 @@ def compute_losses(
     tie_noise: `[B, F-1, H, W]` or None.
     cross_entropy_weight: weight of the cross-entropy.
     class_weights: see `losses.cross_entropy`.
-    scale_weight: weight of `losses.scale_prior`.
+    scale_weight: weight of `priors.scale_prior`.
+    segment_weight: weight of `priors.segment_prior`.
     **loss_options: keyword arguments of `losses.self_supervised_losses`.
 
   Returns:
-    As `losses.self_supervised_losses`, with `scale_prior` and, if there are
-    logits, `cross_entropy`.
+    As `losses.self_supervised_losses`, with `scale_prior`, if there are logits
+    `cross_entropy`, and if there are points `segment_prior`.
   """
   enhanced = None
   if outputs.points is not None:
@@ -250,8 +252,15 @@ def compute_losses(
     tie_noise=tie_noise,
     **loss_options,
   )
-  prior = losses.scale_prior(outputs.disparity_logits)
-  terms['scale_prior'] = scale_weight * prior
+  scale = priors.scale_prior(outputs.disparity_logits)
+  terms['scale_prior'] = scale_weight * scale
+  if outputs.points is not None:
+    terms['segment_prior'] = segment_weight * priors.segment_prior(
+      outputs.point_logits,
+      outputs.inside_logits,
+      outputs.inside_mask,
+      num_pixels=outputs.disparity_logits[0].size,
+    )
   if outputs.logits is not None:
     mean = _mean_cross_entropy(labelled, class_weights)
     terms['cross_entropy'] = cross_entropy_weight * mean

@@ -174,3 +174,39 @@ def test_a_sharded_batch_is_not_gathered():
 
   program = jax.jit(draw, out_shardings=(batch, batch)).lower(labels)
   assert 'all-gather' not in program.compile().as_text()
+
+
+def test_values_come_from_inside_the_same_segment():
+  labels = np.zeros((1, 4, 12), np.uint8)
+  labels[:, :, 6:] = 13
+  slope = jnp.tile(jnp.arange(12.0), (1, 4, 1))[..., None]
+  for width in (1, 2):
+    band = edges.semantic_edges(jnp.asarray(labels), width=width)
+    values, known = edges.from_inside(slope, labels, band, rounds=width)
+    expected = np.arange(12.0)
+    expected[6 - width : 6] = 5 - width
+    expected[6 : 6 + width] = 6 + width
+    assert known.all()
+    np.testing.assert_allclose(values[0, :, :, 0], np.tile(expected, (4, 1)))
+
+
+def test_values_do_not_cross_borders_and_stop_after_the_rounds():
+  labels = np.zeros((1, 5, 9), np.uint8)
+  labels[:, :, 4] = 5  # A pole, all edge: it has no inside.
+  maps = jnp.where(jnp.asarray(labels) == 5, 7.0, 1.0)[..., None]
+  band = edges.semantic_edges(jnp.asarray(labels), width=2)
+  assert np.flatnonzero(band[0, 0]).tolist() == [2, 3, 4, 5, 6]
+  values, known = edges.from_inside(maps, labels, band, rounds=9)
+  np.testing.assert_array_equal(known, labels != 5)
+  np.testing.assert_array_equal(values[..., 0], np.where(known, 1, 0))
+  _, known = edges.from_inside(maps, labels, band, rounds=1)
+  assert np.flatnonzero(~known[0, 0]).tolist() == [3, 4, 5]
+
+
+def test_values_inside_are_means_of_neighbours():
+  labels = np.zeros((1, 1, 3), np.uint8)
+  maps = jnp.array([1.0, 9.0, 4.0]).reshape(1, 1, 3, 1)
+  band = jnp.array([False, True, False]).reshape(1, 1, 3)
+  values, known = edges.from_inside(maps, labels, band, rounds=1)
+  assert known.all()
+  np.testing.assert_allclose(values.ravel(), [1, 2.5, 4])

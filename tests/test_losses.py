@@ -247,28 +247,6 @@ def test_distances_at_points_are_those_of_the_whole_map():
   )
 
 
-def _constant_logits(*values):
-  return [jnp.full((2, 8 >> s, 16 >> s, 1), v) for s, v in enumerate(values)]
-
-
-def test_scale_prior_is_nothing_in_its_range_and_counts_means_alone():
-  assert losses.scale_prior(_constant_logits(-4.0, -2.0, -0.5, 0.0)) == 0
-  far = _constant_logits(-1.0, -7.0, 3.0, -2.0)
-  np.testing.assert_allclose(losses.scale_prior(far), (9 + 9) / 4)
-  wave = jnp.linspace(-50, 50, 16)[None, None, :, None]
-  spread = [far[0], far[1] + wave[:, :, :8] - wave[:, :, :8].mean(), *far[2:]]
-  np.testing.assert_allclose(losses.scale_prior(spread), 4.5, rtol=1e-5)
-  one_image = far[2].at[0].set(-4.0)  # The batch's mean is in the range.
-  assert losses.scale_prior([one_image]) == 0
-
-
-@pytest.mark.parametrize('value', [-200.0, -5.0, 1.0, 200.0])
-def test_scale_prior_pulls_back_where_the_sigmoid_cannot(value):
-  gradient = jax.grad(losses.scale_prior)(_constant_logits(value))[0]
-  assert np.isfinite(gradient).all()
-  assert (np.sign(gradient) == np.sign(value)).all()
-
-
 def _enhanced_terms(disparity, points, mask, **options):
   _, frames, intrinsics, vectors, disparities = _inputs('float32')
   terms, _ = losses.self_supervised_losses(

@@ -169,6 +169,29 @@ def test_training_refines_the_points_it_draws(full):
   np.testing.assert_array_equal(change[..., 0] != 0, drawn)
 
 
+def test_training_looks_inside_the_points_own_segments(full):
+  variables, train, _ = full
+  outputs = train(_opened(variables), _frames(), jax.random.key(3))
+  labels = jnp.argmax(outputs.logits, axis=-1)
+  values, known = edges.from_inside(
+    outputs.disparity_logits[0],
+    labels,
+    edges.semantic_edges(labels),
+    rounds=_config().seem.edge_width + 1,
+  )
+  image, (x, y) = np.arange(2)[:, None], np.moveaxis(outputs.points, -1, 0)
+  np.testing.assert_array_equal(outputs.inside_mask, known[image, y, x])
+  assert 0 < np.mean(outputs.inside_mask) < 1
+  np.testing.assert_allclose(
+    outputs.inside_logits, values[image, y, x], rtol=1e-6
+  )
+  np.testing.assert_allclose(
+    jax.nn.sigmoid(outputs.point_logits),
+    outputs.enhanced_disparity[image, y, x],
+    rtol=1e-6,
+  )
+
+
 def test_points_depend_on_the_key(full):
   variables, train, _ = full
   variables = _opened(variables)

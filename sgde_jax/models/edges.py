@@ -108,6 +108,47 @@ def ordered_edge_points(edges, start, count):
   return _to_points(pixels, width), wanted[None] <= ranks[:, -1:]
 
 
+def from_inside(maps, labels, edges, *, rounds):
+  """Carries values into edge pixels from the inside of their own segments.
+
+  In each round an edge pixel without a value takes the mean over those of its
+  4-neighbours of its class that have one. Pixels off the edges keep theirs.
+
+  Args:
+    maps: `[B, H, W, 1]` float.
+    labels: `[B, H, W]` integer train ids.
+    edges: `[B, H, W]` bool.
+    rounds: how often; an edge pixel that is farther from its inside gets none.
+
+  Returns:
+    `[B, H, W, 1]` of the dtype of `maps`, 0 where there is no value; and
+    `[B, H, W]` bool, whether there is one.
+  """
+
+  def fill(_, carry):
+    values, known = carry
+    total = jnp.zeros_like(values)
+    count = jnp.zeros_like(values)
+    for axis in (1, 2):
+      same = jnp.equal(*_halves(labels, axis))
+      sides = zip(
+        _halves(values, axis),
+        _halves(known, axis),
+        ((1, 0), (0, 1)),
+        strict=True,
+      )
+      for value, there, place in sides:
+        given = (same & there).astype(values.dtype)
+        total += _pad(given * value, axis, *place)
+        count += _pad(given, axis, *place)
+    mean = total / jnp.maximum(count, 1)
+    return jnp.where(known, values, mean), known | (count > 0)
+
+  values = jnp.where(edges, 0, maps[..., 0])
+  values, known = jax.lax.fori_loop(0, rounds, fill, (values, ~edges))
+  return values[..., None], known
+
+
 def _to_points(pixels, width):
   """Turns raster indices `[B, K]` into points `[B, K, 2]`, (x, y)."""
   return jnp.stack([pixels % width, pixels // width], axis=-1)
@@ -137,7 +178,7 @@ def _spread(between, axis):
 
 
 def _pad(mask, axis, before, after):
-  """Adds unmarked lines of pixels."""
+  """Adds lines of pixels that are unmarked, or 0."""
   edges = [(0, 0)] * mask.ndim
   edges[axis] = (before, after)
   return jnp.pad(mask, edges)

@@ -46,6 +46,10 @@ class DepthOutputs:
     logits: `[B, H, W, 19]` float32 class scores.
     points: `[B, K, 2]` int32, (x, y), the edge pixels that training drew.
     point_mask: `[B, K]` bool, False for the points beyond an image's edges.
+    point_logits: `[B, K, 1]` float32, SEEM's disparity logits at the points.
+    inside_logits: `[B, K, 1]` float32, the coarse disparity logits inside the
+      points' own predicted segments, see `edges.from_inside`; no gradient.
+    inside_mask: `[B, K]` bool, False where a segment has no inside near.
   """
 
   disparity_logits: tuple[jax.Array, ...]
@@ -55,6 +59,9 @@ class DepthOutputs:
   logits: jax.Array | None = None
   points: jax.Array | None = None
   point_mask: jax.Array | None = None
+  point_logits: jax.Array | None = None
+  inside_logits: jax.Array | None = None
+  inside_mask: jax.Array | None = None
 
   @property
   def disparities(self):
@@ -301,8 +308,18 @@ class DepthModel(nn.Module):
 
   def _find_edges(self, logits):
     """The semantic edges `[B, H, W]`; no gradient passes."""
-    labels = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
-    return edges.semantic_edges(labels, width=self.seem.edge_width)
+    return edges.semantic_edges(_classes(logits), width=self.seem.edge_width)
+
+  def _find_inside(self, coarse_logit, logits, points):
+    """`inside_logits` and `inside_mask` of `DepthOutputs` at points."""
+    values, known = edges.from_inside(
+      jax.lax.stop_gradient(coarse_logit),
+      _classes(logits),
+      self._find_edges(logits),
+      rounds=self.seem.edge_width + 1,
+    )
+    known = warping.gather_points(known[..., None], points)[..., 0]
+    return warping.gather_points(values, points), known
 
   def _enhance(self, outputs, depth, semantic, *, train):
     """Adds the enhanced disparity (and, in training, its points)."""
@@ -317,25 +334,30 @@ class DepthModel(nn.Module):
 
     def refine(estimate_residual, points):
       residual = estimate_residual(points, *inputs)
-      return nn.sigmoid(warping.gather_points(coarse_logit, points) + residual)
+      return warping.gather_points(coarse_logit, points) + residual
 
     if train or self.is_initializing():
       points, mask = self.draw_points(outputs.logits)
-      # What surrounds a point must not adapt to it.
-      enhanced = seem.scatter_points(
-        jax.lax.stop_gradient(coarse),
-        points,
-        refine(self.refiner, points),
-        mask,
-      )
+      refined = refine(self.refiner, points)
+      inside, known = self._find_inside(coarse_logit, outputs.logits, points)
       return outputs.replace(
-        enhanced_disparity=enhanced, points=points, point_mask=mask
+        # What surrounds a point must not adapt to it.
+        enhanced_disparity=seem.scatter_points(
+          jax.lax.stop_gradient(coarse), points, nn.sigmoid(refined), mask
+        ),
+        points=points,
+        point_mask=mask,
+        point_logits=refined,
+        inside_logits=inside,
+        inside_mask=known & mask,
       )
     module, variables = self.refiner.unbind()
     enhanced = seem.refine_edges(
       coarse,
       self._find_edges(outputs.logits),
-      functools.partial(refine, functools.partial(module.apply, variables)),
+      lambda points: nn.sigmoid(
+        refine(functools.partial(module.apply, variables), points)
+      ),
       chunk=self.seem.chunk,
     )
     return outputs.replace(enhanced_disparity=enhanced)
@@ -355,3 +377,8 @@ class DepthModel(nn.Module):
         f'frames has shape {frames.shape}: expected [B, F, H, W, 3] with F = 1'
         f' or {count} and H, W multiples of 32'
       )
+
+
+def _classes(logits):
+  """The most likely classes `[B, H, W]`; no gradient passes."""
+  return jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
