@@ -111,6 +111,7 @@ def _photometric_loss(config):
       cross_entropy_weight=0.0,
       class_weights=(),
       scale_weight=0.0,
+      segment_weight=0.0,
       automask=False,
     )
     return terms['photometric']
