@@ -29,14 +29,7 @@ def get_config():
   config.augmentation.saturation = 0.2
   config.augmentation.hue = 0.1
 
-  config.loss = ml_collections.ConfigDict()
-  config.loss.automask = True
-  config.loss.smoothness_weight = 1e-3
-  config.loss.scale_weight = 0.01  # Keeps the sigmoid from saturating.
-  config.loss.enhanced_weight = 1.0  # At SEEM's points; 1: as at any pixel.
-  config.loss.segment_weight = 0.1  # See priors.segment_prior.
-  config.loss.cross_entropy_weight = 0.3
-  config.loss.class_weights = ()  # 19 numbers; () weighs all classes alike.
+  config.loss = _loss()
 
   config.optimizer = ml_collections.ConfigDict()  # Adam
   config.optimizer.learning_rate = 1e-4
@@ -94,6 +87,18 @@ def _model():
   model.seem.depth = 3  # Hidden layers.
   model.seem.chunk = 4096  # Points that prediction refines at a time.
   return model
+
+
+def _loss():
+  loss = ml_collections.ConfigDict()
+  loss.automask = True
+  loss.smoothness_weight = 1e-3
+  loss.scale_weight = 0.01  # Keeps the sigmoid from saturating.
+  loss.enhanced_weight = 1.0  # At SEEM's points; 1: as at any pixel.
+  loss.segment_weight = 0.1  # See priors.segment_prior.
+  loss.cross_entropy_weight = 0.3
+  loss.class_weights = ()  # 19 numbers; () weighs all classes alike.
+  return loss
 
 
 def _data():

@@ -11,6 +11,7 @@ _TAKEN_BY = {
   'input': ('predict',),
   'output': ('predict', 'export'),
   'write': ('predict',),
+  'distributed': ('train', 'evaluate'),
 }  # Flag -> modes.
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
 
@@ -49,10 +50,6 @@ def parse(argv):
     sys.exit(f'--{", --".join(_JOB)} need --distributed')
   if not FLAGS.workdir:
     sys.exit('--workdir is empty: name the folder of the run')
-  if FLAGS.distributed and FLAGS.mode in _TAKEN_BY['output']:
-    sys.exit(
-      f'--mode={FLAGS.mode} is the work of one process: no --distributed'
-    )
   for name, modes in _TAKEN_BY.items():
     if FLAGS[name].present and FLAGS.mode not in modes:
       sys.exit(f'--{name} needs --mode={" or --mode=".join(modes)}')

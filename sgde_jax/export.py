@@ -29,9 +29,6 @@ def export(config, workdir, output):
     workdir: folder of a trained run.
     output: path of the new file; its folder is made if it is missing.
 
-  Returns:
-    The number of bytes written.
-
   Raises:
     FileNotFoundError: there is no checkpoint.
     ValueError: the output is not given, is a folder or is there already;
@@ -46,11 +43,11 @@ def export(config, workdir, output):
   )
   content = program.serialize()
   reporting.write_bytes(output, content)
+  names = jax.tree.unflatten(program.out_tree, program.out_avals)
   print(
     f'{output}: {len(content) / 1e6:.1f} MB, frames uint8 [{shape}] to'
-    f' {" and ".join(_outputs(program))}, for {", ".join(PLATFORMS)}'
+    f' {" and ".join(names)}, for {", ".join(PLATFORMS)}'
   )
-  return len(content)
 
 
 def trace_prediction(model, variables, shape):
@@ -67,8 +64,7 @@ def trace_prediction(model, variables, shape):
   variables = jax.device_get(variables)  # Constants of the program.
 
   def predict(frames):
-    prediction = steps.predict_step(variables, frames, model=model)
-    found = {'disparity': prediction.disparity, 'labels': prediction.labels}
+    found = vars(steps.predict_step(variables, frames, model=model))
     return {name: x for name, x in found.items() if x is not None}
 
   trace = jax.export.export(jax.jit(predict), platforms=PLATFORMS)
@@ -97,9 +93,3 @@ def _portable(config):
   config = config.copy_and_resolve_references()
   config.model.attention.implementation = 'blockwise'
   return config
-
-
-def _outputs(program):
-  """Names of what the program returns."""
-  names = jax.tree.unflatten(program.out_tree, program.out_avals)
-  return list(names)

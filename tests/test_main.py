@@ -27,7 +27,10 @@ def _refusal(tmp_path, *flags):
     ('--mode=dream', ['mode', 'train', 'evaluate', 'predict']),
     ('--wordir=x', ['wordir']),
     ('--distributed', ['coordinator_address', '--num_processes']),
-    ('--distributed --mode=export', ['work of one process']),
+    (
+      '--distributed --mode=export',
+      ['--distributed needs --mode=train or --mode=evaluate'],
+    ),
     ('stray', ['stray', '--NAME=VALUE']),
     ('--input=x', ['--input needs --mode=predict']),
     ('--output=x', ['--output needs --mode=predict or --mode=export']),

@@ -41,7 +41,7 @@ def test_segments_pull_the_points_that_count_alone():
   np.testing.assert_allclose(distance(points), (0.5 + 2 + 1) / 10)
   pull = 10 * jax.grad(distance)(points)[..., 0]
   np.testing.assert_allclose(pull[0, :2], [1, -1], atol=1e-6)
-  np.testing.assert_allclose(pull[1], [-1, pull[1, 1], 0], atol=1e-6)
+  np.testing.assert_allclose(pull[1, ::2], [-1, 0], atol=1e-6)
   none = priors.segment_prior(
     points, inside, jnp.zeros_like(mask), num_pixels=10
   )

@@ -360,7 +360,7 @@ def test_command_line(root, output, capsys):
   assert f'{drives.DRIVE}: ' in printed and '6 by images' in printed
   with pytest.raises(SystemExit, match='^ValueError: .* is not empty'):
     split_making.main([f'--root={root}', f'--output={output}'])
-  with pytest.raises(SystemExit, match='2'):
+  with pytest.raises(SystemExit, match='^2$'):
     split_making.main([
       f'--root={root}', f'--output={output}', '--frame_offsets=a'])
   assert 'whole numbers' in capsys.readouterr().err

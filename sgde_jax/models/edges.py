@@ -177,8 +177,8 @@ def _spread(between, axis):
   return _pad(between, axis, 0, 1) | _pad(between, axis, 1, 0)
 
 
-def _pad(mask, axis, before, after):
+def _pad(maps, axis, before, after):
   """Adds lines of pixels that are unmarked, or 0."""
-  edges = [(0, 0)] * mask.ndim
+  edges = [(0, 0)] * maps.ndim
   edges[axis] = (before, after)
-  return jnp.pad(mask, edges)
+  return jnp.pad(maps, edges)
