@@ -57,17 +57,15 @@ def read_size(path):
     raise UnreadableError(_unreadable(path, error)) from error
 
 
-def read_frame(path, *, height, width, native_size=None):
-  """Decodes a frame and resizes it with Pillow's Lanczos filter.
+def decode_frame(path, *, native_size=None):
+  """Decodes a frame.
 
   Args:
     path: a PNG or JPEG file with 8 bits per channel.
-    height: rows of the result.
-    width: columns of the result.
     native_size: (height, width) that the file must have, or None.
 
   Returns:
-    [height, width, 3] uint8, RGB.
+    A `PIL.Image.Image` of mode RGB.
 
   Raises:
     UnreadableError: the file cannot be read, has another size or more than 8
@@ -82,8 +80,40 @@ def read_frame(path, *, height, width, native_size=None):
     raise UnreadableError(
       f'{path} cannot be read: it has Pillow mode {image.mode}, and frames need'
       ' 8 bits per channel')
-  image = image.convert('RGB')
+  return image.convert('RGB')
+
+
+def resize_frame(image, *, height, width):
+  """Resizes a frame with Pillow's Lanczos filter.
+
+  Args:
+    image: a `PIL.Image.Image` of mode RGB.
+    height: rows of the result.
+    width: columns of the result.
+
+  Returns:
+    [height, width, 3] uint8, RGB.
+  """
   return np.array(image.resize((width, height), Image.Resampling.LANCZOS))
+
+
+def read_frame(path, *, height, width, native_size=None):
+  """Decodes and resizes a frame: `decode_frame`, then `resize_frame`.
+
+  Args:
+    path: a PNG or JPEG file with 8 bits per channel.
+    height: rows of the result.
+    width: columns of the result.
+    native_size: (height, width) that the file must have, or None.
+
+  Returns:
+    [height, width, 3] uint8, RGB.
+
+  Raises:
+    UnreadableError: see `decode_frame`.
+  """
+  image = decode_frame(path, native_size=native_size)
+  return resize_frame(image, height=height, width=width)
 
 
 def read_depth(path):

@@ -93,7 +93,9 @@ def _define():
   flags.DEFINE_enum(
     'mode', 'train', ['train', 'evaluate', 'predict', 'export'], 'What to do.'
   )
-  flags.DEFINE_string('input', None, 'predict: an image or a folder of images.')
+  flags.DEFINE_string(
+    'input', None, 'predict: an image, a video or a folder of images.'
+  )
   flags.DEFINE_string(
     'output', None, 'predict: folder for the results; export: the file.'
   )

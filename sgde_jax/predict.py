@@ -1,4 +1,4 @@
-"""Prediction: `--mode=predict`, disparity or classes of images of any size."""
+"""Prediction: `--mode=predict`, disparity or classes of images and videos."""
 
 import functools
 import logging
@@ -8,14 +8,17 @@ import time
 
 import jax
 import numpy as np
+from PIL import Image
 
 from input_pipeline import images
+from input_pipeline import labels as cityscapes
 from sgde_jax import (
   configuration,
   evaluate,
   metrics,
   sharding,
   steps,
+  video,
   visualization,
 )
 
@@ -25,7 +28,7 @@ _FRAME_PARTS = [(name, 'data') for name in _FRAME_FOLDERS]
 
 
 def predict(config, workdir, source, output, *, write='depth'):
-  """Writes what a trained run sees in images.
+  """Writes what a trained run sees in images or in a video.
 
   `depth`: per image a native-size `NAME.npy`, float32 `[H, W]`, inverse depth
   in 1/metres up to the training's unknown scale, and a magma `NAME.png`.
@@ -36,24 +39,38 @@ def predict(config, workdir, source, output, *, write='depth'):
   the output, which may be the folder itself. Masks that are there already stay
   as they are and are counted, so that a run which was broken off goes on.
 
+  Of a video the same for every frame, in `NAME/000000.png` and so on, and
+  `NAME.mp4`: the frames above their disparity, or above their classes.
+
   An image that cannot be decoded does not stop the others.
 
   Args:
     config: the whole config of the run.
     workdir: folder of a trained run.
-    source: path of an image, or of a folder of images; for `labels` also of a
-      KITTI raw folder.
+    source: path of an image, of a video, or of a folder of images; for `labels`
+      also of a KITTI raw folder.
     output: folder for the results; made if it is missing.
     write: `depth` or `labels`.
 
   Raises:
-    FileNotFoundError: no such image, folder or checkpoint.
-    ValueError: a flag is missing, the run has no semantics, the one image is
-      none, the output is no folder, or an image would be overwritten, before
-      any work; images could not be decoded, after the others were written.
+    FileNotFoundError: no such image, video, folder or checkpoint.
+    ValueError: a flag is missing, the run has no semantics, the one image or
+      video is none, the output is no folder, or an input would be overwritten,
+      before any work; images or frames could not be decoded, after the others
+      were written.
   """
   _check_flags(config, source, output, write)
   source, output = pathlib.Path(source), pathlib.Path(output)
+  if source.is_file() and source.suffix.lower() in video.SUFFIXES:
+    count, unreadable = _predict_video(config, workdir, source, output, write)
+  else:
+    count, unreadable = _predict_images(config, workdir, source, output, write)
+  print(f'predictions written to {output}: {count}')
+  _refuse_unreadable(unreadable)
+
+
+def _predict_images(config, workdir, source, output, write):
+  """Returns how many images' results were written and what went wrong."""
   files = _list_images(source, layout=write == 'labels')
   jobs = {file: _target(file, source, output, write) for file in files}
   _refuse_overwriting(jobs)
@@ -61,34 +78,70 @@ def predict(config, workdir, source, output, *, write='depth'):
     jobs = _without_those_there(jobs)
   if source.is_file():
     images.read_size(source)
-  # One image at a time on one device: sizes differ, and so do users' machines.
+  run = _load(config, workdir, write)
+  unreadable = []
+  for file, target in _with_progress(jobs.items()):
+    try:
+      _save(target, run(images.decode_frame(file)), write)
+    except images.UnreadableError as error:
+      unreadable.append(str(error))
+  return len(jobs) - len(unreadable), unreadable
+
+
+def _predict_video(config, workdir, source, output, write):
+  """Returns how many frames' results were written and what went wrong."""
+  target = output / f'{source.stem}.mp4'
+  _refuse_overwriting({source: target})
+  count, unreadable = 0, []
+  with video.open_reader(source) as (frames, rate):
+    run, show = _load(config, workdir, write), _make_show(write)
+    with video.open_writer(target, rate) as write_frame:
+      try:
+        for frame in _with_progress(frames):
+          result = run(Image.fromarray(frame))
+          _save(output / source.stem / f'{count:06d}.png', result, write)
+          write_frame(np.concatenate([frame, show(frame, result)]))
+          count += 1
+      except images.UnreadableError as error:
+        unreadable.append(str(error))
+  return count, unreadable
+
+
+def _load(config, workdir, write):
+  """Loads a run: a function from an RGB picture to its disparity or classes.
+
+  One image at a time on one device: sizes differ, and so do users' machines.
+  """
   mesh = sharding.create_mesh(jax.local_devices()[:1])
   model, state = evaluate.load_trained(config, workdir, mesh)
-  step = functools.partial(
-    steps.predict_step, model=model, flip=config.eval.flip
+  flip = config.eval.flip
+  predict_step = jax.jit(
+    functools.partial(steps.predict_step, model=model, flip=flip)
   )
-  predict_step = jax.jit(step)
-  write_result = _write_labels if write == 'labels' else _write_depth
 
-  def run(file, target):
-    frame = images.read_frame(
-      file, height=config.data.height, width=config.data.width
+  def run(image):
+    frame = images.resize_frame(
+      image, height=config.data.height, width=config.data.width
     )
     prediction = jax.device_get(predict_step(state.variables, frame[None]))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    size = images.read_size(file)
-    write_result(target, prediction, size, flip=config.eval.flip)
+    height, width = image.height, image.width
+    if write == 'labels':
+      labels = prediction.labels[0]
+      return images.resize_nearest(labels, height=height, width=width)
+    disparity = prediction.disparity[0]
+    if flip:
+      disparity = metrics.flip_post_process(*disparity)
+    disparity = metrics.resize_bilinear(disparity, (height, width))
+    return disparity.astype(np.float32)
 
-  unreadable = _run_all(jobs, run)
-  print(f'predictions written to {output}: {len(jobs) - len(unreadable)}')
-  _refuse_unreadable(unreadable)
+  return run
 
 
 def _check_flags(config, source, output, write):
   """Refuses flags that are missing or ask for what the run has not learnt."""
   if not source or not output:
     raise ValueError(
-      'predict needs --input=IMAGE or FOLDER and --output=FOLDER'
+      'predict needs --input=IMAGE, VIDEO or FOLDER and --output=FOLDER'
     )
   configuration.refuse_file('--output', output)
   if write == 'labels' and not config.model.semantics:
@@ -97,37 +150,47 @@ def _check_flags(config, source, output, write):
     )
 
 
-def _run_all(jobs, run):
-  """Runs every job, with progress; returns why some could not be read."""
-  unreadable = []
+def _with_progress(items):
+  """Yields the items; tells how fast it goes."""
   start = time.monotonic()
-  for count, (file, target) in enumerate(jobs.items(), start=1):
-    try:
-      run(file, target)
-    except images.UnreadableError as error:
-      unreadable.append(str(error))
-    if count % 50 == 0 or count == len(jobs):
+  total = f'/{len(items)}' if hasattr(items, '__len__') else ''
+  for count, item in enumerate(items, start=1):
+    yield item
+    if count % 50 == 0 or f'/{count}' == total:
       rate = count / (time.monotonic() - start)
-      logging.info('%d/%d images, %.1f images/s', count, len(jobs), rate)
-  return unreadable
+      logging.info('%d%s images, %.1f images/s', count, total, rate)
 
 
-def _write_depth(target, prediction, size, *, flip):
-  disparity = prediction.disparity[0]
-  if flip:
-    disparity = metrics.flip_post_process(*disparity)
-  disparity = metrics.resize_bilinear(disparity, size).astype(np.float32)
-  np.save(target.with_suffix('.npy'), disparity)
-  visualization.write_png(target, visualization.colorize_disparity(disparity))
+def _save(target, result, write):
+  """Writes an image's disparity and its picture, or its mask."""
+  if write == 'labels':
+    visualization.write_png(target, result)
+    return
+  target.parent.mkdir(parents=True, exist_ok=True)
+  np.save(target.with_suffix('.npy'), result)
+  visualization.write_png(target, visualization.colorize_disparity(result))
 
 
-def _write_labels(target, prediction, size, *, flip):
-  del flip  # Of the disparity alone.
-  height, width = size
-  mask = images.resize_nearest(
-    prediction.labels[0], height=height, width=width
-  )
-  visualization.write_png(target, mask)
+def _make_show(write):
+  """Returns a function from a frame and its result to a picture of a video.
+
+  Disparity's brightest colour follows the frames slowly, lest it flicker.
+  """
+  if write == 'labels':
+    palette = np.array(cityscapes.COLOURS, np.uint8)
+    return lambda frame, mask: visualization.overlay_labels(
+      frame, mask, palette
+    )
+  brightest = None
+
+  def show(frame, disparity):
+    nonlocal brightest
+    del frame
+    now = np.percentile(disparity, 95)
+    brightest = now if brightest is None else 0.9 * brightest + 0.1 * now
+    return visualization.colorize_disparity(disparity, vmax=brightest)
+
+  return show
 
 
 def _target(file, source, output, write):
@@ -187,7 +250,7 @@ def _list_images(source, *, layout):
   if source.is_file():
     return [source]
   if not source.is_dir():
-    raise FileNotFoundError(f'there is no image or folder {source}')
+    raise FileNotFoundError(f'there is no image, video or folder {source}')
   files = _images(source.iterdir())
   if not files and layout:
     files = _images(

@@ -154,6 +154,11 @@ def test_geometry_stands_alone():
     assert not _reachable(f'sgde_jax.{module}')
 
 
+def test_only_video_imports_pyav_and_late():
+  assert _importers('av') == {'sgde_jax.video'}
+  assert not _importers('av', top_level_only=True)
+
+
 def test_importing_everything_loads_no_tensorflow():
   code = (
     'import sys, input_pipeline\n'

@@ -1,11 +1,13 @@
 """Prediction: files for every image, and messages for what cannot be read."""
 
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import labels
-from sgde_jax import predict
+from input_pipeline import images, labels
+from sgde_jax import predict, video
 from tests import runs
 
 
@@ -79,7 +81,7 @@ def _refusal(root, error, source, output, workdir='none'):
 @pytest.mark.parametrize('flags', [(None, 'out'), ('image.png', None)])
 def test_missing_flags(root, flags):
   message = _refusal(root, ValueError, *flags)
-  assert '--input=IMAGE or FOLDER' in message
+  assert '--input=IMAGE, VIDEO or FOLDER' in message
   assert '--output=FOLDER' in message
 
 
@@ -189,6 +191,92 @@ def test_labels_are_written_where_training_looks(
     np.array(Image.open(tmp_path / 'out/0000000001.png')),
     np.array(Image.open(masks[1])),
   )
+
+
+def _write_video(path, *, frames=3, size=(40, 80)):
+  random = np.random.default_rng(0)
+  with video.open_writer(path, 10) as write:
+    for _ in range(frames):
+      write(random.integers(0, 256, (*size, 3), np.uint8))
+  return path
+
+
+@pytest.mark.slow
+def test_video(root, trained, tmp_path, one_device, capsys):
+  config = runs.make_config(root)
+  source = _write_video(tmp_path / 'drive.mp4')
+  output = tmp_path / 'depth'
+  predict.predict(config, trained, source, output)
+  assert f'predictions written to {output}: 3\n' in capsys.readouterr().out
+  with video.open_reader(source) as (frames, _):
+    frames = list(frames)
+  Image.fromarray(frames[2]).save(tmp_path / 'third.png')
+  predict.predict(config, trained, tmp_path / 'third.png', output)
+  np.testing.assert_array_equal(
+    _check_result(output / 'drive', '000002', (40, 80)),
+    _check_result(output, 'third', (40, 80)),
+  )
+  # The frames above their disparities, as fast as before.
+  with video.open_reader(output / 'drive.mp4') as (shown, rate):
+    shown = list(shown)
+  assert rate == 10 and len(shown) == 3
+  assert shown[0].shape == (80, 80, 3)
+  difference = np.abs(shown[1][:40].astype(float) - frames[1])
+  assert difference.mean() < 20 < np.abs(frames[1] - 128.0).mean()
+  predict.predict(
+    config, trained, source, tmp_path / 'masks', write='labels'
+  )
+  for frame in range(3):
+    mask = tmp_path / f'masks/drive/{frame:06d}.png'
+    assert labels.read_labels(mask, coding='train_ids').shape == (40, 80)
+  assert (tmp_path / 'masks/drive.mp4').is_file()
+
+
+@pytest.mark.slow
+def test_a_damaged_frame_of_a_video_keeps_those_before(
+  root, trained, tmp_path, one_device, monkeypatch
+):
+  source = _write_video(tmp_path / 'drive.mp4')
+  decode = video._decode
+
+  def damaged(av, container, path):
+    yield from (frame for frame, _ in zip(
+      decode(av, container, path), range(2), strict=False
+    ))
+    raise images.UnreadableError(f'{path} cannot be read beyond frame 2')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(video, '_decode', damaged)
+    message = _refusal(
+      root, ValueError, source, tmp_path / 'out', workdir=trained
+    )
+  assert f'{source} cannot be read beyond frame 2' in message
+  _check_result(tmp_path / 'out/drive', '000001', (40, 80))
+  with video.open_reader(tmp_path / 'out/drive.mp4') as (frames, _):
+    assert len(list(frames)) == 2
+
+
+def test_a_video_that_would_be_overwritten(root, tmp_path):
+  source = _write_video(tmp_path / 'drive.mp4')
+  before = source.read_bytes()
+  message = _refusal(root, ValueError, source, tmp_path)
+  assert f'{source} would overwrite it' in message
+  assert source.read_bytes() == before
+
+
+def test_a_video_that_is_none(root, tmp_path):
+  source = tmp_path / 'drive.mp4'
+  source.write_text('no video')
+  message = _refusal(root, ValueError, source, tmp_path / 'out')
+  assert f'{source} cannot be read' in message
+  assert not (tmp_path / 'out').exists()
+
+
+def test_videos_need_pyav(root, tmp_path, monkeypatch):
+  source = _write_video(tmp_path / 'drive.mp4')
+  monkeypatch.setitem(sys.modules, 'av', None)
+  message = _refusal(root, ValueError, source, tmp_path / 'out')
+  assert 'pip install av' in message
 
 
 def test_labels_need_semantics(root, tmp_path):
