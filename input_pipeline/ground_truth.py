@@ -11,12 +11,18 @@ depth maps on the fly.
 import argparse
 import os
 import sys
-import tempfile
 import zipfile
 
 import numpy as np
 
-from input_pipeline import command_line, examples, progress, splits, truths
+from input_pipeline import (
+  appearing,
+  command_line,
+  examples,
+  progress,
+  splits,
+  truths,
+)
 
 
 def write_truth(root, split, *, kind, output, improved_root=''):
@@ -56,26 +62,16 @@ def write_truth(root, split, *, kind, output, improved_root=''):
     raise ValueError(
       f'absent: {command_line.count_of(len(missing), "file")}, beginning with '
       + ', '.join(missing[:10]) + hint)
-  os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
-  handle, partial = tempfile.mkstemp(
-    dir=os.path.dirname(os.path.abspath(output)),
-    prefix=f'.{os.path.basename(output)}.', suffix='.partial')
-  os.close(handle)
-  try:
-    with zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive:
-      _add(archive, 'kind', kind)
-      _add(archive, 'digest', digest)
-      _add(archive, 'examples', list(map(str, lines)))
-      _add(archive, 'sizes', np.array(list(map(truth.size, lines)), np.int32))
-      with progress.Progress('writing depth maps', len(lines)) as shown:
-        for row, line in enumerate(lines):
-          _add(archive, truths.member(row), truth.read(line))
-          shown.add(1)
-    os.chmod(partial, 0o644)
-    os.replace(partial, output)
-  finally:
-    if os.path.exists(partial):
-      os.remove(partial)
+  with (appearing.whole_file(output) as partial,
+        zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive):
+    _add(archive, 'kind', kind)
+    _add(archive, 'digest', digest)
+    _add(archive, 'examples', list(map(str, lines)))
+    _add(archive, 'sizes', np.array(list(map(truth.size, lines)), np.int32))
+    with progress.Progress('writing depth maps', len(lines)) as shown:
+      for row, line in enumerate(lines):
+        _add(archive, truths.member(row), truth.read(line))
+        shown.add(1)
   return len(lines)
 
 

@@ -19,9 +19,9 @@ import pathlib
 import sys
 
 from input_pipeline import (
+  appearing,
   command_line,
   examples,
-  folder_making,
   progress,
   split_summary,
   splits,
@@ -105,7 +105,7 @@ def make_splits(root, output, *, validation_share=0.1, seed=0, cameras=SIDES,
       f'{output} exists and is not empty: give another --output or remove it')
   names = find_drives(root)
   # Made first, so that a folder which cannot be is refused before the work.
-  with folder_making.appearing_whole(output) as made:
+  with appearing.whole_folder(output) as made:
     summary, *lists = _make_lists(root, names, arguments, ground_truth_root)
     for name, lines in zip(('train.txt', 'val.txt'), lists, strict=True):
       (made / name).write_text(

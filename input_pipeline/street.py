@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 
 from input_pipeline import (
+  appearing,
   command_line,
-  folder_making,
   progress,
   street_kitti,
   street_render,
@@ -74,7 +74,7 @@ def render_street(output, *, drives, frames, height, width, seed,
   if _is_there(output, arguments):
     return False
   try:
-    with folder_making.appearing_whole(output) as root:
+    with appearing.whole_folder(output) as root:
       _write_fixed_files(root, arguments)
       _render_all(root, arguments, workers)
       record = {'version': VERSION, **arguments}

@@ -9,7 +9,6 @@ from PIL import Image
 from input_pipeline import labels as cityscapes
 from sgde_jax import metrics, visualization
 
-_PALETTE = np.array(cityscapes.COLOURS, np.uint8)
 _QUERY_COLOUR = (0, 255, 255)
 _COLUMNS = 3
 
@@ -136,7 +135,9 @@ def _panel(rows):
 
 
 def _classes(frame, labels):
-  return visualization.overlay_labels(frame, labels, _PALETTE, opacity=0.7)
+  return visualization.overlay_labels(
+    frame, labels, cityscapes.COLOURS, opacity=0.7
+  )
 
 
 def _grey(plane):

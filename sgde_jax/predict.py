@@ -177,9 +177,8 @@ def _make_show(write):
   Disparity's brightest colour follows the frames slowly, lest it flicker.
   """
   if write == 'labels':
-    palette = np.array(cityscapes.COLOURS, np.uint8)
     return lambda frame, mask: visualization.overlay_labels(
-      frame, mask, palette
+      frame, mask, cityscapes.COLOURS
     )
   brightest = None
 

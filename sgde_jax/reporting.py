@@ -9,6 +9,7 @@ import time
 import jax
 import numpy as np
 
+from input_pipeline import appearing
 from sgde_jax import evidence, metrics, panels, sharding, visualization
 
 _PROFILE = (10, 20)
@@ -219,11 +220,8 @@ def write_text(path, text):
 
 def write_bytes(path, content):
   """Writes a file that is whole or, if this is broken off, as it was."""
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.part')
-  partial.write_bytes(content)
-  partial.replace(path)
+  with appearing.whole_file(path) as partial:
+    partial.write_bytes(content)
 
 
 def read_entries(workdir):

@@ -5,11 +5,10 @@ PyAV is imported when a video is opened; all else runs without it.
 
 import contextlib
 import itertools
-import pathlib
 
 import numpy as np
 
-from input_pipeline import images
+from input_pipeline import appearing, images
 
 SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
 
@@ -63,25 +62,21 @@ def open_writer(path, rate):
     An odd last row or column is left out.
   """
   av = _import_av()
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}')
-  try:
-    with av.open(str(partial), 'w') as container:
-      stream = container.add_stream('libx264', rate=rate, pix_fmt='yuv420p')
+  with (
+    appearing.whole_file(path) as partial,
+    av.open(str(partial), 'w') as container,
+  ):
+    stream = container.add_stream('libx264', rate=rate, pix_fmt='yuv420p')
 
-      def write(picture):
-        height, width = (length - length % 2 for length in picture.shape[:2])
-        if not stream.codec_context.is_open:
-          stream.height, stream.width = height, width
-        picture = np.ascontiguousarray(picture[:height, :width])
-        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
+    def write(picture):
+      height, width = (length - length % 2 for length in picture.shape[:2])
+      if not stream.codec_context.is_open:
+        stream.height, stream.width = height, width
+      picture = np.ascontiguousarray(picture[:height, :width])
+      container.mux(stream.encode(av.VideoFrame.from_ndarray(picture)))
 
-      yield write
-      container.mux(stream.encode())
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
+    yield write
+    container.mux(stream.encode())
 
 
 def _decode(av, container, path):

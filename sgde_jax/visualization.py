@@ -5,7 +5,6 @@ from Pillow, so that every function is pure and safe on any thread.
 """
 
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -14,9 +13,11 @@ import matplotlib.figure
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from input_pipeline import appearing
 from input_pipeline import labels as cityscapes
 
 _PATH = str | os.PathLike
+_PALETTE = Sequence[tuple[int, int, int]] | np.ndarray
 # Measurements sparser than this are points, not a surface.
 _SPARSE_SHARE = 0.25
 _POINT_RADIUS = 2
@@ -131,12 +132,12 @@ def colorize_difference(
   return _colorize(difference, 'bwr', -limit, limit)
 
 
-def colorize_labels(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def colorize_labels(labels: np.ndarray, palette: _PALETTE) -> np.ndarray:
   """Semantic classes in their colours, unlabelled pixels black.
 
   Args:
     labels: `[H, W]` integer train ids, 255 = unlabelled.
-    palette: `[C, 3]` uint8 RGB.
+    palette: an RGB colour, three of 0..255, per class.
 
   Returns:
     `[H, W, 3]` uint8.
@@ -159,7 +160,7 @@ def colorize_labels(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
 def overlay_labels(
   image: np.ndarray,
   labels: np.ndarray,
-  palette: np.ndarray,
+  palette: _PALETTE,
   *,
   opacity: float = 0.5,
 ) -> np.ndarray:
@@ -168,7 +169,7 @@ def overlay_labels(
   Args:
     image: `[H, W, 3]` uint8.
     labels: `[H, W]` integer train ids, 255 = unlabelled.
-    palette: `[C, 3]` uint8 RGB.
+    palette: an RGB colour, three of 0..255, per class.
     opacity: of the classes' colours, in [0, 1].
 
   Returns:
@@ -292,14 +293,8 @@ def write_png(path: _PATH, image: np.ndarray) -> None:
     path: the file; its folder is made.
     image: `[H, W, 3]` or `[H, W]` uint8.
   """
-  path = pathlib.Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
+  with appearing.whole_file(path) as partial:
     Image.fromarray(image).save(partial, format='PNG')
-    partial.replace(path)
-  finally:
-    partial.unlink(missing_ok=True)
 
 
 def _colorize(values, name, vmin, vmax):

@@ -95,7 +95,7 @@ def test_sound_alone_is_no_video(tmp_path):
     _read(path)
 
 
-def test_frames_before_a_damaged_one_are_read(tmp_path, monkeypatch):
+def test_frames_before_a_damaged_one_are_read(tmp_path):
   path = _write(tmp_path / 'a.mp4', _pictures())
 
   class Damaged:

@@ -1,12 +1,11 @@
 """Masks -> palette pictures: still masks, and coloured in every viewer."""
 
-import os
 import pathlib
 
 import numpy as np
 from PIL import Image
 
-from input_pipeline import labels, threads
+from input_pipeline import appearing, labels, threads
 from input_pipeline.labels import check
 
 _PALETTE = np.zeros((256, 3), np.uint8)
@@ -62,7 +61,5 @@ def colour(source, output, *, coding=None):
 def _write_picture(path, train_ids):
   image = Image.fromarray(train_ids)
   image.putpalette(_PALETTE.tobytes())
-  # Renamed into place, so that a run killed here leaves no half a picture.
-  part = path.with_name(f'{path.name}.part')
-  image.save(part, format='PNG')
-  os.replace(part, path)
+  with appearing.whole_file(path) as partial:
+    image.save(partial, format='PNG')

@@ -299,23 +299,27 @@ class DepthModel(nn.Module):
       points `[B, K, 2]` int32, (x, y), and their mask `[B, K]` bool; see
       `edges.sample_edge_points`.
     """
+    _, band = self._find_edges(logits)
+    return self._draw_from(band)
+
+  def _draw_from(self, band):
+    """`draw_points` of the edge pixels `band`."""
     key = jax.random.key(0)
     if self.has_rng('points'):
       key = self.make_rng('points')
-    return edges.sample_edge_points(
-      key, self._find_edges(logits), self.seem.points
-    )
+    return edges.sample_edge_points(key, band, self.seem.points)
 
   def _find_edges(self, logits):
-    """The semantic edges `[B, H, W]`; no gradient passes."""
-    return edges.semantic_edges(_classes(logits), width=self.seem.edge_width)
+    """The most likely classes and their edges `[B, H, W]`; no gradient."""
+    classes = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
+    return classes, edges.semantic_edges(classes, width=self.seem.edge_width)
 
-  def _find_inside(self, coarse_logit, logits, points):
+  def _find_inside(self, coarse_logit, classes, band, points):
     """`inside_logits` and `inside_mask` of `DepthOutputs` at points."""
     values, known = edges.from_inside(
       jax.lax.stop_gradient(coarse_logit),
-      _classes(logits),
-      self._find_edges(logits),
+      classes,
+      band,
       rounds=self.seem.edge_width + 1,
     )
     known = warping.gather_points(known[..., None], points)[..., 0]
@@ -336,10 +340,11 @@ class DepthModel(nn.Module):
       residual = estimate_residual(points, *inputs)
       return warping.gather_points(coarse_logit, points) + residual
 
+    classes, band = self._find_edges(outputs.logits)
     if train or self.is_initializing():
-      points, mask = self.draw_points(outputs.logits)
+      points, mask = self._draw_from(band)
       refined = refine(self.refiner, points)
-      inside, known = self._find_inside(coarse_logit, outputs.logits, points)
+      inside, known = self._find_inside(coarse_logit, classes, band, points)
       return outputs.replace(
         # What surrounds a point must not adapt to it.
         enhanced_disparity=seem.scatter_points(
@@ -354,7 +359,7 @@ class DepthModel(nn.Module):
     module, variables = self.refiner.unbind()
     enhanced = seem.refine_edges(
       coarse,
-      self._find_edges(outputs.logits),
+      band,
       lambda points: nn.sigmoid(
         refine(functools.partial(module.apply, variables), points)
       ),
@@ -377,8 +382,3 @@ class DepthModel(nn.Module):
         f'frames has shape {frames.shape}: expected [B, F, H, W, 3] with F = 1'
         f' or {count} and H, W multiples of 32'
       )
-
-
-def _classes(logits):
-  """The most likely classes `[B, H, W]`; no gradient passes."""
-  return jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)

@@ -1,4 +1,4 @@
-"""A folder that appears whole or not at all."""
+"""Folders and files that appear whole or not at all."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import tempfile
 
 
 @contextlib.contextmanager
-def appearing_whole(output):
+def whole_folder(output):
   """Makes a folder that appears whole or not at all.
 
   Args:
@@ -29,3 +29,27 @@ def appearing_whole(output):
     os.replace(root, output)
   finally:
     shutil.rmtree(root, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_file(path):
+  """Writes a file that is whole or, if this is broken off, as it was.
+
+  Args:
+    path: the file; its folder is made.
+
+  Yields:
+    A `pathlib.Path` beside it, with the same suffix, which becomes `path` if
+    nothing is raised.
+
+  Raises:
+    OSError: it cannot be made.
+  """
+  path = pathlib.Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(f'.{os.getpid()}.{path.name}')
+  try:
+    yield partial
+    partial.replace(path)
+  finally:
+    partial.unlink(missing_ok=True)
