@@ -20,8 +20,9 @@ def main(_):
     force=True,
   )
   logging.getLogger('jax').setLevel(logging.WARNING)
-  for library in ('absl', 'orbax'):  # Orbax warns of what we ask it for.
-    logging.getLogger(library).setLevel(logging.ERROR)
+  # Orbax warns of what we ask it for, and traces errors that it also raises.
+  for library in ('absl', 'orbax'):
+    logging.getLogger(library).setLevel(logging.CRITICAL)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # And its two notices.
   import jax  # After the flags, so that a wrong one is refused at once.
@@ -29,10 +30,16 @@ def main(_):
   try:
     if FLAGS.distributed:
       command_line.join_job(jax.distributed.initialize)
+    command_line.require_device(jax.devices)
+    from configs import default
     from sgde_jax import configuration, evaluate, export, predict, train
 
+    configuration.check_fields(FLAGS.config, default.get_config())
     config = configuration.resolve(
-      FLAGS.config, FLAGS.workdir, command_line.overrides()
+      FLAGS.config,
+      FLAGS.workdir,
+      command_line.overrides(),
+      given=FLAGS['config'].present,
     )
     configuration.check(config)
     if FLAGS.mode == 'train':
@@ -45,10 +52,11 @@ def main(_):
       predict.predict(
         config, FLAGS.workdir, FLAGS.input, FLAGS.output, write=FLAGS.write
       )
-  except (ValueError, OSError, FloatingPointError) as error:
-    if FLAGS.trace:
+  except Exception as error:
+    message = command_line.explain(error)
+    if FLAGS.trace or not message:
       raise
-    sys.exit(f'{type(error).__name__}: {error}')
+    sys.exit(message)
 
 
 if __name__ == '__main__':

@@ -90,7 +90,7 @@ def check_settings(settings):
       for name in stored.keys() | settings.keys()
       if stored.get(name) != settings.get(name)
     )
-    if other:
+    if other and any(path.parent.glob('*/config.json')):
       raise ValueError(
         f'{FLAGS.output} holds runs with another {", ".join(other)}: use'
         ' another --output, or the settings in its settings.json'

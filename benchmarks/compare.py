@@ -10,6 +10,7 @@ for what seeds vary, train several (benchmarks/ablation.py).
 """
 
 import csv
+import json
 import pathlib
 
 import numpy as np
@@ -36,6 +37,30 @@ def read_columns(workdir):
   return {
     name: np.array([float(row[name]) for row in rows]) for name in rows[0]
   }
+
+
+def check_protocols(first, second):
+  """Refuses two evaluations that were not made alike.
+
+  Args:
+    first: a workdir.
+    second: the other.
+
+  Raises:
+    ValueError: their protocols differ.
+  """
+  protocols = [
+    json.loads(path.read_text())['protocol']
+    for path in (
+      pathlib.Path(workdir) / 'evaluation' / 'metrics.json'
+      for workdir in (first, second)
+    )
+  ]
+  if protocols[0] != protocols[1]:
+    raise ValueError(
+      f'{first} was evaluated with {protocols[0]}, {second} with'
+      f' {protocols[1]}: evaluate one of them anew'
+    )
 
 
 def resample(columns, name, draws):
@@ -109,11 +134,16 @@ def define_flags():
 def main(_):
   """Prints the table."""
   first, second = (read_columns(path) for path in (FLAGS.first, FLAGS.second))
+  check_protocols(FLAGS.first, FLAGS.second)
   names = [
     name
     for name in FLAGS.figures
     if all({name, f'{name}:sum'} & run.keys() for run in (first, second))
   ]
+  if FLAGS['figures'].present and len(names) < len(FLAGS.figures):
+    raise ValueError(
+      f'--figures: both runs have {", ".join(first.keys() & second.keys())}'
+    )
   print('| figure | first | second | difference | 95 % | second smaller |')
   print('|---|---|---|---|---|---|')
   for name in names:

@@ -17,6 +17,11 @@ FLAGS = flags.FLAGS
 
 def format_rows(runs, steps, metric):
   """Returns the table's rows for one metric."""
+  if any(metric not in run[step] for run in runs for step in steps):
+    raise ValueError(
+      f'--metrics={metric}: not every run has it; the first has'
+      f' {", ".join(runs[0][steps[0]])}'
+    )
   rows = []
   for step in steps:
     values = np.array([run[step][metric] for run in runs])

@@ -91,8 +91,10 @@ def check_data(config_data):
       replace=config_data.unreadable == 'replace')
   if config_data.semantic_root:
     table = stills.open_table(config_data)
-    _check_coding(
-      'config.data.semantic_labels', table.coding, table.label_files)
+    _check_masks(
+      'config.data.semantic_', table.coding,
+      zip(table.frame_files, table.label_files, strict=True),
+      replace=config_data.unreadable == 'replace')
     summary = dataclasses.replace(summary, stills=len(table))
   return summary
 
@@ -136,8 +138,8 @@ def check_folder(config_data, folder, *, truth, replace=False):
   _refuse_other_truths(folder, evaluation, sizes, truth)
   train_masks = _list_masks(config_data, folder, train)
   eval_masks = _list_masks(config_data, folder, evaluation)
-  _check_coding(
-    'config.data.labels', config_data.labels, train_masks + eval_masks)
+  _check_masks('config.data.', config_data.labels, train_masks + eval_masks,
+               replace=replace)
   return DataSummary(
     train_examples=len(train), eval_examples=len(evaluation),
     train_drives=_drives(train), eval_drives=_drives(evaluation),
@@ -253,7 +255,9 @@ def _render_street(root, street_config):
       render()
   except ValueError as error:
     raise ValueError(
-      f'config.data.root and config.data.street: {error}') from None
+      f'config.data.root and config.data.street: {error}. For KITTI raw or '
+      'other video take --config=configs/kitti_r18.py, or '
+      '--config.data.source=kitti') from None
 
 
 def _open_truth(config_data, folder):
@@ -355,18 +359,31 @@ def _drives(lines):
   return tuple(sorted({example.drive for example in lines}))
 
 
-def _check_coding(field, coding, masks):
-  """Reads some masks, spread over the list; see `Scan.compare_coding`."""
-  if not masks:
+def _check_masks(prefix, coding, pairs, *, replace):
+  """Reads some masks, spread over the list, beside their pictures.
+
+  Refuses values outside the coding, and what cannot be read or differs in size
+  unless others take its place.
+  """
+  pairs = list(pairs)
+  if not pairs:
     return
-  some = masks[::max(1, len(masks) // _MASKS_READ)]
-  scan = check.scan_masks([(None, mask) for mask in some], coding=coding)
-  scan.compare_coding(field)
+  some = pairs[::max(1, len(pairs) // _MASKS_READ)]
+  scan = check.scan_masks(some, coding=coding, any_scale=True)
+  scan.compare_coding(f'{prefix}labels')
+  if not replace:
+    try:
+      scan.refuse_problems()
+    except ValueError as error:
+      raise ValueError(
+        f'{prefix}labels: of {len(some)} masks looked at, {error}; python -m '
+        'input_pipeline.labels check FOLDER looks at all') from None
 
 
 def _list_masks(config_data, folder, lines):
-  """The masks of the examples that have one."""
+  """Pairs (picture, mask) of the examples that have a mask."""
   if config_data.labels == 'none':
     return []
-  masks = (folder.file('semantic', example) for example in lines)
-  return [mask for mask in masks if mask is not None]
+  pairs = ([folder.file(kind, example) for kind in ('image', 'semantic')]
+           for example in lines)
+  return [pair for pair in pairs if pair[1] is not None]

@@ -117,7 +117,7 @@ class ExampleTable:
     if self.native_frame_sizes is None:
       return  # Stills have no usual size.
     frame = self.native_frame_sizes[self.frame_rows[index][0]]
-    if frame and images.stretch(size, frame) > 0.05:
+    if frame and images.stretch(size, frame) > labels.STRETCH:
       raise ValueError(
         f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '
         f'{frame[1]}x{frame[0]}: a mask must show what its frame shows')

@@ -114,7 +114,7 @@ def _is_there(output, arguments):
     if output.is_dir() and not any(output.iterdir()):
       return False
     raise ValueError(f'{output} exists and is no rendered street (it has no '
-                     f'{_RECORD}): give another --output or remove it')
+                     f'{_RECORD}): name a folder that is not there yet')
   try:
     found = json.loads(record.read_text())
   except ValueError as error:

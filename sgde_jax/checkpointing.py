@@ -1,5 +1,6 @@
 """Checkpoints by Orbax: the only module that imports it."""
 
+import contextlib
 import logging
 import pathlib
 
@@ -25,12 +26,14 @@ class Checkpoints:
       read_only: refuse to save, and create nothing.
     """
     self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
+    self._saving = None  # The step whose saving may not have ended.
     self._manager = ocp.CheckpointManager(
       self._folder,
       handler_registry=_handler_registry(),
       options=ocp.CheckpointManagerOptions(
         read_only=read_only,
         create=not read_only,
+        cleanup_tmp_directories=not read_only,  # Of saves broken off.
         enable_background_delete=True,
         # Makes Orbax store the metrics; the policy decides what stays.
         best_fn=_abs_rel,
@@ -65,13 +68,25 @@ class Checkpoints:
       state: a `TrainState` on the mesh.
       step: its step.
       metrics: dict with `abs_rel`, by which the best is kept; or None.
+
+    Raises:
+      OSError: it, or the one before, could not be written.
     """
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state)}),
-      metrics=metrics,
-      force=True,
-    )
+    args = ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state)})
+    with self._writing():
+      self._manager.wait_until_finished()  # Of the step before.
+      self._saving = step
+      self._manager.save(step, args=args, metrics=metrics, force=True)
+
+  def refuse_failed(self):
+    """Raises what ended a save in the background, once it has ended.
+
+    Raises:
+      OSError: it could not be written.
+    """
+    if not self._manager.is_saving_in_progress():
+      with self._writing():
+        self._manager.wait_until_finished()
 
   def check(self, template, *, step=None):
     """Refuses what `restore` would refuse before it reads any tensor.
@@ -119,9 +134,24 @@ class Checkpoints:
       raise self._damaged(step, error) from error
 
   def close(self):
-    """Waits until everything is on disk."""
-    self._manager.wait_until_finished()
+    """Waits until everything is on disk; raises as `save`."""
+    with self._writing():
+      self._manager.wait_until_finished()
     self._manager.close()
+
+  @contextlib.contextmanager
+  def _writing(self):
+    """Makes one message of what Orbax and TensorStore raise."""
+    try:
+      yield
+    except Exception as error:  # As in restore.
+      self._manager.reload()  # It counts the one that failed.
+      reason = str(error).splitlines()[0].split(': ')[-1]
+      raise OSError(
+        f'checkpoint {self._folder}/{self._saving} could not be written'
+        f' ({reason}); the last whole one is of step {self.latest_step()}: make'
+        ' room, and the same command goes on from there'
+      ) from error
 
   def _refuse_mismatch(self, template, step):
     """Compares names and shapes before Orbax reads anything."""
@@ -143,7 +173,7 @@ class Checkpoints:
       more = f'\n  (+{len(problems) - 20} more)' if len(problems) > 20 else ''
       raise ValueError(
         f'checkpoint {self._folder}/{step} does not fit the config; use the'
-        " config it was trained with, or another --workdir:\n  "
+        ' config it was trained with, or another folder:\n  '
         + '\n  '.join(problems[:20])
         + more
       )

@@ -1,7 +1,9 @@
 """The flags of main.py; whatever is wrong with them is one message."""
 
 import os
+import re
 import sys
+import traceback
 
 from absl import flags
 from ml_collections import config_flags
@@ -14,6 +16,10 @@ _TAKEN_BY = {
   'distributed': ('train', 'evaluate'),
 }  # Flag -> modes.
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
+_NO_CONFIG = (
+  '--config: this file has no get_config() that returns a config; see'
+  ' configs/demo.py'
+)
 
 
 def parse(argv):
@@ -37,6 +43,8 @@ def parse(argv):
     reason = str(error)
     if 'get_config() takes' in reason:
       reason = '--config: this file has no parts, nothing may follow its .py'
+    elif '\n' in reason:  # A trace of the file.
+      sys.exit(_explain_config(error))
     sys.exit(f'{reason}; see --help')
   except (OSError, SyntaxError, ImportError) as error:
     sys.exit(f'--config cannot be read: {error}')
@@ -45,7 +53,11 @@ def parse(argv):
     if isinstance(reason, KeyError):
       reason = reason.args[0]
     reason = reason.replace("'", '').replace('\n', '. ')
+    if 'get_config' in reason or 'NoneType' in reason:
+      sys.exit(_NO_CONFIG)
     sys.exit(f'no such config field: {reason} (see configs/default.py)')
+  except Exception as error:  # The file may run anything.
+    sys.exit(_explain_config(error))
   if not FLAGS.distributed and any(FLAGS[name].present for name in _JOB):
     sys.exit(f'--{", --".join(_JOB)} need --distributed')
   if not FLAGS.workdir:
@@ -61,6 +73,8 @@ def parse(argv):
   path = config_flags.get_config_filename(FLAGS['config']).split(':')[0]
   if not os.path.isfile(path):
     sys.exit(f'--config={path}: there is no such file; see configs/')
+  if FLAGS.config is None:
+    sys.exit(_NO_CONFIG)
   return argv
 
 
@@ -87,6 +101,57 @@ def join_job(initialize):
     ) from error
 
 
+def require_device(find):
+  """Refuses to start where JAX finds no device of the platform asked for.
+
+  Args:
+    find: `jax.devices`.
+
+  Raises:
+    ConnectionError: there is none.
+  """
+  try:
+    find()
+  except (RuntimeError, AssertionError) as error:  # The latter for cuda.
+    platform = os.environ.get('JAX_PLATFORMS', 'any')
+    raise ConnectionError(
+      f'JAX_PLATFORMS={platform}: JAX finds no such device ({error}); install'
+      ' its wheels (README, Accelerators), or unset JAX_PLATFORMS'
+    ) from error
+
+
+def explain(error):
+  """Says in one message what a person can put right.
+
+  Args:
+    error: what ended the command.
+
+  Returns:
+    The message; '' for an error of the program.
+  """
+  text = f'{type(error).__name__}: {error}'
+  if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
+    return (
+      f'out of memory: {text.splitlines()[0][:200]}. Use a smaller'
+      ' config.batch_size, config.eval.batch_size or config.data.height and'
+      ' width; for the host, config.data.reader=tf'
+    )
+  known = isinstance(error, (ValueError, OSError, FloatingPointError))
+  return text if known else ''
+
+
+def _explain_config(error):
+  """Where the file of --config fails, and why."""
+  text = ''.join(traceback.format_exception(error)).strip()
+  ours = (os.path.dirname(__file__), sys.argv[0], 'site-packages')
+  places = [
+    f'{path}, line {line}: '
+    for path, line in re.findall(r'File "(.+)", line (\d+), in', text)
+    if not any(part in path for part in ours)
+  ]
+  return f'--config: {"".join(places[-1:])}{text.splitlines()[-1]}'
+
+
 def _define():
   config_flags.DEFINE_config_file('config', 'configs/default.py')
   flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
@@ -108,3 +173,5 @@ def _define():
   flags.DEFINE_integer('num_processes', None, 'distributed: processes in all.')
   flags.DEFINE_integer('process_id', None, 'distributed: this process.')
   flags.DEFINE_bool('trace', False, 'Show where in the code an error arose.')
+  for flag in FLAGS.get_key_flags_for_module(__name__):  # For --help.
+    FLAGS.register_key_flag_for_module(sys.argv[0], flag)

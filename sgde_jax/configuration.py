@@ -1,5 +1,6 @@
 """A run's config: read back from its workdir, checked, stored."""
 
+import difflib
 import json
 import logging
 import math
@@ -7,7 +8,7 @@ import os
 import pathlib
 
 from input_pipeline import labels, stills
-from sgde_jax import reporting
+from sgde_jax import folders, reporting
 from sgde_jax.models import attention, decoders
 
 _FILE = 'config.json'
@@ -178,7 +179,7 @@ _RULES = (
 )
 
 
-def resolve(config, workdir, overrides):
+def resolve(config, workdir, overrides, *, given=False):
   """Returns the config that a command in `workdir` runs with.
 
   Where the workdir holds `config.json`, that is the config, and only the
@@ -189,6 +190,8 @@ def resolve(config, workdir, overrides):
     config: ConfigDict from `--config`, overrides already applied.
     workdir: the run's folder.
     overrides: dict of dotted field name -> value from the command line.
+    given: whether a person named the `config`; then what of it is not heeded,
+      as the workdir holds another, is told.
 
   Returns:
     A locked ConfigDict.
@@ -197,28 +200,76 @@ def resolve(config, workdir, overrides):
     ValueError: if the workdir cannot be a folder, or the file is not a config
       of this project.
   """
-  if '://' in str(workdir):
-    raise ValueError(
-      f'--workdir={workdir}: pass a folder; mount cloud storage first'
-    )
-  refuse_file('--workdir', workdir)
+  folders.refuse_file('--workdir', workdir)
   path = pathlib.Path(workdir) / _FILE
   config = config.copy_and_resolve_references().lock()
   if path.is_file():
     logging.info('the config is %s, --config is not read', path)
+    named = _flatten(config.to_dict())
     try:
       stored = _flatten(json.loads(path.read_text()))
-      unknown = sorted(stored.keys() - _flatten(config.to_dict()).keys())
+      unknown = sorted(stored.keys() - named.keys())
       if unknown:
         raise ValueError(f'unknown field {", ".join(unknown)}')
       config.update_from_flattened_dict(stored)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
       raise ValueError(
-        f'{path} does not hold a config of this version ({error}): use another'
-        ' --workdir'
+        f'{path} does not hold a config of this version ({error}): put the file'
+        ' right, an unknown field can be taken out, or use another --workdir'
       ) from error
     config.update_from_flattened_dict(overrides)
+    _warn_of_others(path, config, named, stored, overrides, given)
   return _expand_home(config)
+
+
+def _warn_of_others(path, config, named, stored, overrides, given):
+  """Tells which fields are not what a person may think they are."""
+  values = _flatten(config.to_dict())
+  newer = sorted(named.keys() - stored.keys() - overrides.keys())
+  if newer:
+    logging.warning(
+      '%s is older than some fields; from now on this run has %s',
+      path,
+      ', '.join(f'--config.{name}={values[name]}' for name in newer),
+    )
+  other = sorted(name for name in named if named[name] != values[name])
+  if given and other:
+    logging.warning(
+      'other than --config says: %s; for that config use another --workdir, or'
+      ' give its fields as --config.FIELD=VALUE',
+      ', '.join(f'{name} is {values[name]!r}' for name in other[:10])
+      + (f' (+{len(other) - 10} more)' if len(other) > 10 else ''),
+    )
+
+
+def check_fields(config, reference):
+  """Refuses a config file that lacks fields, or has others.
+
+  Args:
+    config: ConfigDict from `--config`.
+    reference: that of `configs/default.py`.
+
+  Raises:
+    ValueError: naming the fields.
+  """
+  fields, wanted = (_flatten(c.to_dict()).keys() for c in (config, reference))
+  unknown = [
+    ' or '.join([name, *difflib.get_close_matches(name, wanted, n=1)])
+    for name in sorted(fields - wanted)
+  ]
+  problems = [
+    f'{what} {", ".join(names)}'
+    for what, names in (
+      ('there is no field', unknown),
+      ('it lacks', sorted(wanted - fields)[:10]),
+    )
+    if names
+  ]
+  if problems:
+    raise ValueError(
+      f'--config: {"; ".join(problems)}; build on configs/default.py as'
+      ' configs/demo.py does'
+    )
 
 
 def _expand_home(config):
@@ -230,22 +281,6 @@ def _expand_home(config):
   }
   config.update_from_flattened_dict(paths)
   return config
-
-
-def refuse_file(flag, path):
-  """Refuses a folder to write to that is, or lies below, a file.
-
-  Args:
-    flag: the name of the flag that gave it.
-    path: where the folder is, or will be made.
-
-  Raises:
-    ValueError: there is a file.
-  """
-  path = pathlib.Path(path)
-  for part in (path, *path.parents):
-    if part.exists() and not part.is_dir():
-      raise ValueError(f'{flag}={path}: {part} is a file; name a folder')
 
 
 def save(config, workdir):

@@ -15,6 +15,7 @@ import input_pipeline
 from sgde_jax import (
   checkpointing,
   evidence,
+  folders,
   initialization,
   metrics,
   models,
@@ -245,19 +246,10 @@ def evaluate(config, workdir):
   """
   workdir = pathlib.Path(workdir)
   mesh = sharding.create_mesh()
+  _check(config, workdir)
+  model, state = load_trained(config, workdir, mesh)
   stills = segmentation.open_table(config)
   sequences = odometry.open_sequences(config)
-  if stills and not odometry.has_depth(config):
-    raise ValueError(
-      'config.eval.semantic_root is measured beside depth: evaluate it on a'
-      ' root with depth, without config.eval.odometry where there is none'
-    )
-  if not (sequences or odometry.has_depth(config)):
-    raise ValueError(
-      "config.data.ground_truth is 'none': there is nothing to evaluate"
-      ' against; name the kind that the root holds'
-    )
-  model, state = load_trained(config, workdir, mesh)
   summary = {}
   if odometry.has_depth(config):
     evaluator = Evaluator(config, model=model, mesh=mesh)
@@ -274,6 +266,21 @@ def evaluate(config, workdir):
   return summary
 
 
+def _check(config, workdir):
+  """Refuses what nothing can be measured on, before anything is read."""
+  if config.eval.semantic_root and not odometry.has_depth(config):
+    raise ValueError(
+      'config.eval.semantic_root is measured beside depth: evaluate it on a'
+      ' root with depth, without config.eval.odometry where there is none'
+    )
+  if not (config.eval.odometry or odometry.has_depth(config)):
+    raise ValueError(
+      "config.data.ground_truth is 'none': there is nothing to evaluate"
+      ' against; name the kind that the root holds'
+    )
+  folders.refuse_unwritable('--workdir', workdir)
+
+
 def _evaluate_images(evaluator, workdir, state, stills):
   """Prints the tables and writes their files; returns the summary."""
   summary, rows = evaluator.run(
@@ -288,9 +295,9 @@ def _evaluate_images(evaluator, workdir, state, stills):
     protocol=protocol,
     step=step,
   )
-  write(summary)  # Before the stills: one that cannot be read loses nothing.
   if jax.process_index() == 0:
     print(reporting.table({step: summary}, protocol))
+  write(summary)  # Before the stills: one that cannot be read loses nothing.
   if stills:
     summary |= evaluator.measure_stills(state.variables, stills)
     write(summary)

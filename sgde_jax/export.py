@@ -7,7 +7,7 @@ import pathlib
 import jax.export
 import numpy as np
 
-from sgde_jax import configuration, evaluate, reporting, sharding, steps
+from sgde_jax import evaluate, folders, reporting, sharding, steps
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
@@ -79,7 +79,7 @@ def _check(output):
     raise ValueError(f'--output={output} is a folder; name a file')
   if os.path.exists(output):
     raise ValueError(f'--output={output} is there already; name a new file')
-  configuration.refuse_file(
+  folders.refuse_unwritable(
     'the folder of --output', pathlib.Path(output).parent
   )
   if importlib.util.find_spec('flatbuffers') is None:

@@ -13,7 +13,7 @@ import input_pipeline
 from sgde_jax import checkpointing, models, pretrained, sharding, steps
 
 
-def start_state(config, model, optimizer, mesh, checkpoints):
+def start_state(config, model, optimizer, mesh, checkpoints, *, num_steps):
   """Restores the latest checkpoint, or initialises at step 0.
 
   Args:
@@ -23,16 +23,24 @@ def start_state(config, model, optimizer, mesh, checkpoints):
     optimizer: an Optax transformation.
     mesh: the mesh, on which the state is replicated.
     checkpoints: of this run's workdir.
+    num_steps: where training will end.
 
   Returns:
     A `steps.TrainState` on the mesh.
 
   Raises:
     FileNotFoundError: a checkpoint or weights are absent.
-    ValueError: they do not fit the config.
+    ValueError: they do not fit the config, or the run is beyond its end.
   """
   template = abstract_train_state(config, model, mesh)
-  if checkpoints.latest_step() is not None:
+  latest = checkpoints.latest_step()
+  if latest is not None:
+    if latest > num_steps:
+      raise ValueError(
+        f'this run is at step {latest}, and with config.num_steps (or'
+        f' num_epochs) it ends at {num_steps}: ask for more, or use another'
+        ' --workdir'
+      )
     return checkpoints.restore(template)
   state = create_train_state(
     jax.random.key(config.seed),

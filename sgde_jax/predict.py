@@ -8,13 +8,13 @@ import time
 
 import jax
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from input_pipeline import images
 from input_pipeline import labels as cityscapes
 from sgde_jax import (
-  configuration,
   evaluate,
+  folders,
   metrics,
   sharding,
   steps,
@@ -73,7 +73,7 @@ def _predict_images(config, workdir, source, output, write):
   """Returns how many images' results were written and what went wrong."""
   files = _list_images(source, layout=write == 'labels')
   jobs = {file: _target(file, source, output, write) for file in files}
-  _refuse_overwriting(jobs)
+  _refuse_overwriting(jobs, replacing=write == 'depth')
   if write == 'labels':
     jobs = _without_those_there(jobs)
   if source.is_file():
@@ -82,7 +82,9 @@ def _predict_images(config, workdir, source, output, write):
   unreadable = []
   for file, target in _with_progress(jobs.items()):
     try:
-      _save(target, run(images.decode_frame(file)), write)
+      # Turned as its EXIF data says that it is to be shown.
+      image = ImageOps.exif_transpose(images.decode_frame(file))
+      _save(target, run(image), write)
     except images.UnreadableError as error:
       unreadable.append(str(error))
   return len(jobs) - len(unreadable), unreadable
@@ -91,7 +93,7 @@ def _predict_images(config, workdir, source, output, write):
 def _predict_video(config, workdir, source, output, write):
   """Returns how many frames' results were written and what went wrong."""
   target = output / f'{source.stem}.mp4'
-  _refuse_overwriting({source: target})
+  _refuse_overwriting({source: target}, replacing=True)
   count, unreadable = 0, []
   with video.open_reader(source) as (frames, rate):
     run, show = _load(config, workdir, write), _make_show(write)
@@ -143,7 +145,7 @@ def _check_flags(config, source, output, write):
     raise ValueError(
       'predict needs --input=IMAGE, VIDEO or FOLDER and --output=FOLDER'
     )
-  configuration.refuse_file('--output', output)
+  folders.refuse_unwritable('--output', output)
   if write == 'labels' and not config.model.semantics:
     raise ValueError(
       '--write=labels needs a run that was trained with config.model.semantics'
@@ -203,14 +205,23 @@ def _target(file, source, output, write):
   return output.joinpath(*parts, f'{file.stem}.png')
 
 
-def _refuse_overwriting(jobs):
-  """Refuses results that would replace an image or each other."""
+def _refuse_overwriting(jobs, *, replacing):
+  """Refuses results that would replace an image, another file or each other.
+
+  With `replacing` files that are there are replaced: elsewhere they are of an
+  earlier prediction, beside the images they are taken for the user's.
+  """
   inputs = {file.resolve() for file in jobs}
   first = {}
   for file, target in jobs.items():
-    if target.resolve() in inputs:
+    beside = replacing and target.parent.resolve() == file.parent.resolve()
+    written = (target, target.with_suffix('.npy'))
+    if target.resolve() in inputs or (
+      beside and any(path.exists() for path in written)
+    ):
       raise ValueError(
-        f'the picture of {file} would overwrite it: use another --output'
+        f'what is written of {file} would overwrite {target} or its .npy: use'
+        ' another --output'
       )
     if target in first:
       raise ValueError(

@@ -7,6 +7,7 @@ and `pose`; torchvision's ImageNet ResNets are encoders without a prefix.
 import pathlib
 import pickle
 import zipfile
+import zlib
 
 import flax.traverse_util
 import numpy as np
@@ -24,7 +25,14 @@ _BATCH_NORM = {
   'running_mean': ('batch_stats', 'mean'),
   'running_var': ('batch_stats', 'var'),
 }
-_NPZ_ERRORS = (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile)
+_NPZ_ERRORS = (
+  ValueError,
+  OSError,
+  EOFError,
+  TypeError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
 PARTS = ('encoder', 'depth', 'pose_encoder', 'pose')
 
 

@@ -9,6 +9,7 @@ import time
 import jax
 import numpy as np
 
+import input_pipeline
 from input_pipeline import appearing
 from sgde_jax import evidence, metrics, panels, sharding, visualization
 
@@ -277,6 +278,34 @@ def read_scalars(unread, explain):
         f' {row["gradient_norm"]}; {explain(step)}'
       )
   return {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
+
+
+def explain(config, data, checkpoints, step):
+  """Says what to look at when the update to a step was not finite.
+
+  Args:
+    config: the whole config.
+    data: an `input_pipeline.checking.DataSummary`.
+    checkpoints: the run's `checkpointing.Checkpoints`; closed.
+    step: the step.
+
+  Returns:
+    The end of a message.
+  """
+  checkpoints.close()  # The one that the message names is on disk.
+  indices = input_pipeline.example_indices(
+    step - 1,
+    seed=config.seed,
+    num_examples=data.train_examples,
+    batch_size=config.batch_size,
+  )
+  return (
+    f'its examples are lines {indices.tolist()} (from 0) of'
+    f' {config.data.train_split}; last good checkpoint: step'
+    f' {checkpoints.latest_step()}; look at the examples, change'
+    ' config.optimizer.learning_rate or clip_norm (unchanged, the same happens'
+    ' again), and start again in the same workdir'
+  )
 
 
 def table(evaluations, protocol):

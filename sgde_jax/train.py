@@ -11,6 +11,7 @@ from sgde_jax import (
   checkpointing,
   configuration,
   evaluate,
+  folders,
   initialization,
   models,
   reporting,
@@ -46,7 +47,7 @@ def train_and_evaluate(config, workdir):
   )
   checkpoints = checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints)
   state = initialization.start_state(
-    config, model, optimizer, mesh, checkpoints
+    config, model, optimizer, mesh, checkpoints, num_steps=num_steps
   )
   start_step = int(state.step)
   evaluator = evaluate.open_evaluator(config, model=model, mesh=mesh)
@@ -59,7 +60,7 @@ def train_and_evaluate(config, workdir):
       config, model, optimizer, mesh, state, batches
     )
     reporter.restart_clock()
-  explain = functools.partial(_explain, config, data, checkpoints)
+  explain = functools.partial(reporting.explain, config, data, checkpoints)
   unread = []  # Scalars still on the device: (step, dict of arrays).
   for step in range(start_step + 1, num_steps + 1):
     reporter.profile(step - start_step, state, enabled=config.profile)
@@ -71,6 +72,7 @@ def train_and_evaluate(config, workdir):
     if any(due(config[name]) for name in _REPORTED):
       means = reporting.read_scalars(unread, explain)
       reporter.training(step, means, batch_size=config.batch_size)
+      checkpoints.refuse_failed()
       unread = []
     if due(config.picture_every):
       reporter.previews(step, preview_step(state.variables, batch))
@@ -86,6 +88,7 @@ def train_and_evaluate(config, workdir):
 def _check(config, workdir, mesh):
   """Refuses what cannot be trained; returns what the data holds."""
   configuration.check(config)
+  folders.refuse_unwritable('--workdir', workdir)
   for part, name in ((config, 'config'), (config.eval, 'config.eval')):
     sharding.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
   count = input_pipeline.count_stills(config.data, config.batch_size)
@@ -129,22 +132,4 @@ def _open_report(config, workdir, state, start_step, num_steps):
       logging.info('no TensorBoard events (%s); see metrics.jsonl', error)
   return reporting.Reporter(
     workdir, start_step=start_step, num_steps=num_steps, tensorboard=tensorboard
-  )
-
-
-def _explain(config, data, checkpoints, step):
-  """What to look at when the update to `step` was not finite."""
-  checkpoints.close()  # The one that the message names is on disk.
-  indices = input_pipeline.example_indices(
-    step - 1,
-    seed=config.seed,
-    num_examples=data.train_examples,
-    batch_size=config.batch_size,
-  )
-  return (
-    f'its examples are lines {indices.tolist()} (from 0) of'
-    f' {config.data.train_split}; last good checkpoint: step'
-    f' {checkpoints.latest_step()}; look at the examples, change'
-    ' config.optimizer.learning_rate or clip_norm (unchanged, the same happens'
-    ' again), and start again in the same workdir'
   )

@@ -13,7 +13,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from benchmarks import ablation, border_oracle, compare
+from benchmarks import ablation, border_oracle, compare, seeds
 from tests import runs
 
 
@@ -57,6 +57,23 @@ def test_different_images_are_refused():
     )
 
 
+def test_evaluations_that_were_made_otherwise_are_refused(tmp_path):
+  for name, crop in (('a', 'garg'), ('b', 'garg'), ('c', 'none')):
+    folder = tmp_path / name / 'evaluation'
+    folder.mkdir(parents=True)
+    (folder / 'metrics.json').write_text(json.dumps({'protocol': crop}))
+  compare.check_protocols(tmp_path / 'a', tmp_path / 'b')
+  with pytest.raises(ValueError, match='a was .* garg, .*c with none: eval'):
+    compare.check_protocols(tmp_path / 'a', tmp_path / 'c')
+
+
+def test_a_figure_that_a_run_lacks_is_named():
+  run = {5: {'abs_rel': 0.2, 'a1': 0.5}}
+  assert seeds.format_rows([run, run], [5], 'abs_rel')
+  with pytest.raises(ValueError, match='--metrics=absrel: .* abs_rel, a1'):
+    seeds.format_rows([run, run], [5], 'absrel')
+
+
 def test_columns_are_read_in_order(tmp_path):
   with pytest.raises(FileNotFoundError, match='--mode=evaluate'):
     compare.read_columns(tmp_path)
@@ -75,8 +92,8 @@ def test_columns_are_read_in_order(tmp_path):
 def fixture_runs_folder(tmp_path):
   """Two parts with two finished seeds, one of them broken off in a third."""
   values = {'baseline': (0.3, 0.5), 'full': (0.2, 0.2)}
-  for part, seeds in values.items():
-    for seed, value in enumerate(seeds):
+  for part, figures in values.items():
+    for seed, value in enumerate(figures):
       folder = tmp_path / f'{part}_{seed}'
       folder.mkdir()
       entries = [
@@ -178,6 +195,18 @@ def test_ablation_reports_finished_runs(runs_folder):
   assert '| thin classes | 0.8000 +- 0.2828 | 0.4000 +- 0.0000 |' in table
   assert '| mIoU | - | - |' in table
   assert (runs_folder / 'plot.png').stat().st_size > 1000
+
+
+@pytest.mark.usefixtures('parsed')
+def test_settings_bind_once_a_run_has_started(tmp_path):
+  with flagsaver.as_parsed(output=str(tmp_path)):
+    ablation.check_settings({'model.encoder_layer': '10'})  # Refused later.
+    ablation.check_settings({'model.encoder_layers': '10'})
+    (tmp_path / 'full_0').mkdir()
+    (tmp_path / 'full_0' / 'config.json').write_text('{}')
+    ablation.check_settings({'model.encoder_layers': '10'})
+    with pytest.raises(ValueError, match='another model.encoder_layers: use'):
+      ablation.check_settings({'model.encoder_layers': '18'})
 
 
 def test_results_are_written_between_the_marks(tmp_path):

@@ -240,3 +240,26 @@ def test_values_outside_the_coding_are_refused_before_training(root):
   with pytest.raises(ValueError, match="config.data.labels is 'train") as error:
     input_pipeline.check_data(kitti_folder.make_config(root))
   assert f'{mask}' in str(error.value) and '33' in str(error.value)
+
+
+@pytest.mark.parametrize('mask, message', [
+  (np.zeros((12, 40, 3), np.uint8), 'cannot be read: 1, the first: .*{name}'),
+  (np.zeros((12, 20), np.uint8), '{name} is 20x12, .* is 40x12'),
+])
+def test_masks_that_training_cannot_take_are_refused_before_it(
+    root, mask, message):
+  path = sorted((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))[1]
+  kitti_folder.save(mask, path)
+  config = kitti_folder.make_config(root)
+  message = message.format(name=path.name)
+  with pytest.raises(ValueError, match=f'config.data.labels: of .*{message}'):
+    input_pipeline.check_data(config)
+  config.unreadable = 'replace'
+  assert input_pipeline.check_data(config).train_labelled == 3
+
+
+def test_a_root_that_is_no_street_names_the_config_for_kitti(
+    root, street_config):
+  street_config.root = str(root)
+  with pytest.raises(ValueError, match='no rendered street .*kitti_r18.py'):
+    input_pipeline.check_data(street_config)

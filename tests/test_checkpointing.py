@@ -1,6 +1,8 @@
 """Checkpoints: what stays, what comes back, what is refused."""
 
+import resource
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 
 from sgde_jax import checkpointing, sharding
+from tests import runs
 
 
 def _state(value, *, shape=(3, 2)):
@@ -157,3 +160,29 @@ def test_says_that_a_step_is_absent(tmp_path):
   checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
   with pytest.raises(FileNotFoundError, match='no checkpoint of step 4'):
     checkpoints.restore(_state(0), step=4)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path):
+  noise = jax.random.normal(jax.random.key(0), (10000,))  # Hard to compress.
+  noise = sharding.replicate(noise, sharding.create_mesh())
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  checkpoints.save(_state(1), step=1)
+  checkpoints.refuse_failed()
+  checkpoints._manager.wait_until_finished()
+  size = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:  # No file may be larger: as good as a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, size[1]))
+    checkpoints.save(_state(2) | {'noise': noise}, step=2)
+    with pytest.raises(OSError, match='2 could not be written') as found:
+      for _ in range(600):
+        checkpoints.refuse_failed()
+        time.sleep(0.1)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, size)
+  message = str(found.value)
+  assert 'File too large' in message and 'of step 1: make room' in message
+  assert '\n' not in message
+  checkpoints = checkpointing.Checkpoints(tmp_path)  # There is room again.
+  checkpoints.save(_state(3), step=3)
+  checkpoints.close()
+  assert runs.list_checkpoints(tmp_path) == [1, 3]

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from configs import baseline, default
-from sgde_jax import configuration
+from sgde_jax import configuration, folders
 
 _FOLDER = pathlib.Path(default.__file__).parent
 CONFIGS = sorted(path.stem for path in _FOLDER.glob('*.py'))
@@ -245,3 +245,52 @@ def test_steps_replace_epochs():
   config.num_steps = 0
   with pytest.raises(ValueError, match='config.num_epochs = 0'):
     configuration.check(config)
+
+
+def test_what_a_person_may_not_expect_is_told(tmp_path, caplog):
+  stored = default.get_config()
+  stored.batch_size = 5
+  configuration.save(stored, tmp_path)
+  path = tmp_path / 'config.json'
+  fields = json.loads(path.read_text())
+  del fields['loss']['segment_weight']
+  path.write_text(json.dumps(fields))
+  given = default.get_config()
+  given.seed = 3
+  configuration.resolve(given, tmp_path, {'seed': 3})
+  newer = 'from now on this run has --config.loss.segment_weight=0.1'
+  assert newer in caplog.text and 'other than --config' not in caplog.text
+  caplog.clear()
+  configuration.resolve(given, tmp_path, {'seed': 3}, given=True)
+  assert newer in caplog.text
+  assert 'other than --config says: batch_size is 5;' in caplog.text
+  caplog.clear()
+  given.loss.segment_weight = 0.0
+  configuration.resolve(
+    given, tmp_path, {'batch_size': 12, 'loss.segment_weight': 0.0}, given=True
+  )
+  assert newer not in caplog.text
+  assert 'other than --config says: seed is 0;' in caplog.text
+
+
+def test_a_file_with_other_fields_is_refused():
+  reference = default.get_config()
+  configuration.check_fields(baseline.get_config(), reference)
+  config = default.get_config()
+  config.optimizer.learning_rat = 1e-3
+  with pytest.raises(ValueError) as found:
+    configuration.check_fields(config, reference)
+  assert 'no field optimizer.learning_rat or optimizer.learning_rate' in str(
+    found.value
+  )
+  config = default.get_config()
+  del config.loss.automask
+  with pytest.raises(ValueError, match='it lacks loss.automask; build on'):
+    configuration.check_fields(config, reference)
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
+  folders.refuse_unwritable('--output', tmp_path / 'new' / 'folder')
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(ValueError, match='--output=/proc/x: /proc cannot be'):
+    folders.refuse_unwritable('--output', '/proc/x')

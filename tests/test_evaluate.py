@@ -178,3 +178,13 @@ def test_says_that_there_is_no_run(root, tmp_path, one_device, name):
   with pytest.raises(FileNotFoundError, match='no checkpoint .*train first'):
     evaluate.evaluate(runs.make_config(root), workdir)
   assert not list(tmp_path.glob('absent'))
+
+
+def test_no_street_is_rendered_for_a_run_that_is_not_there(
+  tmp_path, one_device
+):
+  street = tmp_path / 'street'
+  config = runs.make_config(street, data__source='street', eval__odometry=True)
+  with pytest.raises(FileNotFoundError, match='no checkpoint'):
+    evaluate.evaluate(config, tmp_path / 'run')
+  assert not street.exists()

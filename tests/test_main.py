@@ -1,7 +1,9 @@
 """main.py: a wrong command ends at once, in one message that helps."""
 
+import jax
 import pytest
 
+from sgde_jax import command_line
 from tests import kitti_folder, runs
 
 
@@ -106,3 +108,52 @@ def test_semantics_without_a_label_are_refused(tmp_path):
   message = _refusal(tmp_path, *runs.make_flags(root, data__labels='none'))
   assert 'semantic_02' in message
   assert 'configs/ablation.py:baseline' in message
+
+
+@pytest.mark.parametrize(
+  ('line', 'parts'),
+  [
+    ('config.batch_size = few', ['line 6', "NameError: name 'few'"]),
+    ('config.batch_size = 4.0', ['line 6', 'TypeError', "'batch_size'"]),
+    ('return None', ['no get_config() that returns a config']),
+    ('config.optimizer.learning_rat = 1.0', ['no field', 'learning_rate;']),
+  ],
+)
+def test_mistakes_in_a_config_file(tmp_path, line, parts):
+  path = tmp_path / 'mine.py'
+  path.write_text(
+    'from configs import demo\n\n\ndef get_config():\n'
+    f'  config = demo.get_config()\n  {line}\n  return config\n'
+  )
+  message = _refusal(tmp_path, f'--config={path}')
+  for part in parts:
+    assert part in message
+
+
+def test_a_config_file_without_its_function(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text('size = 3\n')
+  assert 'no get_config()' in _refusal(tmp_path, f'--config={path}')
+
+
+def test_help_lists_the_flags():
+  output, _ = runs.run_main('--help', fails=True)
+  for flag in ('--workdir', '--mode', '--input', '--[no]distributed'):
+    assert f'{flag}:' in output
+
+
+def test_a_platform_that_is_not_there(tmp_path, monkeypatch):
+  monkeypatch.setenv('JAX_PLATFORMS', 'nothing')
+  message = _refusal(tmp_path)
+  assert 'JAX_PLATFORMS=nothing: JAX finds no such device' in message
+
+
+def test_what_ends_a_command_is_explained():
+  explain = command_line.explain
+  lack = 'out of memory: '
+  assert explain(MemoryError('103 GiB')).startswith(lack)
+  full = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory\nmore')
+  assert explain(full).startswith(lack)
+  assert 'config.batch_size' in explain(full)
+  assert explain(OSError('gone')) == 'OSError: gone'
+  assert explain(KeyError('ours')) == ''

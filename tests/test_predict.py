@@ -260,8 +260,39 @@ def test_a_video_that_would_be_overwritten(root, tmp_path):
   source = _write_video(tmp_path / 'drive.mp4')
   before = source.read_bytes()
   message = _refusal(root, ValueError, source, tmp_path)
-  assert f'{source} would overwrite it' in message
+  assert f'would overwrite {source}' in message
   assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'a.avi'])
+def test_what_lies_beside_the_input_is_not_overwritten(root, tmp_path, name):
+  write = _write_image if name == 'a.jpg' else _write_video
+  source = write(tmp_path / name)
+  mine = tmp_path / ('a.npy' if name == 'a.jpg' else 'a.mp4')
+  mine.write_text('mine')
+  message = _refusal(root, ValueError, source, tmp_path)
+  assert 'would overwrite' in message and 'use another --output' in message
+  assert mine.read_text() == 'mine'
+
+
+@pytest.mark.slow
+def test_photos_are_turned_as_they_are_shown(
+  root, trained, tmp_path, one_device
+):
+  source = _write_image(tmp_path / 'upright.png')
+  with Image.open(source) as image:
+    exif = image.getexif()
+    exif[0x0112] = 6  # Stored lying on its side.
+    lying = image.transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / 'lying.png', exif=exif)
+  for name in ('upright', 'lying'):
+    predict.predict(
+      runs.make_config(root), trained, tmp_path / f'{name}.png', tmp_path / 'o'
+    )
+  np.testing.assert_array_equal(
+    _check_result(tmp_path / 'o', 'lying', (40, 80)),
+    _check_result(tmp_path / 'o', 'upright', (40, 80)),
+  )
 
 
 def test_a_video_that_is_none(root, tmp_path):

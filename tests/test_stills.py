@@ -1,6 +1,8 @@
 """Labelled stills: both layouts, their order beside the video, refusals."""
 
 import itertools
+import math
+import pathlib
 
 import numpy as np
 import pytest
@@ -91,7 +93,7 @@ def test_they_are_counted(config):
   assert '5 labelled stills' in str(summary)
 
 
-@pytest.mark.parametrize('share', [0.3, 0.0, -1.0])
+@pytest.mark.parametrize('share', [0.3, 0.0, -1.0, math.inf, math.nan])
 def test_a_share_that_is_no_number_of_stills_is_refused(config, share):
   config.semantic_share = share
   with pytest.raises(ValueError, match='semantic_share'):
@@ -144,3 +146,17 @@ def test_a_value_outside_the_coding_names_file_and_value(config, tmp_path):
   kitti_folder.save(np.full((20, 50), 99, np.uint8), path)
   with pytest.raises(ValueError, match=f'{path}.*99'):
     _batches(config, 1)
+
+
+def test_masks_of_another_shape_than_their_picture_are_refused(config):
+  assert input_pipeline.check_data(config).stills == _COUNT
+  masks = pathlib.Path(config.semantic_root).rglob('*')
+  mask = next(
+    path for path in sorted(masks) if 'labelIds' in path.name
+    or (path.parent.name == 'semantic' and path.is_file())
+  )
+  kitti_folder.save(np.full((10, 25), 7, np.uint8), mask)  # Half: the same.
+  assert input_pipeline.check_data(config).stills == _COUNT
+  kitti_folder.save(np.full((20, 25), 7, np.uint8), mask)
+  with pytest.raises(ValueError, match=f'{mask.name} is 25x20, .* is 50x20'):
+    input_pipeline.check_data(config)

@@ -187,6 +187,16 @@ def test_a_finished_run_prints_its_table_again(root, trained, tmp_path):
 
 
 @slow
+@pytest.mark.usefixtures('one_device')
+def test_an_end_before_the_run_stands_is_refused(root, trained, tmp_path):
+  (tmp_path / 'checkpoints').symlink_to(trained / 'checkpoints')
+  config = runs.make_config(root, num_steps=19)
+  with pytest.raises(ValueError, match='run is at step 20, .* ends at 19: ask'):
+    train.train_and_evaluate(config, tmp_path)
+  assert not (tmp_path / 'config.json').exists()
+
+
+@slow
 def test_starts_from_the_best_weights_of_another_run(root, trained, tmp_path):
   config = runs.make_config(root, init_from=str(trained))
   mesh = runs.one_device_mesh()
@@ -196,7 +206,12 @@ def test_starts_from_the_best_weights_of_another_run(root, trained, tmp_path):
     config.optimizer, steps_per_epoch=1
   )
   state = initialization.start_state(
-    config, runs.create_model(config), optimizer, mesh, checkpoints
+    config,
+    runs.create_model(config),
+    optimizer,
+    mesh,
+    checkpoints,
+    num_steps=20,
   )
   checkpoints.close()
   errors = runs.read_scalars(trained, 'eval/abs_rel')

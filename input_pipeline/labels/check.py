@@ -175,7 +175,7 @@ def check(root, *, coding=None):
                 scan_masks(pairs, coding=coding, reason=reason))
 
 
-def scan_masks(pairs, *, coding=None, reason='as told'):
+def scan_masks(pairs, *, coding=None, reason='as told', any_scale=False):
   """Reads masks, in threads.
 
   Args:
@@ -184,6 +184,8 @@ def scan_masks(pairs, *, coding=None, reason='as told'):
     coding: `ids` or `train_ids`; None guesses from the values: `ids` where
       half of the masks hold values that are no train ids.
     reason: how the coding is known, where it is given.
+    any_scale: whether a mask may have another size than its picture, as long
+      as it has its shape.
 
   Returns:
     A `Scan`.
@@ -199,7 +201,8 @@ def scan_masks(pairs, *, coding=None, reason='as told'):
       counts[number] = image.histogram()
       if picture is not None:
         height, width = images.read_size(picture)
-        if image.size != (width, height):
+        strange = images.stretch(image.size, (width, height)) > labels.STRETCH
+        if strange if any_scale else image.size != (width, height):
           problems[_RESIZED][number] = (
             f'{mask} is {image.width}x{image.height}, {picture} is '
             f'{width}x{height}')
