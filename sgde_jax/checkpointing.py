@@ -145,7 +145,6 @@ class Checkpoints:
     try:
       yield
     except Exception as error:  # As in restore.
-      self._manager.reload()  # It counts the one that failed.
       reason = str(error).splitlines()[0].split(': ')[-1]
       raise OSError(
         f'checkpoint {self._folder}/{self._saving} could not be written'

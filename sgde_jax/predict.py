@@ -77,7 +77,11 @@ def _predict_images(config, workdir, source, output, write):
   if write == 'labels':
     jobs = _without_those_there(jobs)
   if source.is_file():
-    images.read_size(source)
+    try:
+      images.read_size(source)
+    except images.UnreadableError as error:
+      known = ', '.join(video.SUFFIXES)
+      raise ValueError(f'--input: {error}; videos are {known}') from error
   run = _load(config, workdir, write)
   unreadable = []
   for file, target in _with_progress(jobs.items()):

@@ -105,6 +105,7 @@ def test_corrupted_image(root, tmp_path, kept):
   path.write_bytes(path.read_bytes()[:kept])
   message = _refusal(root, ValueError, path, tmp_path / 'out')
   assert f'{path} cannot be read' in message
+  assert 'videos are .avi, .m4v' in message
 
 
 def test_output_that_is_a_file(root, tmp_path):
