@@ -77,6 +77,7 @@ def _model():
   model.attention.heads = 4
   model.attention.width = 64  # Channels over all heads.
   model.attention.key_stride = 16  # Pixels between keys; 1: nothing pooled.
+  model.attention.gain_rate = 10.0  # Learning rates that the gains learn with.
   model.attention.implementation = 'auto'  # plain, blockwise or fused
   model.seem = ml_collections.ConfigDict()
   model.seem.enabled = True

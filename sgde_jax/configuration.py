@@ -147,7 +147,7 @@ _RULES = (
     'use 0 or more',
   ),
   (
-    ('optimizer.learning_rate',),
+    ('optimizer.learning_rate', 'model.attention.gain_rate'),
     lambda value: math.isfinite(value) and value > 0,
     'use a positive number',
   ),

@@ -10,6 +10,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from flax import traverse_util
 
 from sgde_jax import augmentation, geometry, losses, models, priors
 
@@ -74,7 +75,8 @@ def train_step(
   Returns:
     The new state and float32 scalars by name: each weighted loss term, their
     sum `loss`, `gradient_norm`, and `disparity_spread`, the disparity's
-    standard deviation over its mean, averaged over the images.
+    standard deviation over its mean, averaged over the images; with attention
+    also `attention_gain`, the root mean square of its gains.
   """
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   augment_key, noise_key, point_key, still_key = jax.random.split(key, 4)
@@ -100,6 +102,8 @@ def train_step(
     loss = sum(terms.values())
     spread = _relative_spread(outputs.disparities[0])
     scalars = terms | {'loss': loss, 'disparity_spread': spread}
+    if model.attention_levels:
+      scalars['attention_gain'] = _attention_gain(params, model.attention)
     return loss, (scalars, updates['batch_stats'])
 
   grad_fn = jax.grad(loss_fn, has_aux=True)
@@ -321,6 +325,13 @@ def _augment_stills(key, batch, options):
     key, images, no_camera, batch['semantic_labels'], **options
   )
   return jittered[:, 0], labels
+
+
+def _attention_gain(params, options):
+  """Root mean square of all attention's gains: whether it acts."""
+  parts = traverse_util.flatten_dict(params).items()
+  gains = jnp.concatenate([gain for name, gain in parts if name[-1] == 'gain'])
+  return options.gain_rate * jnp.sqrt(jnp.mean(jnp.square(gains)))
 
 
 def _relative_spread(disparity):

@@ -197,10 +197,11 @@ def test_fresh_module_is_the_identity(key_stride, dtype):
     np.testing.assert_array_equal(output, features)
 
 
-def test_module_matches_its_formula():
+@pytest.mark.parametrize('rate', [1.0, 10.0])
+def test_module_matches_its_formula(rate):
   key_stride = 4
-  module, variables, depth, semantic = _module(key_stride)
-  variables = _open_gains(variables)
+  module, variables, depth, semantic = _module(key_stride, gain_rate=rate)
+  variables = _open_gains(variables, value=0.5 / rate)
   outputs = jax.jit(module.apply)(variables, depth, semantic)
   params = jax.tree.map(np.asarray, variables['params'])
 

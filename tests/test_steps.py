@@ -14,6 +14,7 @@ import input_pipeline
 from configs import default
 from input_pipeline import street
 from sgde_jax import geometry, initialization, models, steps
+from sgde_jax.models import attention
 from tests import runs
 
 _AUGMENTATION = default.get_config().augmentation.to_dict()
@@ -120,6 +121,20 @@ def test_spread_is_relative_and_nothing_for_a_lost_depth():
     np.testing.assert_allclose(spread, expected, rtol=1e-5)
   for value in (0.0, 0.5, 1.0):  # 0 is where a saturated sigmoid ends.
     assert steps._relative_spread(jnp.full((2, 8, 16, 1), value)) == 0
+
+
+def test_attention_gain_is_over_all_levels_and_branches():
+  maps = jnp.zeros((1, 4, 4, 8))
+  module = attention.SemanticGuidedAttention(heads=2, width=8)
+  level = module.init(jax.random.key(0), maps, maps)['params']
+  params = {'attentions_2': level, 'attentions_3': dict(level)}
+  options = models.network.AttentionOptions(gain_rate=10.0)
+  assert steps._attention_gain(params, options) == 0
+  opened = level['depth_update'] | {'gain': jnp.full((8,), 0.03)}
+  params['attentions_3']['depth_update'] = opened
+  # A quarter of all gains are 0.3.
+  gain = steps._attention_gain(params, options)
+  np.testing.assert_allclose(gain, 0.15, rtol=1e-6)
 
 
 def test_a_saturated_disparity_is_pulled_back(tiny):

@@ -152,6 +152,9 @@ class SemanticGuidedAttention(nn.Module):
   D' = D + g_D conv(A v(D)) and S' = S + g_S conv(A v(S)) with the affinity
   A = softmax(q(S) k(S)^T / sqrt(d)) per head; all convolutions are 1 x 1. The
   gains g are per channel and start at zero: a fresh module is the identity.
+  They are `gain_rate` times their parameters. Adam moves a parameter by about
+  the learning rate at a step, whatever its gradient's size: at a rate of 1
+  gains stay near zero for thousands of steps.
 
   Attributes:
     heads: number of heads.
@@ -160,6 +163,7 @@ class SemanticGuidedAttention(nn.Module):
     key_stride: keys and values are averaged over windows of this size first
       (those at the bottom and right border may be smaller); 1 for none.
       Queries are never pooled.
+    gain_rate: how many learning rates the gains learn with.
     implementation: see `pixel_attention`.
     dtype: dtype of the computation; parameters are float32.
   """
@@ -167,6 +171,7 @@ class SemanticGuidedAttention(nn.Module):
   heads: int = 4
   width: int = 64
   key_stride: int = 1
+  gain_rate: float = 1.0
   implementation: str = 'auto'
   dtype: jnp.dtype = jnp.float32
 
@@ -182,8 +187,8 @@ class SemanticGuidedAttention(nn.Module):
     self.key = self._project()
     self.depth_value = self._project()
     self.semantic_value = self._project()
-    self.depth_update = GainedConv(self.dtype)
-    self.semantic_update = GainedConv(self.dtype)
+    self.depth_update = GainedConv(self.gain_rate, self.dtype)
+    self.semantic_update = GainedConv(self.gain_rate, self.dtype)
 
   def __call__(self, depth_features, semantic_features):
     """Enhances the features of one decoder level.
@@ -262,6 +267,7 @@ class SemanticGuidedAttention(nn.Module):
 class GainedConv(nn.Module):
   """Adds a 1 x 1 convolution with a gain per channel that starts at zero."""
 
+  rate: float = 1.0
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact
@@ -270,7 +276,8 @@ class GainedConv(nn.Module):
     channels = features.shape[-1]
     gain = self.param('gain', nn.initializers.zeros, (channels,), jnp.float32)
     project = layers.Conv(channels, size=1, dtype=self.dtype, name='project')
-    update = gain.astype(self.dtype)[None, None, None] * project(update)
+    gain = (self.rate * gain).astype(self.dtype)
+    update = gain[None, None, None] * project(update)
     return features + update.astype(features.dtype)
 
 

@@ -86,12 +86,14 @@ class AttentionOptions:
     key_stride: full-size pixels between keys (and values) at least, a power of
       two: level i is pooled by key_stride / 2^i where that is above 1. With 16,
       the levels of strides 16, 8 and 4 all attend to one grid of stride 16.
+    gain_rate: how many learning rates the gains learn with.
     implementation: see `attention.pixel_attention`.
   """
 
   heads: int = 4
   width: int = 64
   key_stride: int = 16
+  gain_rate: float = 10.0
   implementation: str = 'auto'
 
 
@@ -158,6 +160,7 @@ class DepthModel(nn.Module):
         heads=self.attention.heads,
         width=self.attention.width,
         key_stride=max(1, self.attention.key_stride // 2**level),
+        gain_rate=self.attention.gain_rate,
         implementation=self.attention.implementation,
         dtype=self.dtype,
       )
