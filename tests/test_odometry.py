@@ -271,8 +271,8 @@ def test_motion_is_measured_only_on_demand(street_root):
   assert odometry.has_depth(off) and odometry.has_depth(config)
 
 
-def test_too_short_a_sequence_is_refused_before_the_checkpoint(
-  benchmark_root, tmp_path, one_device
+def test_too_short_a_sequence_is_refused_before_anything_is_compiled(
+  benchmark_root, tmp_path, one_device, monkeypatch
 ):
   root = tmp_path / 'short'
   shutil.copytree(benchmark_root, root)
@@ -280,5 +280,7 @@ def test_too_short_a_sequence_is_refused_before_the_checkpoint(
   (root / 'poses/09.txt').write_text('\n'.join(lines))
   for index in range(4, _FRAMES):
     (root / f'sequences/09/image_2/{index:010d}.png').unlink()
+  no_model = (None, None)
+  monkeypatch.setattr(evaluate, 'load_trained', lambda *args: no_model)
   with pytest.raises(ValueError, match='09 has 4 frames, and a snippet needs'):
     evaluate.evaluate(_make_config(root), tmp_path / 'none')

@@ -156,7 +156,9 @@ def test_no_folder_is_no_table():
     ('missing', 'lacks 1 mask, .*a_'),
   ],
 )
-def test_refused_before_the_checkpoint_is_read(stills, change, message):
+def test_refused_before_anything_is_compiled(
+  stills, change, message, monkeypatch
+):
   mask = next(path for path in stills.rglob('a_*') if 'eman' in str(path)
               or 'gtFine' in str(path))
   root = stills
@@ -173,6 +175,8 @@ def test_refused_before_the_checkpoint_is_read(stills, change, message):
     mask.write_bytes(mask.read_bytes()[:60])
   else:
     mask.unlink()
+  no_model = (None, None)
+  monkeypatch.setattr(evaluate, 'load_trained', lambda *args: no_model)
   with pytest.raises((ValueError, FileNotFoundError), match=message):
     evaluate.evaluate(_config(root), stills / 'no_run')
 
