@@ -140,9 +140,11 @@ def main(_):
     for name in FLAGS.figures
     if all({name, f'{name}:sum'} & run.keys() for run in (first, second))
   ]
-  if FLAGS['figures'].present and len(names) < len(FLAGS.figures):
+  absent = [name for name in FLAGS.figures if name not in names]
+  if FLAGS['figures'].present and absent:
     raise ValueError(
-      f'--figures: both runs have {", ".join(first.keys() & second.keys())}'
+      f'--figures: not both runs have {", ".join(absent)}; choose from'
+      f' {", ".join(name for name in first if name in second)}'
     )
   print('| figure | first | second | difference | 95 % | second smaller |')
   print('|---|---|---|---|---|---|')

@@ -40,14 +40,12 @@ def time_jax(work, part, size, batch_size, dtype, count, workdir):
   """Compiles and times one kind of step; returns a row of the table."""
   import jax
 
-  from sgde_jax import initialization, models, sharding
+  from sgde_jax import initialization, sharding
 
   width, height = size
   config = _make_config(part, height, width, dtype)
   mesh = sharding.create_mesh()
-  model = models.create_model(
-    config.model, frame_offsets=config.data.frame_offsets
-  )
+  model = initialization.create_model(config)
   optimizer = initialization.create_optimizer(
     config.optimizer, steps_per_epoch=1000
   )

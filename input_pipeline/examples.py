@@ -114,9 +114,11 @@ class ExampleTable:
 
   def _check_mask(self, index, size):
     """Refuses a mask that cannot be its frame's; another scale is fine."""
-    if self.native_frame_sizes is None:
-      return  # Stills have no usual size.
-    frame = self.native_frame_sizes[self.frame_rows[index][0]]
+    row = self.frame_rows[index][0]
+    if self.native_frame_sizes is None:  # Stills have no usual size.
+      frame = images.read_size(self.frame_files[row])
+    else:
+      frame = self.native_frame_sizes[row]
     if frame and images.stretch(size, frame) > labels.STRETCH:
       raise ValueError(
         f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '

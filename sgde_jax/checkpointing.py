@@ -73,9 +73,9 @@ class Checkpoints:
       OSError: it, or the one before, could not be written.
     """
     args = ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state)})
+    self._wait()  # What is wrong now is wrong with the step before.
+    self._saving = step
     with self._writing():
-      self._manager.wait_until_finished()  # Of the step before.
-      self._saving = step
       self._manager.save(step, args=args, metrics=metrics, force=True)
 
   def refuse_failed(self):
@@ -85,8 +85,7 @@ class Checkpoints:
       OSError: it could not be written.
     """
     if not self._manager.is_saving_in_progress():
-      with self._writing():
-        self._manager.wait_until_finished()
+      self._wait()
 
   def check(self, template, *, step=None):
     """Refuses what `restore` would refuse before it reads any tensor.
@@ -135,9 +134,12 @@ class Checkpoints:
 
   def close(self):
     """Waits until everything is on disk; raises as `save`."""
+    self._wait()
+    self._manager.close()
+
+  def _wait(self):
     with self._writing():
       self._manager.wait_until_finished()
-    self._manager.close()
 
   @contextlib.contextmanager
   def _writing(self):

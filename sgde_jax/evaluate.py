@@ -18,7 +18,6 @@ from sgde_jax import (
   folders,
   initialization,
   metrics,
-  models,
   odometry,
   panels,
   reporting,
@@ -321,9 +320,7 @@ def load_trained(config, workdir, mesh):
     FileNotFoundError: there is no checkpoint.
     ValueError: it does not fit the config.
   """
-  model = models.create_model(
-    config.model, frame_offsets=config.data.frame_offsets
-  )
+  model = initialization.create_model(config)
   template = initialization.abstract_train_state(config, model, mesh)
   checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
   best = config.eval.checkpoint == 'best'

@@ -79,9 +79,7 @@ def check_weights(config, workdir):
 
 
 def _check_init_from(config):
-  model = models.create_model(
-    config.model, frame_offsets=config.data.frame_offsets
-  )
+  model = create_model(config)
   template = abstract_train_state(config, model, sharding.create_mesh())
   other = checkpointing.Checkpoints(config.init_from, read_only=True)
   try:
@@ -117,6 +115,13 @@ def check_labels(config, data):
       ' DRIVE/semantic_02/data; add masks (config.data.labels is their coding),'
       ' set config.data.semantic_root, or train configs/ablation.py:baseline'
     )
+
+
+def create_model(config):
+  """Builds the network of a whole config; see `models.create_model`."""
+  return models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
+  )
 
 
 def create_optimizer(config, *, steps_per_epoch):

@@ -73,7 +73,8 @@ def _predict_images(config, workdir, source, output, write):
   """Returns how many images' results were written and what went wrong."""
   files = _list_images(source, layout=write == 'labels')
   jobs = {file: _target(file, source, output, write) for file in files}
-  _refuse_overwriting(jobs, replacing=write == 'depth')
+  replaced = ('.png', '.npy') if write == 'depth' else ()  # Masks stay.
+  _refuse_overwriting(jobs, replaced=replaced)
   if write == 'labels':
     jobs = _without_those_there(jobs)
   if source.is_file():
@@ -97,7 +98,7 @@ def _predict_images(config, workdir, source, output, write):
 def _predict_video(config, workdir, source, output, write):
   """Returns how many frames' results were written and what went wrong."""
   target = output / f'{source.stem}.mp4'
-  _refuse_overwriting({source: target}, replacing=True)
+  _refuse_overwriting({source: target}, replaced=('.mp4', ''))
   count, unreadable = 0, []
   with video.open_reader(source) as (frames, rate):
     run, show = _load(config, workdir, write), _make_show(write)
@@ -209,23 +210,23 @@ def _target(file, source, output, write):
   return output.joinpath(*parts, f'{file.stem}.png')
 
 
-def _refuse_overwriting(jobs, *, replacing):
+def _refuse_overwriting(jobs, *, replaced):
   """Refuses results that would replace an image, another file or each other.
 
-  With `replacing` files that are there are replaced: elsewhere they are of an
-  earlier prediction, beside the images they are taken for the user's.
+  Files (and folders, '') of the endings `replaced` are replaced: elsewhere they
+  are of an earlier prediction, beside the images they are taken for the user's.
   """
   inputs = {file.resolve() for file in jobs}
   first = {}
   for file, target in jobs.items():
-    beside = replacing and target.parent.resolve() == file.parent.resolve()
-    written = (target, target.with_suffix('.npy'))
-    if target.resolve() in inputs or (
-      beside and any(path.exists() for path in written)
-    ):
+    lost = [target] if target.resolve() in inputs else []
+    if target.parent.resolve() == file.parent.resolve():
+      written = map(target.with_suffix, replaced)
+      lost += [path for path in written if path.exists()]
+    if lost:
       raise ValueError(
-        f'what is written of {file} would overwrite {target} or its .npy: use'
-        ' another --output'
+        f'what is written of {file} would overwrite {lost[0]}: use another'
+        ' --output'
       )
     if target in first:
       raise ValueError(

@@ -280,7 +280,7 @@ def read_scalars(unread, explain):
   return {name: float(np.mean([r[name] for r in rows])) for name in rows[0]}
 
 
-def explain(config, data, checkpoints, step):
+def explain_loss(config, data, checkpoints, step):
   """Says what to look at when the update to a step was not finite.
 
   Args:

@@ -81,9 +81,7 @@ def train_step(
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   augment_key, noise_key, point_key, still_key = jax.random.split(key, 4)
   batch, jittered = _augment(augment_key, batch, augmentation_options)
-  stills = None
-  if 'semantic_images' in batch:
-    stills = _augment_stills(still_key, batch, augmentation_options)
+  stills = _augment_stills(still_key, batch, augmentation_options)
   noise = _tie_noise(noise_key, batch['frames'])
 
   def loss_fn(params):
@@ -102,12 +100,12 @@ def train_step(
     loss = sum(terms.values())
     spread = _relative_spread(outputs.disparities[0])
     scalars = terms | {'loss': loss, 'disparity_spread': spread}
-    if model.attention_levels:
-      scalars['attention_gain'] = _attention_gain(params, model.attention)
     return loss, (scalars, updates['batch_stats'])
 
   grad_fn = jax.grad(loss_fn, has_aux=True)
   gradients, (scalars, batch_stats) = grad_fn(state.params)
+  scalars |= {'gradient_norm': optax.tree.norm(gradients)}
+  scalars |= _attention_gain(state.params, model)
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params
   )
@@ -117,7 +115,7 @@ def train_step(
     batch_stats=batch_stats,
     opt_state=opt_state,
   )
-  return state, scalars | {'gradient_norm': optax.tree.norm(gradients)}
+  return state, scalars
 
 
 def preview_step(variables, batch, *, model, loss_options):
@@ -318,7 +316,9 @@ def _augment(key, batch, options):
 
 
 def _augment_stills(key, batch, options):
-  """Augments labelled stills: images `[M, H, W, 3]` and labels `[M, H, W]`."""
+  """Augmented stills, `[M, H, W, 3]`, `[M, H, W]`; None where are none."""
+  if 'semantic_images' not in batch:
+    return None
   images = to_float(batch['semantic_images'])[:, None]
   no_camera = jnp.tile(jnp.eye(3)[None], (len(images), 1, 1))
   _, jittered, _, labels = augmentation.augment(
@@ -327,11 +327,14 @@ def _augment_stills(key, batch, options):
   return jittered[:, 0], labels
 
 
-def _attention_gain(params, options):
-  """Root mean square of all attention's gains: whether it acts."""
+def _attention_gain(params, model):
+  """Root mean square of all attention's gains, whether it acts; {} without."""
+  if not model.attention_levels:
+    return {}
   parts = traverse_util.flatten_dict(params).items()
   gains = jnp.concatenate([gain for name, gain in parts if name[-1] == 'gain'])
-  return options.gain_rate * jnp.sqrt(jnp.mean(jnp.square(gains)))
+  rms = jnp.sqrt(jnp.mean(jnp.square(gains)))
+  return {'attention_gain': model.attention.gain_rate * rms}
 
 
 def _relative_spread(disparity):

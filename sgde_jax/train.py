@@ -13,7 +13,6 @@ from sgde_jax import (
   evaluate,
   folders,
   initialization,
-  models,
   reporting,
   sharding,
 )
@@ -39,9 +38,7 @@ def train_and_evaluate(config, workdir):
   mesh = sharding.create_mesh()
   data = _check(config, workdir, mesh)
   num_steps, steps_per_epoch = _count_steps(config, data.train_examples)
-  model = models.create_model(
-    config.model, frame_offsets=config.data.frame_offsets
-  )
+  model = initialization.create_model(config)
   optimizer = initialization.create_optimizer(
     config.optimizer, steps_per_epoch=steps_per_epoch
   )
@@ -60,7 +57,7 @@ def train_and_evaluate(config, workdir):
       config, model, optimizer, mesh, state, batches
     )
     reporter.restart_clock()
-  explain = functools.partial(reporting.explain, config, data, checkpoints)
+  explain = functools.partial(reporting.explain_loss, config, data, checkpoints)
   unread = []  # Scalars still on the device: (step, dict of arrays).
   for step in range(start_step + 1, num_steps + 1):
     reporter.profile(step - start_step, state, enabled=config.profile)

@@ -8,7 +8,7 @@ import sys
 import jax
 
 from configs import default
-from sgde_jax import checkpointing, initialization, models, sharding
+from sgde_jax import checkpointing, initialization, sharding
 from tests import kitti_folder
 
 # Compiling the training step takes most of the tests' time. So all runs on one
@@ -101,9 +101,7 @@ def one_device_mesh(devices=None):
 
 def create_model(config):
   """The network of a config."""
-  return models.create_model(
-    config.model, frame_offsets=config.data.frame_offsets
-  )
+  return initialization.create_model(config)
 
 
 def compile_step(config, mesh, batches):

@@ -265,14 +265,25 @@ def test_a_video_that_would_be_overwritten(root, tmp_path):
   assert source.read_bytes() == before
 
 
-@pytest.mark.parametrize('name', ['a.jpg', 'a.avi'])
-def test_what_lies_beside_the_input_is_not_overwritten(root, tmp_path, name):
+@pytest.mark.parametrize(
+  ('name', 'lost', 'mine'),
+  [
+    ('a.jpg', 'a.png', 'a.png'),
+    ('a.jpg', 'a.npy', 'a.npy'),
+    ('a.avi', 'a.mp4', 'a.mp4'),
+    ('a.avi', 'a', 'a/000000.png'),
+  ],
+)
+def test_what_lies_beside_the_input_is_not_overwritten(
+  root, tmp_path, name, lost, mine
+):
   write = _write_image if name == 'a.jpg' else _write_video
   source = write(tmp_path / name)
-  mine = tmp_path / ('a.npy' if name == 'a.jpg' else 'a.mp4')
+  mine = tmp_path / mine
+  mine.parent.mkdir(exist_ok=True)
   mine.write_text('mine')
   message = _refusal(root, ValueError, source, tmp_path)
-  assert 'would overwrite' in message and 'use another --output' in message
+  assert f'would overwrite {tmp_path / lost}: use another --output' in message
   assert mine.read_text() == 'mine'
 
 

@@ -129,12 +129,14 @@ def test_attention_gain_is_over_all_levels_and_branches():
   level = module.init(jax.random.key(0), maps, maps)['params']
   params = {'attentions_2': level, 'attentions_3': dict(level)}
   options = models.network.AttentionOptions(gain_rate=10.0)
-  assert steps._attention_gain(params, options) == 0
+  model = models.DepthModel(attention_levels=(2, 3), attention=options)
+  assert steps._attention_gain(params, model) == {'attention_gain': 0}
   opened = level['depth_update'] | {'gain': jnp.full((8,), 0.03)}
   params['attentions_3']['depth_update'] = opened
   # A quarter of all gains are 0.3.
-  gain = steps._attention_gain(params, options)
+  gain = steps._attention_gain(params, model)['attention_gain']
   np.testing.assert_allclose(gain, 0.15, rtol=1e-6)
+  assert steps._attention_gain(params, models.DepthModel()) == {}
 
 
 def test_a_saturated_disparity_is_pulled_back(tiny):

@@ -160,3 +160,6 @@ def test_masks_of_another_shape_than_their_picture_are_refused(config):
   kitti_folder.save(np.full((20, 25), 7, np.uint8), mask)
   with pytest.raises(ValueError, match=f'{mask.name} is 25x20, .* is 50x20'):
     input_pipeline.check_data(config)
+  # The check looks at some, reading at each.
+  with pytest.raises(ValueError, match=f'{mask.name} is 25x20 .*frame 50x20'):
+    _batches(config, 5)

@@ -200,12 +200,14 @@ def scan_masks(pairs, *, coding=None, reason='as told', any_scale=False):
       image = labels.open_mask(mask)
       counts[number] = image.histogram()
       if picture is not None:
-        height, width = images.read_size(picture)
-        strange = images.stretch(image.size, (width, height)) > labels.STRETCH
-        if strange if any_scale else image.size != (width, height):
+        size, shown = (image.height, image.width), images.read_size(picture)
+        differs = size != shown
+        if any_scale:
+          differs = images.stretch(size, shown) > labels.STRETCH
+        if differs:
           problems[_RESIZED][number] = (
-            f'{mask} is {image.width}x{image.height}, {picture} is '
-            f'{width}x{height}')
+            f'{mask} is {size[1]}x{size[0]}, {picture} is '
+            f'{shown[1]}x{shown[0]}')
     except ValueError as error:
       problems[_UNREADABLE][number] = str(error)
 
