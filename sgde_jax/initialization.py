@@ -7,6 +7,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import input_pipeline
@@ -245,13 +246,12 @@ def compile_steps(config, model, optimizer, mesh, state, batches):
       steps.train_step,
       model=model,
       optimizer=optimizer,
-      seed=config.seed,
       augmentation_options=config.augmentation.to_dict(),
       loss_options=loss_options,
     ),
-    in_shardings=(replicated, rows),
+    in_shardings=(replicated, replicated, rows),
     out_shardings=(replicated, replicated),
-    donate_argnums=0,
+    donate_argnums=1,
   )
   preview_step = jax.jit(
     functools.partial(
@@ -263,8 +263,11 @@ def compile_steps(config, model, optimizer, mesh, state, batches):
   logging.info('compiling the training step')
   start = time.monotonic()
   first = next(batches)
-  compiled = train_step.lower(state, first).compile()
+  # An argument, so that JAX's compilation cache serves every seed.
+  seed = sharding.replicate(np.uint32(config.seed % 2**32), mesh)
+  compiled = train_step.lower(seed, state, first).compile()
   logging.info('compiled in %.0f s', time.monotonic() - start)
+  compiled = functools.partial(compiled, seed)
   return compiled, preview_step, itertools.chain([first], batches)
 
 

@@ -57,18 +57,18 @@ class Prediction:
 
 
 def train_step(
-  state, batch, *, model, optimizer, seed, augmentation_options, loss_options
+  seed, state, batch, *, model, optimizer, augmentation_options, loss_options
 ):
   """Makes one update.
 
   Args:
+    seed: the run's seed, uint32.
     state: a `TrainState`.
     batch: `frames` `[B, F, H, W, 3]` uint8, `intrinsics` `[B, 3, 3]`,
       `labels` `[B, H, W]` uint8; with labelled stills also `semantic_images`
       and `semantic_labels`; see the README's table.
     model: the network.
     optimizer: an Optax transformation.
-    seed: the run's seed.
     augmentation_options: keyword arguments of `augmentation.augment`.
     loss_options: the config's `loss` as a dict, see `compute_losses`.
 

@@ -130,7 +130,7 @@ def fixture_workdirs(root, tmp_path_factory):
     patch.setattr(sharding, 'create_mesh', runs.one_device_mesh)
     train.train_and_evaluate(config, folder / 'one')
   outputs = [runs.finish(process)[0] for process in processes]
-  return folder, compiled[0][0], outputs
+  return folder, compiled[0][0].func, outputs
 
 
 def _start_two(root, workdir):

@@ -13,7 +13,7 @@ import pytest
 import input_pipeline
 from configs import default
 from input_pipeline import street
-from sgde_jax import geometry, initialization, models, steps
+from sgde_jax import geometry, initialization, models, sharding, steps
 from sgde_jax.models import attention
 from tests import runs
 
@@ -67,11 +67,11 @@ def fixture_tiny():
   @jax.jit
   def step(state, batch, seed):
     return steps.train_step(
+      seed,
       state,
       batch,
       model=TinyModel(),
       optimizer=optimizer,
-      seed=seed,
       augmentation_options=_AUGMENTATION,
       loss_options=_LOSS,
     )
@@ -250,6 +250,30 @@ def test_clipping_bounds_the_global_norm():
   constant = _updates(_optimizer_config(), [1.0, 1.0], steps_per_epoch=1)
   np.testing.assert_allclose(clipped, constant, rtol=1e-6)
   assert abs(free[1] - constant[1]) > 1e-4
+
+
+def test_one_program_serves_every_seed():
+  optimizer, mesh = optax.sgd(0.1), runs.one_device_mesh()
+
+  def start():
+    return sharding.replicate(_make_state(optimizer), mesh)
+
+  def compile_step(seed):
+    config = default.get_config()
+    config.seed = seed
+    batches = sharding.device_batches(iter([_make_batch()]), mesh)
+    step, _, batches = initialization.compile_steps(
+      config, TinyModel(), optimizer, mesh, start(), batches
+    )
+    return step, next(batches)
+
+  first, batch = compile_step(0)
+  second, _ = compile_step(1)
+  losses = [
+    float(step(start(), batch)[1]['loss'])
+    for step in (first, second, functools.partial(first.func, *second.args))
+  ]
+  assert losses[0] != losses[1] == losses[2]
 
 
 @pytest.mark.slow
