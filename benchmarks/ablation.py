@@ -12,6 +12,7 @@ measured on the same held-out drives.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -102,6 +103,7 @@ def check_settings(settings):
 def train(part, seed, settings):
   """Trains a run to its end, from where it stands; raises if it fails."""
   fields = settings | {'seed': seed}
+  compiled = pathlib.Path(FLAGS.output).absolute() / 'compiled'
   result = subprocess.run(
     [
       sys.executable,
@@ -111,6 +113,8 @@ def train(part, seed, settings):
       *(f'--config.{name}={value}' for name, value in fields.items()),
     ],
     cwd=pathlib.Path(__file__).resolve().parents[1],
+    # A part's first seed compiles for the others.
+    env={'JAX_COMPILATION_CACHE_DIR': str(compiled)} | os.environ,
     check=False,
   )
   if result.returncode:

@@ -198,6 +198,26 @@ def test_ablation_reports_finished_runs(runs_folder):
 
 
 @pytest.mark.usefixtures('parsed')
+@pytest.mark.parametrize('given', [None, 'elsewhere'])
+def test_ablations_share_compiled_programs(given, tmp_path, monkeypatch):
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+  if given:
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', given)
+  # In place of main.py, a program that tells where it would keep them.
+  (tmp_path / 'benchmarks').mkdir()
+  (tmp_path / 'main.py').write_text(
+    'import os; print(os.environ["JAX_COMPILATION_CACHE_DIR"],'
+    ' file=open("told", "w"))'
+  )
+  module = tmp_path / 'benchmarks' / 'ablation.py'
+  monkeypatch.setattr(ablation, '__file__', str(module))
+  with flagsaver.as_parsed(output=str(tmp_path / 'runs')):
+    ablation.train('full', 0, {})
+  told = (tmp_path / 'told').read_text().strip()
+  assert told == (given or str(tmp_path / 'runs' / 'compiled'))
+
+
+@pytest.mark.usefixtures('parsed')
 def test_settings_bind_once_a_run_has_started(tmp_path):
   with flagsaver.as_parsed(output=str(tmp_path)):
     ablation.check_settings({'model.encoder_layer': '10'})  # Refused later.
