@@ -267,8 +267,8 @@ def compile_steps(config, model, optimizer, mesh, state, batches):
   seed = sharding.replicate(np.uint32(config.seed % 2**32), mesh)
   compiled = train_step.lower(seed, state, first).compile()
   logging.info('compiled in %.0f s', time.monotonic() - start)
-  compiled = functools.partial(compiled, seed)
-  return compiled, preview_step, itertools.chain([first], batches)
+  train_step = functools.partial(compiled, seed)
+  return train_step, preview_step, itertools.chain([first], batches)
 
 
 def _initialise(key, model, optimizer, image_size):

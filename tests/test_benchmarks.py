@@ -204,7 +204,6 @@ def test_ablations_share_compiled_programs(given, tmp_path, monkeypatch):
   if given:
     monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', given)
   # In place of main.py, a program that tells where it would keep them.
-  (tmp_path / 'benchmarks').mkdir()
   (tmp_path / 'main.py').write_text(
     'import os; print(os.environ["JAX_COMPILATION_CACHE_DIR"],'
     ' file=open("told", "w"))'
