@@ -17,7 +17,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 
 $(STAMP): requirements.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
+	  || test -x $(BIN)/pip || { echo '$(PYTHON) is not Python 3.11 or 3.12:' \
+	  'name one, as in  make PYTHON=python3.12 demo'; exit 1; }
+	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  -r requirements.txt
 	touch $(STAMP)

@@ -42,13 +42,18 @@ _MARKS = '<!-- ablation -->', '<!-- /ablation -->'
 
 def workdir(part, seed):
   """The workdir of a run."""
-  return pathlib.Path(FLAGS.output) / f'{part}_{seed}'
+  return output_folder() / f'{part}_{seed}'
+
+
+def output_folder():
+  """The folder of all runs, wherever the command was given."""
+  return pathlib.Path(FLAGS.output).expanduser().absolute()
 
 
 def make_settings():
   """The config fields that all runs share: name -> value, as text."""
   width, height = FLAGS.size.split('x')
-  street = pathlib.Path(FLAGS.output) / f'street_{FLAGS.size}'
+  street = output_folder() / f'street_{FLAGS.size}'
   settings = {
     'num_steps': FLAGS.steps,
     'batch_size': FLAGS.batch,
@@ -83,7 +88,7 @@ def _epochs(steps):
 
 def check_settings(settings):
   """Stores the settings with the runs; refuses if those there have others."""
-  path = pathlib.Path(FLAGS.output) / 'settings.json'
+  path = output_folder() / 'settings.json'
   if path.is_file():
     stored = json.loads(path.read_text())
     other = sorted(
@@ -103,7 +108,7 @@ def check_settings(settings):
 def train(part, seed, settings):
   """Trains a run to its end, from where it stands; raises if it fails."""
   fields = settings | {'seed': seed}
-  compiled = pathlib.Path(FLAGS.output).absolute() / 'compiled'
+  compiled = output_folder() / 'compiled'
   result = subprocess.run(
     [
       sys.executable,
@@ -209,13 +214,13 @@ def define_flags():
   flags.DEFINE_list('parts', list(ablation.PARTS), 'Parts to train.')
   flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds.')
   flags.DEFINE_string('size', '192x64', 'WIDTHxHEIGHT.')
-  flags.DEFINE_integer('steps', 500, 'Training steps of each run.')
-  flags.DEFINE_integer('batch', 4, 'Batch size.')
+  flags.DEFINE_integer('steps', 500, 'Training steps of each run.', 1)
+  flags.DEFINE_integer('batch', 4, 'Batch size.', 1)
   flags.DEFINE_float('learning_rate', 2e-4, 'Adam.')
-  flags.DEFINE_integer('points', 512, 'Edge points per image.')
+  flags.DEFINE_integer('points', 512, 'Edge points per image.', 1)
   flags.DEFINE_integer('drives', 6, 'Drives of the street.')
-  flags.DEFINE_integer('test_drives', 2, 'How many of them are held out.')
-  flags.DEFINE_integer('frames', 60, 'Frames of a drive.')
+  flags.DEFINE_integer('test_drives', 2, 'How many of them are held out.', 1)
+  flags.DEFINE_integer('frames', 60, 'Frames of a drive.', 3)
   flags.DEFINE_bool('automask', False, 'See configs/demo.py.')
   flags.DEFINE_multi_string('set', [], 'A field for every run, FIELD=VALUE.')
   flags.DEFINE_string(
@@ -224,6 +229,11 @@ def define_flags():
   command_line.require_choices('parts', ablation.PARTS)
   command_line.require_integers('seeds', 0)
   command_line.require_sizes('size')
+  flags.register_multi_flags_validator(
+    ['drives', 'test_drives'],
+    lambda values: values['drives'] > values['test_drives'],
+    'leave a drive to train on: --drives above --test_drives',
+  )
   flags.register_validator(
     'set', lambda fields: all('=' in f for f in fields or ()), 'use FIELD=VALUE'
   )
@@ -240,7 +250,7 @@ def main(_):
   results = collect()
   table = format_table(results)
   print(table)
-  draw(results, pathlib.Path(FLAGS.output) / 'ablation.png')
+  draw(results, output_folder() / 'ablation.png')
   if FLAGS.results:
     picture = pathlib.Path(FLAGS.results).with_name('ablation.png')
     draw(results, picture)

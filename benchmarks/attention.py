@@ -99,6 +99,11 @@ def define_flags():
   flags.DEFINE_bool('quick', False, 'One image, one timed call, no stride 4.')
 
 
+  command_line.require_integers('size', 16)
+  command_line.require_integers('key_strides', 1)
+  command_line.require_choices('levels', list(map(str, decoders.WIDTHS)))
+
+
 def main(_):
   """Prints a Markdown table, a row per map and implementation."""
   height, width = map(int, FLAGS.size)

@@ -246,13 +246,14 @@ def _render_street(root, street_config):
     width=street_config.width, seed=street_config.seed,
     test_drives=street_config.test_drives, workers=os.cpu_count() or 1)
   try:
-    try:
-      render()
-    except OSError:
-      # Another process of this run may have put the same street there first.
-      if not os.path.isdir(root):
-        raise
-      render()
+    with command_line.cleaning_up_when_terminated():
+      try:
+        render()
+      except OSError:
+        # Another process of this run may have put the same street there first.
+        if not os.path.isdir(root):
+          raise
+        render()
   except ValueError as error:
     raise ValueError(
       f'config.data.root and config.data.street: {error}. For KITTI raw or '

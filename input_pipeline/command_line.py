@@ -1,9 +1,11 @@
 """What the commands share: paths that a person gives, counts, how they end."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
+import threading
 
 
 def refuse_url(name, path):
@@ -45,6 +47,35 @@ def count_of(count, what):
   return f'{count} {what}' + ('' if count == 1 else 's')
 
 
-def clean_up_when_terminated():
-  """Lets SIGTERM, which ends a job at its time limit, unwind as Ctrl-C does."""
-  signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+@contextlib.contextmanager
+def ending_in_one_message(errors=(OSError, ValueError)):
+  """Ends a command in one message, and cleans up before it ends.
+
+  Args:
+    errors: what a person can put right.
+
+  Raises:
+    SystemExit: one of these was raised.
+  """
+  try:
+    with cleaning_up_when_terminated():
+      yield
+  except errors as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+
+
+@contextlib.contextmanager
+def cleaning_up_when_terminated():
+  """Lets SIGTERM, which ends a job at its time limit, unwind as Ctrl-C does.
+
+  Outside of the main thread, which alone can say so, it changes nothing.
+  """
+  if threading.current_thread() is not threading.main_thread():
+    yield
+    return
+  before = signal.signal(
+    signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, before)

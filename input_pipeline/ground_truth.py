@@ -10,7 +10,6 @@ depth maps on the fly.
 
 import argparse
 import os
-import sys
 import zipfile
 
 import numpy as np
@@ -98,7 +97,7 @@ def main(arguments=None):
     description='Write the ground truth of a split into one file.')
   parser.add_argument('--root', required=True, type=command_line.local_path,
                       help='a KITTI raw folder')
-  parser.add_argument('--split', required=True,
+  parser.add_argument('--split', required=True, type=command_line.local_path,
                       help='a list of DRIVE FRAME SIDE lines')
   parser.add_argument('--kind', required=True, choices=truths.KINDS)
   parser.add_argument('--output', required=True, help='the .npz file to write',
@@ -108,11 +107,8 @@ def main(arguments=None):
                       help='folder of train/ and val/ of KITTI\'s annotated '
                       'depth; the root by default')
   options = vars(parser.parse_args(arguments))
-  command_line.clean_up_when_terminated()
-  try:
+  with command_line.ending_in_one_message():
     count = write_truth(options.pop('root'), options.pop('split'), **options)
-  except (OSError, ValueError) as error:
-    sys.exit(f'{type(error).__name__}: {error}')
   done = f'{count} depth maps written' if count else 'already there, unchanged'
   print(f'{options["output"]}: {done}')
 

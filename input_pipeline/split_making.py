@@ -16,7 +16,6 @@ import dataclasses
 import json
 import os
 import pathlib
-import sys
 
 from input_pipeline import (
   appearing,
@@ -322,16 +321,13 @@ def main(arguments=None):
       ('frame_offsets', _numbers, '-1,1', 'neighbours a frame must have'),
       ('ground_truth', str, 'none', 'frames without it do not validate: '
        'lidar, lidar_z, improved or dense'),
-      ('ground_truth_root', str, '', 'folder of train/ and val/ of improved; '
-       'the root where empty')):
+      ('ground_truth_root', command_line.local_path, '', 'folder of train/ and '
+       'val/ of improved; the root where empty')):
     parser.add_argument(f'--{name}', type=kind, default=default, help=text)
   options = vars(parser.parse_args(arguments))
-  command_line.clean_up_when_terminated()
   output = options['output']
-  try:
+  with command_line.ending_in_one_message():
     summary = make_splits(**options)
-  except (OSError, ValueError) as error:
-    sys.exit(f'{type(error).__name__}: {error}')
   print('\n'.join(split_summary.describe(summary)))
   print(f'{output}: train.txt, val.txt, summary.json')
 

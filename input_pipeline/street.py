@@ -22,7 +22,6 @@ import json
 import multiprocessing
 import os
 import pathlib
-import sys
 
 import numpy as np
 from PIL import Image
@@ -262,11 +261,8 @@ def main(arguments=None):
     parser.add_argument(f'--{name}', type=int, default=default, help=text)
   options = vars(parser.parse_args(arguments))
   output = options.pop('output')
-  command_line.clean_up_when_terminated()
-  try:
+  with command_line.ending_in_one_message():
     rendered = render_street(output, **options)
-  except (OSError, ValueError) as error:
-    sys.exit(f'{type(error).__name__}: {error}')
   print(f'{output}: {"rendered" if rendered else "already there, unchanged"}')
 
 

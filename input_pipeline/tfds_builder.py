@@ -321,20 +321,19 @@ def main(argv):
   if argv[1:]:
     sys.exit(f'{" ".join(argv[1:])}: not a flag; write --NAME=VALUE')
   logging.getLogger('absl').setLevel(logging.ERROR)
-  command_line.clean_up_when_terminated()
-  try:
+  # RuntimeError: what TFDS makes of a full disk.
+  errors = ValueError, OSError, RuntimeError
+  with command_line.ending_in_one_message(errors):
     config = RecordsConfig(
       name=(f'{values.width}x{values.height}' if values.name is None
             else values.name),
       frame_offsets=_parse_offsets(values.frame_offsets),
       **{name: os.path.expanduser(getattr(values, name))
-         for name in ('root', 'ground_truth_root')},
-      **{name: getattr(values, name) for name in (
-        'train_split', 'eval_split', 'height', 'width', 'labels',
-        'ground_truth')})
+         for name in (
+           'root', 'ground_truth_root', 'train_split', 'eval_split')},
+      **{name: getattr(values, name)
+         for name in ('height', 'width', 'labels', 'ground_truth')})
     folder, built = build(config, os.path.expanduser(values.output))
-  except (ValueError, OSError, RuntimeError) as error:  # TFDS: a full disk.
-    sys.exit(f'{type(error).__name__}: {error}')
   if not built:
     print(f'{folder}: already there, unchanged')
     return

@@ -127,10 +127,8 @@ class Checkpoints:
     step = self.check(template, step=step)
     logging.info('restoring step %d from %s', step, self._folder)
     args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(template)})
-    try:
+    with self._reading(step):
       return self._manager.restore(step, args=args)[_STATE]
-    except Exception as error:  # Of Orbax, TensorStore, JSON: no common class.
-      raise self._damaged(step, error) from error
 
   def close(self):
     """Waits until everything is on disk; raises as `save`."""
@@ -146,21 +144,31 @@ class Checkpoints:
     """Makes one message of what Orbax and TensorStore raise."""
     try:
       yield
-    except Exception as error:  # As in restore.
-      reason = str(error).splitlines()[0].split(': ')[-1]
+    except Exception as error:  # As in _reading.
+      reason = _first_line(error).split(': ')[-1]
       raise OSError(
         f'checkpoint {self._folder}/{self._saving} could not be written'
         f' ({reason}); the last whole one is of step {self.latest_step()}: make'
         ' room, and the same command goes on from there'
       ) from error
 
+  @contextlib.contextmanager
+  def _reading(self, step):
+    """Tells a damaged checkpoint from one that this process cannot read."""
+    try:
+      yield
+    except (MemoryError, PermissionError):
+      raise
+    except Exception as error:  # Of Orbax, TensorStore, JSON: no common class.
+      if 'RESOURCE_EXHAUSTED' in str(error):
+        raise
+      raise self._damaged(step, _first_line(error)[:200]) from error
+
   def _refuse_mismatch(self, template, step):
     """Compares names and shapes before Orbax reads anything."""
-    try:
+    with self._reading(step):
       metadata = self._manager.item_metadata(step)[_STATE]
       saved = _shapes(getattr(metadata, 'tree', metadata))
-    except Exception as error:  # As in restore.
-      raise self._damaged(step, error) from error
     if not saved:
       raise self._damaged(step, 'no list of its tensors')
     wanted = _shapes(template)
@@ -181,7 +189,6 @@ class Checkpoints:
 
   def _damaged(self, step, reason):
     """The error for a checkpoint that is there and cannot be read."""
-    reason = (str(reason) or type(reason).__name__).splitlines()[0][:200]
     earlier = [other for other in self._manager.all_steps() if other != step]
     other = f'step {max(earlier)}' if earlier else 'step 0, there is no other'
     return ValueError(
@@ -197,6 +204,10 @@ def _handler_registry():
   registry.add(_STATE, ocp.args.StandardSave, handler)
   registry.add(_STATE, ocp.args.StandardRestore, handler)
   return registry
+
+
+def _first_line(error):
+  return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _parameters_first(name):

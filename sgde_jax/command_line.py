@@ -1,5 +1,6 @@
 """The flags of main.py; whatever is wrong with them is one message."""
 
+import errno
 import os
 import re
 import sys
@@ -49,6 +50,8 @@ def parse(argv):
   except (OSError, SyntaxError, ImportError) as error:
     sys.exit(f'--config cannot be read: {error}')
   except (AttributeError, KeyError) as error:  # ml_collections nests them.
+    if _places(error):
+      sys.exit(_explain_config(error))
     reason = error.args[0]
     if isinstance(reason, KeyError):
       reason = reason.args[0]
@@ -136,6 +139,11 @@ def explain(error):
       ' config.batch_size, config.eval.batch_size or config.data.height and'
       ' width; for the host, config.data.reader=tf'
     )
+  if getattr(error, 'errno', None) == errno.ENOSPC:
+    return (
+      f'{text}: the disk of --workdir or --output is full; make room and give'
+      ' the same command again, it goes on from what is whole'
+    )
   known = isinstance(error, (ValueError, OSError, FloatingPointError))
   return text if known else ''
 
@@ -143,13 +151,27 @@ def explain(error):
 def _explain_config(error):
   """Where the file of --config fails, and why."""
   text = ''.join(traceback.format_exception(error)).strip()
-  ours = (os.path.dirname(__file__), sys.argv[0], 'site-packages')
-  places = [
+  reason = text.splitlines()[-1]
+  # ml_collections lists every field there is.
+  reason = re.sub(r'Other fields present: ".*}"', '', reason)
+  return f'--config: {"".join(_places(error)[-1:])}{reason}'
+
+
+def _places(error):
+  """Where an error passed through config files, the innermost place last."""
+  text = ''.join(traceback.format_exception(error))
+  others = (
+    os.path.dirname(__file__),
+    sys.argv[0],
+    os.path.dirname(os.__file__),  # Python's own, and site-packages below.
+    'site-packages',
+    '<frozen',
+  )
+  return [
     f'{path}, line {line}: '
     for path, line in re.findall(r'File "(.+)", line (\d+), in', text)
-    if not any(part in path for part in ours)
+    if not any(part in path for part in others)
   ]
-  return f'--config: {"".join(places[-1:])}{text.splitlines()[-1]}'
 
 
 def _define():

@@ -50,6 +50,7 @@ class Evaluator:
       config.eval.batch_size, mesh, 'config.eval.batch_size'
     )
     self._config = config.eval
+    self._model = model
     self._mesh = mesh
     self._split = config.data.eval_split
     self._truth = config.data.ground_truth
@@ -66,13 +67,10 @@ class Evaluator:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    step = functools.partial(
-      steps.predict_step, model=model, flip=config.eval.flip
-    )
-    self._predict = jax.jit(
-      step,
-      in_shardings=(sharding.replicated(mesh), sharding.batch_sharded(mesh)),
-      out_shardings=sharding.batch_sharded(mesh),
+    self._predict = self._compile(
+      functools.partial(
+        steps.predict_step, model=model, flip=config.eval.flip
+      )
     )
 
   def run(self, variables, *, pictures=None):
@@ -94,7 +92,7 @@ class Evaluator:
         measured = self._measure(example, prediction)
       except ValueError as error:
         raise ValueError(
-          f'line {example["index"]} (from 0) of {self._split}: {error}'
+          f'example {example["index"]} (from 0) of {self._split}: {error}'
         ) from error
       rows.append({name: measured[name] for name in self._names})
       if pictures and example['index'] < panels:
@@ -112,27 +110,17 @@ class Evaluator:
       A row of the batch, name -> array, and of `predict`'s result.
     """
     for batch in self._batches:
-      predictions = self.predict(variables, batch['frames'][:, 0])
+      predictions = self._predict(variables, batch['frames'][:, 0])
       for row in np.flatnonzero(batch['mask']):
         example = {name: array[row] for name, array in batch.items()}
         yield example, jax.tree.map(operator.itemgetter(row), predictions)
 
-  def predict(self, variables, frames):
-    """Predicts this process' rows of a batch.
-
-    Args:
-      variables: the model's variables, replicated.
-      frames: `[B / P, H, W, 3]` uint8.
-
-    Returns:
-      A `steps.Prediction` of NumPy arrays.
-    """
-    frames = sharding.to_devices(frames, self._mesh)
-    return jax.tree.map(sharding.local_rows, self._predict(variables, frames))
-
   def measure_stills(self, variables, stills):
     """Measures the classes on a table of stills; see `segmentation.measure`."""
-    predict = functools.partial(self.predict, variables)
+    find_labels = self._compile(
+      functools.partial(steps.label_step, model=self._model)
+    )
+    predict = functools.partial(find_labels, variables)
     return segmentation.measure(stills, predict, self._config.batch_size)
 
   def report(self, state, reporter, step):
@@ -172,6 +160,31 @@ class Evaluator:
       # KITTI's improved truth counts wherever it is measured.
       'cap_truth': self._truth != 'improved',
     }
+
+  def _compile(self, step):
+    """Compiles a step of (variables, frames) for this process' rows.
+
+    Args:
+      step: maps replicated variables and `[B, H, W, 3]` uint8 to a pytree of
+        arrays with a row per frame.
+
+    Returns:
+      A function of the variables and `[B / P, H, W, 3]` uint8; NumPy arrays.
+    """
+    compiled = jax.jit(
+      step,
+      in_shardings=(
+        sharding.replicated(self._mesh),
+        sharding.batch_sharded(self._mesh),
+      ),
+      out_shardings=sharding.batch_sharded(self._mesh),
+    )
+
+    def run(variables, frames):
+      frames = sharding.to_devices(frames, self._mesh)
+      return jax.tree.map(sharding.local_rows, compiled(variables, frames))
+
+    return run
 
   def _measure(self, example, prediction):
     """Errors of an image by name; `aligned` and `labels` for its picture."""

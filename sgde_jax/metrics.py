@@ -100,11 +100,11 @@ def align_depth(
   if cap_truth:
     valid &= (truth > min_depth) & (truth < max_depth)
   if not valid.any():
+    span = f' between {min_depth} and {max_depth} m' if cap_truth else ''
     raise ValueError(
-      f'no pixel of the {truth.shape} ground truth lies between {min_depth} '
-      f"and {max_depth} m inside the crop '{crop}' "
-      f'({np.count_nonzero(truth > 0)} are measured at all); leave the image '
-      'out or widen the range or the crop.'
+      f'no pixel of the {truth.shape} ground truth is measured{span} inside '
+      f"the crop '{crop}' ({np.count_nonzero(truth > 0)} are measured at all); "
+      f'leave the image out or widen {"the range or " if span else ""}the crop.'
     )
   chosen = depth[valid]
   bad = np.count_nonzero(~(np.isfinite(chosen) & (chosen > 0)))
@@ -237,8 +237,9 @@ def flip_post_process(
 ) -> np.ndarray:
   """Blends a disparity with that of the mirrored image (Monodepth).
 
-  The outer 5% of each side come from the prediction that saw that side away
-  from the image border, the middle is the mean of both, ramps between.
+  The left 5% come from the mirrored image's prediction, the right 5% from the
+  plain one: each saw that side at its own right border, where networks trained
+  on stereo pairs are best. The mean of both from 10% on, ramps between.
 
   Args:
     disparity: `[..., h, w]`.

@@ -169,16 +169,20 @@ def evaluate(config, sequences, folder, *, model, state, mesh):
   for sequence in sequences:
     logging.info('motion of %s', sequence.name)
     predicted = predictor.run(state.variables, sequence)
-    snippets.append(_measure_snippets(sequence.poses, predicted))
+    snippets.append((
+      trajectory.snippet_errors(sequence.poses, predicted),
+      trajectory.monodepth2_errors(sequence.poses, predicted),
+    ))
     aligned, scale = trajectory.align(sequence.poses, predicted)
-    figures[sequence.name] = _summarize([sequence.poses], snippets[-1]) | {
+    figures[sequence.name] = _summarize([sequence.poses], *snippets[-1]) | {
       'rmse': trajectory.trajectory_error(sequence.poses, aligned),
       'scale': scale,
     }
     if jax.process_index() == 0:
       _write_trajectory(folder, sequence, aligned)
   total = _summarize(
-    [sequence.poses for sequence in sequences], np.concatenate(snippets, axis=1)
+    [sequence.poses for sequence in sequences],
+    *map(np.concatenate, zip(*snippets, strict=True)),
   )
   if jax.process_index() == 0:
     result = {'step': int(state.step), 'snippet_frames': trajectory.SNIPPET}
@@ -221,25 +225,15 @@ def _format(name, value):
   return str(value) if name == 'frames' else f'{value:.4f}'
 
 
-def _measure_snippets(true, predicted):
-  """Snippet errors `[2, M]`: of the poses, and as Monodepth2's code."""
-  backwards = map(trajectory.chain_backwards, (true, predicted))
-  return np.stack([
-    trajectory.snippet_errors(true, predicted),
-    trajectory.snippet_errors(*backwards),
-  ])
-
-
-def _summarize(trajectories, errors):
+def _summarize(trajectories, errors, monodepth2_errors):
   """Figures of sequences together, from true poses and snippet errors."""
-  mean, deviation = errors.mean(axis=1), errors.std(axis=1)
   return {
     'frames': sum(map(len, trajectories)),
     'path_length': sum(map(trajectory.path_length, trajectories)),
-    'snippet_error': float(mean[0]),
-    'snippet_deviation': float(deviation[0]),
-    'monodepth2_error': float(mean[1]),
-    'monodepth2_deviation': float(deviation[1]),
+    'snippet_error': float(errors.mean()),
+    'snippet_deviation': float(errors.std()),
+    'monodepth2_error': float(monodepth2_errors.mean()),
+    'monodepth2_deviation': float(monodepth2_errors.std()),
   }
 
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageOps
 
-from input_pipeline import images
+from input_pipeline import appearing, images
 from input_pipeline import labels as cityscapes
 from sgde_jax import (
   evaluate,
@@ -41,6 +41,9 @@ def predict(config, workdir, source, output, *, write='depth'):
 
   Of a video the same for every frame, in `NAME/000000.png` and so on, and
   `NAME.mp4`: the frames above their disparity, or above their classes.
+
+  An image is turned as its EXIF data says, but not for `labels`: a mask lies
+  over the pixels as they are stored, which is how training reads them.
 
   An image that cannot be decoded does not stop the others.
 
@@ -87,8 +90,9 @@ def _predict_images(config, workdir, source, output, write):
   unreadable = []
   for file, target in _with_progress(jobs.items()):
     try:
-      # Turned as its EXIF data says that it is to be shown.
-      image = ImageOps.exif_transpose(images.decode_frame(file))
+      image = images.decode_frame(file)
+      if write == 'depth':
+        image = ImageOps.exif_transpose(image)
       _save(target, run(image), write)
     except images.UnreadableError as error:
       unreadable.append(str(error))
@@ -122,9 +126,9 @@ def _load(config, workdir, write):
   mesh = sharding.create_mesh(jax.local_devices()[:1])
   model, state = evaluate.load_trained(config, workdir, mesh)
   flip = config.eval.flip
-  predict_step = jax.jit(
-    functools.partial(steps.predict_step, model=model, flip=flip)
-  )
+  step = functools.partial(steps.predict_step, flip=flip)
+  step = steps.label_step if write == 'labels' else step
+  predict_step = jax.jit(functools.partial(step, model=model))
 
   def run(image):
     frame = images.resize_frame(
@@ -133,8 +137,7 @@ def _load(config, workdir, write):
     prediction = jax.device_get(predict_step(state.variables, frame[None]))
     height, width = image.height, image.width
     if write == 'labels':
-      labels = prediction.labels[0]
-      return images.resize_nearest(labels, height=height, width=width)
+      return images.resize_nearest(prediction[0], height=height, width=width)
     disparity = prediction.disparity[0]
     if flip:
       disparity = metrics.flip_post_process(*disparity)
@@ -173,8 +176,8 @@ def _save(target, result, write):
   if write == 'labels':
     visualization.write_png(target, result)
     return
-  target.parent.mkdir(parents=True, exist_ok=True)
-  np.save(target.with_suffix('.npy'), result)
+  with appearing.whole_file(target.with_suffix('.npy')) as partial:
+    np.save(partial, result)
   visualization.write_png(target, visualization.colorize_disparity(result))
 
 
@@ -213,14 +216,21 @@ def _target(file, source, output, write):
 def _refuse_overwriting(jobs, *, replaced):
   """Refuses results that would replace an image, another file or each other.
 
-  Files (and folders, '') of the endings `replaced` are replaced: elsewhere they
-  are of an earlier prediction, beside the images they are taken for the user's.
+  So are pictures in a drive's folder of frames, where they would be taken for
+  frames. Files (and folders, '') of the endings `replaced` are replaced:
+  elsewhere they are of an earlier prediction, beside the images they are taken
+  for the user's.
   """
   inputs = {file.resolve() for file in jobs}
   first = {}
   for file, target in jobs.items():
     lost = [target] if target.resolve() in inputs else []
     if target.parent.resolve() == file.parent.resolve():
+      if file.parent.resolve().parts[-2:] in _FRAME_PARTS:
+        raise ValueError(
+          f'what is written of {file} would lie among the frames, as one of'
+          ' them: use another --output'
+        )
       written = map(target.with_suffix, replaced)
       lost += [path for path in written if path.exists()]
     if lost:
@@ -266,14 +276,15 @@ def _list_images(source, *, layout):
     return [source]
   if not source.is_dir():
     raise FileNotFoundError(f'there is no image, video or folder {source}')
-  files = _images(source.iterdir())
-  if not files and layout:
+  files = []
+  if layout:  # First: a folder of drives may hold a picture or two besides.
     files = _images(
       pathlib.Path(folder) / name
       for folder, _, names in os.walk(source, followlinks=True)
       if pathlib.Path(folder).parts[-2:] in _FRAME_PARTS
       for name in names
     )
+  files = files or _images(source.iterdir())
   if not files:
     below = ' or in image_02/data folders below it' if layout else ''
     raise FileNotFoundError(

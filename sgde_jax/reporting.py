@@ -25,14 +25,19 @@ class Reporter:
 
   Attributes:
     workdir: the run's folder.
-    evaluations: dict of step -> summary of every evaluation so far.
+    evaluations: dict of step -> summary of every evaluation so far that was
+      made by the same protocol.
   """
 
-  def __init__(self, workdir, *, start_step, num_steps, tensorboard=None):
+  def __init__(
+    self, workdir, *, protocol, start_step, num_steps, tensorboard=None
+  ):
     """Opens the log.
 
     Args:
       workdir: the run's folder.
+      protocol: how and on what evaluations are made, for the line under their
+        table.
       start_step: steps already done; later entries of an earlier, broken-off
         run are dropped.
       num_steps: the last step, for the ETA.
@@ -40,6 +45,7 @@ class Reporter:
     """
     self.workdir = pathlib.Path(workdir)
     self._active = jax.process_index() == 0
+    self._protocol = protocol
     self._num_steps = num_steps
     self._tensorboard = tensorboard
     self._last = (start_step, time.monotonic())
@@ -115,7 +121,11 @@ class Reporter:
   def evaluation(self, step, summary):
     """Reports an evaluation's summary."""
     self.evaluations[step] = summary
-    self._write(step, {f'eval/{name}': v for name, v in summary.items()})
+    self._write(
+      step,
+      {f'eval/{name}': value for name, value in summary.items()},
+      protocol=self._protocol,
+    )
     logging.info(
       'step %d  abs_rel %.4f  rmse %.3f  a1 %.3f',
       step,
@@ -153,11 +163,8 @@ class Reporter:
     """Keeps the time since the last report out of the steps' rate."""
     self._last = (self._last[0], time.monotonic())
 
-  def close(self, protocol):
+  def close(self):
     """Flushes the writers and prints every evaluation as one table.
-
-    Args:
-      protocol: how the figures were made, for the line under the table.
 
     Returns:
       The newest evaluation's summary; {} where there was none.
@@ -168,7 +175,7 @@ class Reporter:
     if not self.evaluations:
       return {}
     if self._active:
-      print(table(self.evaluations, protocol))
+      print(table(self.evaluations, self._protocol))
     return self.evaluations[max(self.evaluations)]
 
   def _warn_if_constant(self, step, scalars):
@@ -190,12 +197,12 @@ class Reporter:
       self._tracing = False
       jax.profiler.stop_trace()
 
-  def _write(self, step, scalars):
+  def _write(self, step, scalars, **texts):
     if not self._active:
       return
     scalars = {name: float(value) for name, value in scalars.items()}
     with open(self._entries, 'a') as file:
-      file.write(json.dumps({'step': step} | scalars) + '\n')
+      file.write(json.dumps({'step': step} | texts | scalars) + '\n')
     if self._tensorboard:
       self._tensorboard.write_scalars(step, scalars)
       self._tensorboard.flush()
@@ -208,7 +215,17 @@ class Reporter:
     """
     entries = read_entries(self.workdir)
     kept = [entry for entry in entries if entry['step'] <= start_step]
-    self.evaluations = find_evaluations(kept)
+    self.evaluations = find_evaluations(
+      entry for entry in kept if entry.get('protocol') == self._protocol
+    )
+    others = len(find_evaluations(kept)) - len(self.evaluations)
+    if others:
+      logging.warning(
+        'evaluations so far that are not of this protocol (%s) and left out of'
+        ' the table: %d; the best checkpoint may be one of theirs',
+        self._protocol,
+        others,
+      )
     if self._active and self._entries.is_file():
       lines = ''.join(f'{json.dumps(entry)}\n' for entry in kept)
       write_text(self._entries, lines)
@@ -300,11 +317,25 @@ def explain_loss(config, data, checkpoints, step):
     batch_size=config.batch_size,
   )
   return (
-    f'its examples are lines {indices.tolist()} (from 0) of'
-    f' {config.data.train_split}; last good checkpoint: step'
-    f' {checkpoints.latest_step()}; look at the examples, change'
-    ' config.optimizer.learning_rate or clip_norm (unchanged, the same happens'
-    ' again), and start again in the same workdir'
+    f'its examples are numbers {indices.tolist()} (from 0) of'
+    f' {config.data.train_split}{_name_stills(config, data, step)}; last good'
+    f' checkpoint: step {checkpoints.latest_step()}; look at the examples,'
+    ' change config.optimizer.learning_rate or clip_norm (unchanged, the same'
+    ' happens again), and start again in the same workdir'
+  )
+
+
+def _name_stills(config, data, step):
+  """Says which stills go with the examples of a step; '' if none do."""
+  count = input_pipeline.count_stills(config.data, config.batch_size)
+  if not count:
+    return ''
+  indices = input_pipeline.example_indices(
+    step - 1, seed=config.seed, num_examples=data.stills, batch_size=count
+  )
+  return (
+    f', its stills numbers {indices.tolist()} (from 0, by name) of'
+    f' {config.data.semantic_root}'
   )
 
 

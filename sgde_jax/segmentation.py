@@ -19,7 +19,7 @@ import numpy as np
 from input_pipeline import examples, sampling, stills, threads
 from input_pipeline import labels as cityscapes
 from input_pipeline.labels import check
-from sgde_jax import evidence, metrics, sharding, steps
+from sgde_jax import evidence, metrics, sharding
 
 _PREFIX = 'stills/'  # Of the figures' names.
 
@@ -61,7 +61,7 @@ def open_table(config) -> examples.ExampleTable | None:
 
 def measure(
   table: examples.ExampleTable,
-  predict: Callable[[np.ndarray], steps.Prediction],
+  predict: Callable[[np.ndarray], np.ndarray],
   batch_size: int,
 ) -> dict[str, float]:
   """Measures a prediction on every still once, over all processes.
@@ -69,7 +69,7 @@ def measure(
   Args:
     table: the stills.
     predict: maps this process' rows of a batch, `[B / P, H, W, 3]` uint8, to
-      their `steps.Prediction`, NumPy arrays with `labels` `[B / P, H, W]`.
+      their classes, `[B / P, H, W]` uint8.
     batch_size: global batch size B.
 
   Returns:
@@ -93,7 +93,7 @@ def measure(
   with concurrent.futures.ThreadPoolExecutor(threads.COUNT) as pool:
     for indices, mask in zip(*batches, strict=True):
       frames = np.stack(list(pool.map(table.read_frame, indices)))
-      found = predict(frames).labels
+      found = predict(frames)
       confusion += sum(pool.map(compare, indices[mask], found[mask]))
   seconds = time.monotonic() - start
   logging.info('%d stills, %.1f a second', len(table), len(table) / seconds)

@@ -188,6 +188,20 @@ def predict_step(variables, frames, *, model, flip=False):
   return Prediction(disparity, labels)
 
 
+def label_step(variables, frames, *, model):
+  """Predicts the classes of frames; compiled, it computes no depth for them.
+
+  Args:
+    variables: the model's variables.
+    frames: `[B, H, W, 3]` uint8.
+    model: the network, with semantics.
+
+  Returns:
+    `[B, H, W]` uint8, as `Prediction.labels`.
+  """
+  return predict_step(variables, frames, model=model).labels
+
+
 def motion_step(variables, frames, *, model):
   """Predicts the camera's motion between two frames.
 

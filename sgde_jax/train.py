@@ -48,8 +48,11 @@ def train_and_evaluate(config, workdir):
   )
   start_step = int(state.step)
   evaluator = evaluate.open_evaluator(config, model=model, mesh=mesh)
-  reporter = _open_report(config, workdir, state, start_step, num_steps)
-  if start_step not in reporter.evaluations:
+  reporter = _open_report(
+    config, workdir, state, evaluator.protocol(), num_steps
+  )
+  due = functools.partial(_is_due, start_step, num_steps)
+  if due(config.eval_every) and start_step not in reporter.evaluations:
     evaluator.report(state, reporter, start_step)
   if start_step < num_steps:
     batches = initialization.open_batches(config, mesh, start_step)
@@ -79,7 +82,7 @@ def train_and_evaluate(config, workdir):
       checkpoints.save(state, step=step, metrics=reporter.evaluations.get(step))
       reporter.restart_clock()
   checkpoints.close()
-  return reporter.close(evaluator.protocol())
+  return reporter.close()
 
 
 def _check(config, workdir, mesh):
@@ -108,8 +111,9 @@ def _is_due(step, num_steps, every):
   return step % every == 0 or step == num_steps
 
 
-def _open_report(config, workdir, state, start_step, num_steps):
+def _open_report(config, workdir, state, protocol, num_steps):
   """Stores the config and opens the log; TensorBoard where clu is there."""
+  start_step = int(state.step)
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   logging.info('%d parameters, steps %d to %d', count, start_step, num_steps)
   tensorboard = None
@@ -128,5 +132,9 @@ def _open_report(config, workdir, state, start_step, num_steps):
     except ImportError as error:
       logging.info('no TensorBoard events (%s); see metrics.jsonl', error)
   return reporting.Reporter(
-    workdir, start_step=start_step, num_steps=num_steps, tensorboard=tensorboard
+    workdir,
+    protocol=f'{protocol}, list {config.data.eval_split}',
+    start_step=start_step,
+    num_steps=num_steps,
+    tensorboard=tensorboard,
   )

@@ -21,8 +21,8 @@ def odometry_error(
   Each run of `snippet` consecutive frames is expressed relative to its first
   frame, the predicted positions get one least-squares scale, and the error
   is sqrt(sum of squares) / snippet: the published figures divide by the
-  length outside of the root. Only whole snippets count (Monodepth2 also takes
-  the shorter ones at a sequence's end, and see `chain_backwards`).
+  length outside of the root. Only whole snippets count (Monodepth2's code does
+  otherwise, see `monodepth2_errors`).
 
   Args:
     poses_true: `[N, 4, 4]`, camera to world, metres.
@@ -74,6 +74,33 @@ def snippet_errors(
   )
   residual = wanted - scale[:, None, None] * found
   return np.sqrt(np.sum(residual**2, axis=(1, 2))) / snippet
+
+
+def monodepth2_errors(
+  poses_true: np.ndarray, poses_predicted: np.ndarray
+) -> np.ndarray:
+  """The errors that Monodepth2's code averages, to compare with its figures.
+
+  They are of what it takes for the poses, see `chain_backwards`, and the three
+  shorter snippets at the end, of 4, 3 and 2 frames, count as the whole ones do.
+
+  Args:
+    poses_true: `[N, 4, 4]`, camera to world, metres.
+    poses_predicted: `[N, 4, 4]`, camera to world, any scale.
+
+  Returns:
+    `[N - 1]`, metres.
+
+  Raises:
+    ValueError: as `snippet_errors`.
+  """
+  checked = _check_poses(poses_true, poses_predicted)
+  true, predicted = map(chain_backwards, checked)
+  shorter = [
+    snippet_errors(true, predicted, snippet=frames)[-1:]
+    for frames in range(SNIPPET - 1, 1, -1)
+  ]
+  return np.concatenate([snippet_errors(true, predicted), *shorter])
 
 
 def chain(motions: np.ndarray) -> np.ndarray:

@@ -32,7 +32,7 @@ def open_reader(path):
   """
   av = _import_av()
   try:
-    container = av.open(str(path))
+    container = av.open(_url(path))
   except av.FFmpegError as error:
     raise images.UnreadableError(
       f'{path} cannot be read: {error.strerror}'
@@ -64,7 +64,7 @@ def open_writer(path, rate):
   av = _import_av()
   with (
     appearing.whole_file(path) as partial,
-    av.open(str(partial), 'w') as container,
+    av.open(_url(partial), 'w') as container,
   ):
     stream = container.add_stream('libx264', rate=rate, pix_fmt='yuv420p')
 
@@ -77,6 +77,10 @@ def open_writer(path, rate):
 
     yield write
     container.mux(stream.encode())
+
+
+def _url(path):
+  return f'file:{path}'  # Else FFmpeg takes the 10 of 10:30.mp4 for a scheme.
 
 
 def _decode(av, container, path):

@@ -14,7 +14,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from benchmarks import ablation, border_oracle, compare, seeds
-from tests import runs
+from tests import kitti_folder, runs
 
 
 def _columns(shift=0.0, images=40):
@@ -161,6 +161,8 @@ def test_a_benchmark_takes_the_flags_of_its_own_example(name):
     ('seeds', '0,one', 'whole numbers of 0 or more'),
     ('widths', '0', 'whole numbers of 1 or more'),
     ('set', 'model.dtype', 'use FIELD=VALUE'),
+    ('drives', '2', '--drives above --test_drives'),
+    ('frames', '2', 'integer >= 3'),
   ],
 )
 @pytest.mark.usefixtures('parsed')
@@ -173,6 +175,7 @@ def test_a_wrong_flag_is_refused_with_advice(flag, value, advice):
 def test_an_absent_file_ends_a_benchmark_with_one_message():
   result = subprocess.run(
     [sys.executable, '-m', 'benchmarks.compare', '--first=a', '--second=b'],
+    cwd=kitti_folder.REPOSITORY,
     capture_output=True,
     text=True,
     check=False,

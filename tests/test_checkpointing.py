@@ -143,6 +143,38 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path, damage):
   assert int(checkpoints.restore(_state(0))['step']) == 5
 
 
+@pytest.mark.parametrize(
+  'error',
+  [
+    MemoryError('103 GiB'),
+    PermissionError('no'),
+    jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 103 GiB'),
+  ],
+)
+def test_a_whole_checkpoint_is_not_called_damaged(tmp_path, monkeypatch, error):
+  _save(tmp_path, {5: None})
+  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+
+  def fail(*_, **__):
+    raise error
+
+  monkeypatch.setattr(checkpoints._manager, 'restore', fail)
+  with pytest.raises(type(error)) as found:
+    checkpoints.restore(_state(0))
+  assert found.value is error
+
+
+def test_an_error_without_a_text_is_named(tmp_path, monkeypatch):
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+
+  def fail(*_, **__):
+    raise TimeoutError
+
+  monkeypatch.setattr(checkpoints._manager, 'save', fail)
+  with pytest.raises(OSError, match=r'1 could not be written \(TimeoutError\)'):
+    checkpoints.save(_state(1), step=1)
+
+
 @pytest.mark.parametrize('read_only', [False, True])
 def test_says_that_there_is_no_checkpoint(tmp_path, read_only):
   workdir = tmp_path / 'none'

@@ -102,7 +102,7 @@ def test_an_image_without_usable_truth_is_named(
   frame = int(lines[1].split()[1])
   picture = Image.fromarray(np.zeros(_SIZE, np.uint16))
   picture.save(root / kitti_folder.DRIVE / f'depth_02/data/{frame:010d}.png')
-  with pytest.raises(ValueError, match=r'line 1 \(from 0\) of .*: no pixel'):
+  with pytest.raises(ValueError, match=r'example 1 \(from 0\) of .*: no pixel'):
     _evaluate_perfect(root, monkeypatch)
 
 

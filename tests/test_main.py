@@ -1,5 +1,7 @@
 """main.py: a wrong command ends at once, in one message that helps."""
 
+import errno
+
 import jax
 import pytest
 
@@ -116,6 +118,9 @@ def test_semantics_without_a_label_are_refused(tmp_path):
     ('config.batch_size = few', ['line 6', "NameError: name 'few'"]),
     ('config.batch_size = 4.0', ['line 6', 'TypeError', "'batch_size'"]),
     ('return None', ['no get_config() that returns a config']),
+    ('config.data.root = {}["HOME_"]', ['line 6', "KeyError: 'HOME_'"]),
+    ('raise KeyError', ['line 6: KeyError']),
+    ('config.lock().seeed = 3', ['line 6', 'Did you mean "seed"']),
     ('config.optimizer.learning_rat = 1.0', ['no field', 'learning_rate;']),
   ],
 )
@@ -156,4 +161,6 @@ def test_what_ends_a_command_is_explained():
   assert explain(full).startswith(lack)
   assert 'config.batch_size' in explain(full)
   assert explain(OSError('gone')) == 'OSError: gone'
+  message = explain(OSError(errno.ENOSPC, 'No space left on device', 'a.png'))
+  assert "'a.png'" in message and 'make room' in message
   assert explain(KeyError('ours')) == ''

@@ -287,6 +287,30 @@ def test_what_lies_beside_the_input_is_not_overwritten(
   assert mine.read_text() == 'mine'
 
 
+@pytest.mark.parametrize('write', ['depth', 'labels'])
+@pytest.mark.parametrize('folder', ['', 'data'])
+def test_nothing_is_written_among_a_drives_frames(
+  root, tmp_path, folder, write
+):
+  frames = tmp_path / 'D/R/image_02'
+  _write_image(frames / 'data' / '0000000000.jpg')
+  source = frames / folder
+  if write == 'depth':
+    source = frames / 'data'
+  with pytest.raises(ValueError, match='would lie among the frames'):
+    predict.predict(
+      runs.make_config(root), tmp_path, source, source, write=write
+    )
+  assert len(list(frames.rglob('*.*'))) == 1
+
+
+def test_drives_come_before_a_picture_beside_them(root, tmp_path):
+  _write_image(tmp_path / 'map.jpg')
+  frame = _write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
+  assert predict._list_images(tmp_path, layout=True) == [frame]
+  assert predict._list_images(tmp_path, layout=False) == [tmp_path / 'map.jpg']
+
+
 @pytest.mark.slow
 def test_photos_are_turned_as_they_are_shown(
   root, trained, tmp_path, one_device
@@ -305,6 +329,12 @@ def test_photos_are_turned_as_they_are_shown(
     _check_result(tmp_path / 'o', 'lying', (40, 80)),
     _check_result(tmp_path / 'o', 'upright', (40, 80)),
   )
+  predict.predict(  # A mask lies over the pixels that training reads.
+    runs.make_config(root), trained, tmp_path / 'lying.png', tmp_path / 'm',
+    write='labels',
+  )
+  with Image.open(tmp_path / 'm' / 'lying.png') as mask:
+    assert mask.size == lying.size
 
 
 def test_a_video_that_is_none(root, tmp_path):

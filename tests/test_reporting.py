@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from input_pipeline import sampling
 from sgde_jax import metrics, reporting, sharding
+from tests import runs
 
 PROTOCOL = 'truth dense, no crop'
 
 
 def _reporter(workdir, *, start_step=0, num_steps=100, **options):
+  options = {'protocol': PROTOCOL} | options
   return reporting.Reporter(
     workdir, start_step=start_step, num_steps=num_steps, **options
   )
@@ -105,7 +108,7 @@ def test_profile_holds_ten_whole_steps(tmp_path, monkeypatch):
     reporter = _reporter(tmp_path)
     for count in range(1, 31):
       reporter.profile(count, f'after {count - 1}', enabled=enabled)
-    reporter.close(PROTOCOL)
+    reporter.close()
     assert bool(calls) == enabled
   assert calls == ['after 9', 'start_trace', 'after 19', 'stop_trace']
 
@@ -121,6 +124,43 @@ def test_entries_after_the_restored_step_are_dropped(tmp_path):
   assert resumed.evaluations[20] == _summary(0.05)
   resumed.training(21, {'loss': 1.0}, batch_size=1)
   assert [entry['step'] for entry in _entries(tmp_path)][-2:] == [20, 21]
+
+
+def test_evaluations_of_another_protocol_are_left_out(
+  tmp_path, capsys, caplog
+):
+  _reporter(tmp_path).evaluation(10, _summary(0.5))
+  other = _reporter(tmp_path, start_step=10, protocol='truth dense, garg crop')
+  assert other.evaluations == {}  # So step 10 is measured anew.
+  assert 'left out of the table: 1; the best checkpoint may' in caplog.text
+  other.evaluation(10, _summary(0.25))
+  other.close()
+  table = capsys.readouterr().out
+  assert table.splitlines()[1].split()[:3] == ['step', '10', '0.2500']
+  assert 'garg crop' in table and PROTOCOL not in table
+  caplog.clear()
+  again = _reporter(tmp_path, start_step=10)  # Nothing of either is lost.
+  assert again.evaluations == {10: _summary(0.5)}
+  assert len(_entries(tmp_path)) == 2
+
+
+@pytest.mark.parametrize('root', ['', 'STILLS'])
+def test_a_step_that_is_not_finite_names_its_examples(root):
+  config = runs.make_config(
+    'unused',
+    batch_size=4,
+    data__semantic_root=root,
+    data__semantic_share=0.5,
+    data__train_split='LIST',
+  )
+  data = types.SimpleNamespace(train_examples=9, stills=7)
+  order = {'seed': config.seed, 'num_examples': 7, 'batch_size': 2}
+  stills = sampling.example_indices(5, **order).tolist()
+  checkpoints = types.SimpleNamespace(close=list, latest_step=lambda: 4)
+  message = reporting.explain_loss(config, data, checkpoints, 6)
+  assert ' of LIST' in message and 'last good checkpoint: step 4;' in message
+  named = f'stills numbers {stills} (from 0, by name) of STILLS'
+  assert (named in message) == bool(root)
 
 
 def test_a_torn_last_line_is_survived(tmp_path):
@@ -177,7 +217,7 @@ def test_close_prints_every_evaluation_side_by_side(tmp_path, capsys):
   reporter.evaluation(1000, _summary(0.125))
   # The second half of the run, in a new process.
   resumed = _reporter(tmp_path, start_step=1000)
-  assert resumed.close(PROTOCOL) == _summary(0.125)
+  assert resumed.close() == _summary(0.125)
   header, first, last, note = capsys.readouterr().out.splitlines()
   assert header.split() == list(metrics.DEPTH_ERRORS)
   assert first.startswith('step 0 ') and '0.5000' in first
@@ -243,6 +283,7 @@ def test_tensorboard_gets_the_same(tmp_path):
   reporter = _reporter(tmp_path, tensorboard=Writer())
   reporter.evaluation(5, _summary(0.5))
   (entry,) = _entries(tmp_path)
+  assert entry.pop('protocol') == PROTOCOL
   assert written == [
     (entry.pop('step'), entry),
     'flushed',
@@ -250,5 +291,5 @@ def test_tensorboard_gets_the_same(tmp_path):
   reporter.previews(5, _pictures()[0])
   (name,) = written[2][1]
   assert name == 'train/example_0' and written[2][1][name][0] == 1
-  reporter.close(PROTOCOL)
+  reporter.close()
   assert written[-1] == 'closed'

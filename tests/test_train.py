@@ -22,8 +22,7 @@ def _assert_same_run(config, workdir, straight):
   jax.tree.map(np.testing.assert_array_equal, state, other)
   for name in ('train/loss', 'eval/abs_rel'):
     scalars = runs.read_scalars(workdir, name)
-    # A run that goes on may evaluate the step that it starts from.
-    assert runs.read_scalars(straight, name).items() <= scalars.items()
+    assert runs.read_scalars(straight, name) == scalars
 
 
 @slow
@@ -67,9 +66,11 @@ def test_a_killed_run_goes_on(root, trained, tmp_path):
   flags = runs.make_flags(root, checkpoint_every=5)
   process = runs.start(f'--workdir={tmp_path}', *flags)
   _wait_for_step(tmp_path, process, 10)
+  while not (tmp_path / 'checkpoints' / '5').exists():  # It may appear late.
+    time.sleep(0.05)
   process.send_signal(signal.SIGKILL)
   runs.finish(process, fails=True)
-  assert 20 not in runs.list_checkpoints(tmp_path)
+  assert not (tmp_path / 'checkpoints' / '20').exists()
   runs.run_main(f'--workdir={tmp_path}')
   _assert_same_run(runs.make_config(root), tmp_path, trained)
 
@@ -166,7 +167,7 @@ def test_stops_where_the_loss_is_not_finite(root, trained, tmp_path):
   )
   message = errors.splitlines()[-1]
   assert message.startswith('FloatingPointError: step 3 is not finite')
-  assert f'lines {output.strip()} (from 0)' in message
+  assert f'numbers {output.strip()} (from 0)' in message
   assert 'last good checkpoint: step 2;' in message
   assert runs.list_checkpoints(tmp_path) == [2]
   state = runs.restore(runs.make_config(root), tmp_path)

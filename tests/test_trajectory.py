@@ -87,6 +87,31 @@ def test_chain_backwards_is_monodepth2s_sum():
   )
 
 
+def test_monodepth2_errors_are_those_of_its_loop():
+  true, predicted = _poses(8), _poses(8, seed=3)
+  transforms = [
+    [np.linalg.inv(np.linalg.inv(p[i]) @ p[i + 1]) for i in range(7)]
+    for p in (true, predicted)
+  ]
+  errors = []
+  for start in range(7):  # A snippet begins at every frame but the last.
+    tracks = []
+    for motions in transforms:
+      poses = [np.eye(4)]
+      for motion in motions[start : start + 4]:
+        poses.append(poses[-1] @ motion)
+      tracks.append(np.stack(poses)[:, :3, 3])
+    wanted, found = tracks
+    scale = np.sum(wanted * found) / np.sum(found**2)
+    residual = wanted - scale * found
+    errors.append(np.sqrt(np.sum(residual**2)) / len(wanted))
+  np.testing.assert_allclose(
+    trajectory.monodepth2_errors(true, predicted), errors, rtol=1e-9
+  )
+  with pytest.raises(ValueError, match='snippet=5 for 4 poses'):
+    trajectory.monodepth2_errors(true[:4], predicted[:4])
+
+
 @pytest.mark.parametrize('scale', [1.0, 0.02, 40.0])
 @pytest.mark.parametrize('flat', [False, True])
 def test_align_finds_a_known_similarity(scale, flat):

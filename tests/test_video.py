@@ -30,6 +30,12 @@ def _read(path):
     return np.stack(list(frames)), rate
 
 
+def test_a_name_with_a_colon_is_no_address(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  frames, _ = _read(_write('10:30.mp4', _pictures()))
+  assert len(frames) == 5
+
+
 def test_frames_come_back(tmp_path):
   pictures = _pictures()
   path = _write(tmp_path / 'new' / 'a.mp4', pictures)

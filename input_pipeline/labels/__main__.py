@@ -6,7 +6,7 @@ The command line of `python -m input_pipeline.labels`; see there.
 import argparse
 import sys
 
-from input_pipeline import labels
+from input_pipeline import command_line, labels
 from input_pipeline.labels import check, colour
 
 
@@ -26,19 +26,17 @@ def main(arguments=None):
        "and viewers show Cityscapes' colours", ('input', 'output'))):
     command = commands.add_parser(name, help=text, description=text)
     for path in paths:
-      command.add_argument(path)
+      command.add_argument(path, type=command_line.local_path)
     command.add_argument(
       '--coding', choices=labels.CODINGS,
       help='what the values of the masks mean; guessed if not given')
   options = parser.parse_args(arguments)
-  try:
+  with command_line.ending_in_one_message():
     if options.command == 'check':
       report = check.check(options.root, coding=options.coding)
       print(report)
       sys.exit(1 if report.problems else 0)
     print(colour.colour(options.input, options.output, coding=options.coding))
-  except (ValueError, OSError) as error:
-    sys.exit(f'{type(error).__name__}: {error}')
 
 
 if __name__ == '__main__':
