@@ -101,7 +101,8 @@ def define_flags():
 
   command_line.require_integers('size', 16)
   command_line.require_integers('key_strides', 1)
-  command_line.require_choices('levels', list(map(str, decoders.WIDTHS)))
+  levels = [str(level) for level in range(len(decoders.WIDTHS))]
+  command_line.require_choices('levels', levels)
 
 
 def main(_):

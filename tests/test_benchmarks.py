@@ -150,6 +150,8 @@ def test_a_benchmark_takes_the_flags_of_its_own_example(name):
   with _flags_of(benchmark) as names:
     assert names
     assert set(re.findall(r'--(\w+)', command[0])) <= names
+    # Nor is a default refused.
+    flags.FLAGS(['test', *re.findall(r'--\w+=\S+', command[0])])
 
 
 @pytest.mark.parametrize(
