@@ -1,5 +1,7 @@
 # Every target installs what it needs into .venv on first use.
 PYTHON ?= python3
+CHECK := import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 13) \
+  else "Python 3.11 or 3.12 is needed: name one, as in  make PYTHON=python3.12 demo")
 BIN := .venv/bin
 STAMP := .venv/.installed
 # Huge pages for what glibc's malloc maps: fewer page faults in every step.
@@ -17,10 +19,8 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 
 $(STAMP): requirements.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
-	  || test -x $(BIN)/pip || { echo '$(PYTHON) is not Python 3.11 or 3.12:' \
-	  'name one, as in  make PYTHON=python3.12 demo'; exit 1; }
-	test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	test -x $(BIN)/pip || { $(PYTHON) -c '$(CHECK)' && \
+	  $(PYTHON) -m venv --clear .venv; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  -r requirements.txt
 	touch $(STAMP)

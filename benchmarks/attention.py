@@ -97,8 +97,6 @@ def define_flags():
   flags.DEFINE_integer('steps', 5, 'Timed calls after the first.')
   flags.DEFINE_float('memory_limit', 4096, 'MiB.')
   flags.DEFINE_bool('quick', False, 'One image, one timed call, no stride 4.')
-
-
   command_line.require_integers('size', 16)
   command_line.require_integers('key_strides', 1)
   levels = [str(level) for level in range(len(decoders.WIDTHS))]

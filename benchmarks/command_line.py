@@ -1,9 +1,10 @@
 """The benchmarks' command line: wrong flags and absent files, one message."""
 
 import re
-import sys
 
 from absl import app, flags
+
+from input_pipeline import command_line as input_command_line
 
 
 def run(main, define_flags):
@@ -17,10 +18,8 @@ def run(main, define_flags):
   define_flags()
 
   def guarded(argv):
-    try:
+    with input_command_line.ending_in_one_message():
       main(argv)
-    except (ValueError, OSError) as error:
-      sys.exit(f'{type(error).__name__}: {error}')
 
   app.run(guarded)
 

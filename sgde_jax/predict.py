@@ -1,6 +1,7 @@
 """Prediction: `--mode=predict`, disparity or classes of images and videos."""
 
 import functools
+import io
 import logging
 import os
 import pathlib
@@ -10,12 +11,13 @@ import jax
 import numpy as np
 from PIL import Image, ImageOps
 
-from input_pipeline import appearing, images
+from input_pipeline import images
 from input_pipeline import labels as cityscapes
 from sgde_jax import (
   evaluate,
   folders,
   metrics,
+  reporting,
   sharding,
   steps,
   video,
@@ -176,8 +178,9 @@ def _save(target, result, write):
   if write == 'labels':
     visualization.write_png(target, result)
     return
-  with appearing.whole_file(target.with_suffix('.npy')) as partial:
-    np.save(partial, result)
+  content = io.BytesIO()
+  np.save(content, result)
+  reporting.write_bytes(target.with_suffix('.npy'), content.getvalue())
   visualization.write_png(target, visualization.colorize_disparity(result))
 
 

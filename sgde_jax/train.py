@@ -48,11 +48,9 @@ def train_and_evaluate(config, workdir):
   )
   start_step = int(state.step)
   evaluator = evaluate.open_evaluator(config, model=model, mesh=mesh)
-  reporter = _open_report(
-    config, workdir, state, evaluator.protocol(), num_steps
-  )
-  due = functools.partial(_is_due, start_step, num_steps)
-  if due(config.eval_every) and start_step not in reporter.evaluations:
+  reporter = _open_report(config, workdir, state, evaluator, num_steps)
+  measured = start_step in reporter.evaluations
+  if _is_due(start_step, num_steps, config.eval_every) and not measured:
     evaluator.report(state, reporter, start_step)
   if start_step < num_steps:
     batches = initialization.open_batches(config, mesh, start_step)
@@ -111,7 +109,7 @@ def _is_due(step, num_steps, every):
   return step % every == 0 or step == num_steps
 
 
-def _open_report(config, workdir, state, protocol, num_steps):
+def _open_report(config, workdir, state, evaluator, num_steps):
   """Stores the config and opens the log; TensorBoard where clu is there."""
   start_step = int(state.step)
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -133,7 +131,7 @@ def _open_report(config, workdir, state, protocol, num_steps):
       logging.info('no TensorBoard events (%s); see metrics.jsonl', error)
   return reporting.Reporter(
     workdir,
-    protocol=f'{protocol}, list {config.data.eval_split}',
+    protocol=f'{evaluator.protocol()}, list {config.data.eval_split}',
     start_step=start_step,
     num_steps=num_steps,
     tensorboard=tensorboard,

@@ -65,9 +65,10 @@ def test_resume_is_exact(root, trained, tmp_path):
 def test_a_killed_run_goes_on(root, trained, tmp_path):
   flags = runs.make_flags(root, checkpoint_every=5)
   process = runs.start(f'--workdir={tmp_path}', *flags)
-  _wait_for_step(tmp_path, process, 10)
-  while not (tmp_path / 'checkpoints' / '5').exists():  # It may appear late.
-    time.sleep(0.05)
+  _wait_for(process, (tmp_path / 'metrics.jsonl').exists)
+  _wait_for(process, lambda: 10 in runs.read_scalars(tmp_path, 'train/loss'))
+  whole = '[0-9]*[0-9]'  # Whose saving in the background has ended.
+  _wait_for(process, lambda: any((tmp_path / 'checkpoints').glob(whole)))
   process.send_signal(signal.SIGKILL)
   runs.finish(process, fails=True)
   assert not (tmp_path / 'checkpoints' / '20').exists()
@@ -75,11 +76,9 @@ def test_a_killed_run_goes_on(root, trained, tmp_path):
   _assert_same_run(runs.make_config(root), tmp_path, trained)
 
 
-def _wait_for_step(workdir, process, step):
-  """Waits until a run reports a training step."""
-  while not (workdir / 'metrics.jsonl').exists() or step not in (
-    runs.read_scalars(workdir, 'train/loss')
-  ):
+def _wait_for(process, condition):
+  """Waits until something holds, while a run is running."""
+  while not condition():
     assert process.poll() is None, process.communicate()
     time.sleep(0.05)
 
