@@ -10,6 +10,7 @@ for what seeds vary, train several (benchmarks/ablation.py).
 """
 
 import csv
+import itertools
 import json
 import pathlib
 
@@ -21,11 +22,18 @@ from benchmarks import command_line
 FLAGS = flags.FLAGS
 
 
-def read_columns(workdir):
-  """Returns name -> `[N]` float64 of a workdir's CSV, ordered by index.
+def read_images(workdir):
+  """Reads a workdir's CSV.
+
+  Args:
+    workdir: folder of a run.
+
+  Returns:
+    The N examples' lines and name -> `[N]` float64, both ordered by index.
 
   Raises:
     FileNotFoundError: the workdir was not evaluated.
+    ValueError: the file does not name its examples.
   """
   path = pathlib.Path(workdir) / 'evaluation' / 'per_image.csv'
   if not path.is_file():
@@ -34,7 +42,13 @@ def read_columns(workdir):
     )
   with open(path, newline='') as file:
     rows = sorted(csv.DictReader(file), key=lambda row: int(row['index']))
-  return {
+  if 'example' not in rows[0]:
+    raise ValueError(
+      f'{path} does not name its examples: run main.py --mode=evaluate'
+      f' --workdir={workdir} anew'
+    )
+  examples = [row.pop('example') for row in rows]
+  return examples, {
     name: np.array([float(row[name]) for row in rows]) for name in rows[0]
   }
 
@@ -63,11 +77,31 @@ def check_protocols(first, second):
     )
 
 
+def check_examples(first, second):
+  """Refuses evaluations of different images.
+
+  Args:
+    first: lines of the examples of one run.
+    second: of the other.
+
+  Raises:
+    ValueError: an example differs; the message names the first that does.
+  """
+  pairs = itertools.zip_longest(first, second)
+  for index, (one, other) in enumerate(pairs):
+    if one != other:
+      raise ValueError(
+        'the two runs were evaluated on different images, beginning with'
+        f' index {index}: {one} and {other}; evaluate both with the same'
+        ' --config.data.eval_split'
+      )
+
+
 def resample(columns, name, draws):
   """The figure over each resample of the images.
 
   Args:
-    columns: see `read_columns`.
+    columns: see `read_images`.
     name: a column, whose mean it is, or the name of a (sum, count) pair.
     draws: `[R, N]` image numbers.
 
@@ -97,14 +131,7 @@ def compare(first, second, name, *, resamples, seed):
   Returns:
     Both figures, the ends of the 95 % interval of second - first, and the
     share of resamples in which the second is smaller.
-
-  Raises:
-    ValueError: the runs were evaluated on different images.
   """
-  # How many pixels were measured tells images apart where there are labels.
-  same = ['index', *({'abs_rel/away:count'} & first.keys() & second.keys())]
-  if not all(np.array_equal(first[c], second[c]) for c in same):
-    raise ValueError('the two runs were evaluated on different images')
   images = len(first['index'])
   draws = np.random.default_rng(seed).integers(0, images, (resamples, images))
   whole = np.arange(images)[None]
@@ -133,8 +160,11 @@ def define_flags():
 
 def main(_):
   """Prints the table."""
-  first, second = (read_columns(path) for path in (FLAGS.first, FLAGS.second))
+  (examples, first), (others, second) = (
+    read_images(path) for path in (FLAGS.first, FLAGS.second)
+  )
   check_protocols(FLAGS.first, FLAGS.second)
+  check_examples(examples, others)
   names = [
     name
     for name in FLAGS.figures

@@ -151,6 +151,9 @@ class EvalBatches:
   """This process' share of the batches of a table; see `create_eval_batches`.
 
   The padding of the last batch repeats the last example under a False mask.
+
+  Attributes:
+    lines: the `splits.Example` of each index, or None, as the table's.
   """
 
   def __init__(self, table, reader, batch_size, rows):
@@ -162,6 +165,7 @@ class EvalBatches:
       batch_size: global batch size.
       rows: slice of the global batch that is this process' share.
     """
+    self.lines = table.lines
     self._table = table
     self._indices, self._masks = sampling.ordered_batches(
       len(table), batch_size=batch_size, rows=rows)

@@ -41,8 +41,8 @@ class ExampleTable:
     native_sizes: [N, 2] int32, height and width of the depth maps, or None.
     native_frame_sizes: (height, width) that each frame file must have; None
       where any will do.
-    places: N pairs (drive and side, frame number), which say who is near to
-      whom; None where all examples are one drive, in order.
+    lines: N `splits.Example`; None where the examples are no list's but one
+      drive's, in order.
   """
 
   size: tuple
@@ -54,7 +54,7 @@ class ExampleTable:
   truths: tuple | None
   native_sizes: np.ndarray | None
   native_frame_sizes: tuple | None = None
-  places: tuple | None = None
+  lines: tuple | None = None
 
   def __len__(self):
     return len(self.frame_rows)
@@ -74,7 +74,9 @@ class ExampleTable:
 
   def nearest(self, index):
     """The other examples of its drive and side, the nearest frame first."""
-    places = self.places or [('', row) for row in range(len(self))]
+    places = [('', row) for row in range(len(self))]
+    if self.lines:
+      places = [((line.drive, line.side), line.frame) for line in self.lines]
     drive, frame = places[index]
     distances = [
       (abs(other - frame), row)
@@ -333,8 +335,7 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
     size=tuple(size), frame_files=tuple(rows),
     native_frame_sizes=tuple(sizes[os.path.dirname(path)] for path in rows),
     frame_rows=np.array(frame_rows, np.int64),
-    places=tuple((f'{e.drive} {e.side}', e.frame) for e in examples),
-    label_files=tuple(label_files),
+    lines=tuple(examples), label_files=tuple(label_files),
     coding=coding, truths=readers, native_sizes=native_sizes,
     intrinsics=np.stack([
       cameras[os.path.dirname(example.drive), example.camera]

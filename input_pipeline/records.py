@@ -7,11 +7,10 @@ A TFDS dataset in ArrayRecord files, found below `config.data.root`:
   eval     also `depth`, `native_size` and `native_labels`
 
 each field with an axis of length 1, or 0 where the split has no such field. The
-metadata, read first, hold the settings of the build, a summary, and which
-frames make each example. Reading needs no TensorFlow.
+metadata, read first, hold the settings of the build, a summary, the lines of
+the lists, and which frames make each example. Reading needs no TensorFlow.
 """
 
-import hashlib
 import os
 import pathlib
 
@@ -31,6 +30,7 @@ class RecordTable:
   Attributes:
     size: (height, width) of the frames.
     frame_rows: [N, F] int64, the records of `frames` that make an example.
+    lines: N `splits.Example`.
   """
 
   def __init__(self, builder, split, *, columns, labelled):
@@ -46,6 +46,8 @@ class RecordTable:
     self.size = stored['settings']['height'], stored['settings']['width']
     self.frame_rows = np.array(
       stored['frame_rows'][split], np.int64)[:, columns]
+    self.lines = tuple(splits.parse_lines(
+      stored['examples'][split], source=builder.data_path))
     self._folder = builder.data_path
     self._features = builder.info.features
     self._labelled = labelled
@@ -193,13 +195,14 @@ def open_dataset(root):
       f'array_record ({error}): install them as in requirements.txt') from error
   try:
     builder = tfds.builder_from_directory(folder)
-    known = 'frame_rows' in (builder.info.metadata or {})
+    known = 'examples' in (builder.info.metadata or {})
     files = [os.fspath(path) for split in builder.info.splits.values()
              for path in split.filepaths]
   except Exception as error:  # Broken JSON, an unknown feature ...
     raise ValueError(f'{folder} cannot be opened by TFDS: {error}') from error
   if not known:
-    raise ValueError(f'{folder} was not written by `{BUILDER}`')
+    raise ValueError(
+      f'{folder} was not written by `{BUILDER}`, or by an older one: build it')
   missing = [path for path in files if not os.path.isfile(path)]
   if missing:
     raise FileNotFoundError(
@@ -223,18 +226,6 @@ def find_dataset(root):
   raise FileNotFoundError(
     f'there is no dataset in {root} (no {_INFO_FILE}): build one with '
     f'`{BUILDER} --root=KITTI --output={root}`')
-
-
-def digest_lines(lines):
-  """A fingerprint of the examples of a list.
-
-  Args:
-    lines: list of `splits.Example`.
-
-  Returns:
-    A string.
-  """
-  return hashlib.sha256('\n'.join(map(str, lines)).encode()).hexdigest()
 
 
 def _check_settings(config_data, builder, ground_truth):
@@ -276,7 +267,7 @@ def _check_split(split, name, builder):
   else:
     path = 'the list of lines'
     lines = splits.parse_lines(split, source=path)
-  if digest_lines(lines) != builder.info.metadata['lines'][name]:
+  if list(map(str, lines)) != builder.info.metadata['examples'][name]:
     raise ValueError(
       f'{path} is not the list that the {name} split of {builder.data_path} '
       f'was built from: pass --config.data.{name}_split={name}, or build the '

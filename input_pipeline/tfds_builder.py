@@ -136,8 +136,8 @@ def read_contents(config):
     'settings': settings,
     'frame_offsets': offsets,
     'list_paths': lists,
-    'lines': {name: records.digest_lines(value)
-              for name, value in lines.items()},
+    'examples': {name: list(map(str, value))
+                 for name, value in lines.items()},
     'files': _digest_files(
       folder, lines, offsets, truth, labelled=config.labels != 'none'),
     'summary': {name: value
@@ -171,7 +171,7 @@ def _digest_files(folder, lines, offsets, truth, *, labelled):
 class KittiRecords(tfds.core.GeneratorBasedBuilder):
   """Frames once, and examples that point to them; see `records`."""
 
-  VERSION = tfds.core.Version('1.0.0')
+  VERSION = tfds.core.Version('1.1.0')
   # Nothing is downloaded; to find that out, TFDS 4.9.10 imports the package
   # importlib_resources, which it does not require.
   url_infos = None
@@ -280,7 +280,7 @@ def _check_same(stored, wanted, folder):
            for name, value in wanted['settings'].items()
            if stored['settings'][name] != value]
   other += [f'other {what}' for name, what in (
-    ('frame_offsets', 'frame offsets'), ('lines', 'lists'),
+    ('frame_offsets', 'frame offsets'), ('examples', 'lists'),
     ('files', 'files in the root, or other sizes of them'))
     if stored[name] != wanted[name]]
   if other:

@@ -82,22 +82,26 @@ class Evaluator:
 
     Returns:
       The summary (means over images, see `metrics.summarize`, and with labels
-      `evidence.summarize`) and a list of one dict per image: `index`, the
-      seven errors, `ratio` and with labels the columns of `evidence.measure`.
+      `evidence.summarize`) and a list of one dict per image: `index`,
+      `example` (its line of the split list), the seven errors, `ratio` and
+      with labels the columns of `evidence.measure`.
     """
-    rows = []
+    rows, lines = [], self._batches.lines
     panels = self._config.panels if jax.process_index() == 0 else 0
     for example, prediction in self.examples(variables):
       try:
         measured = self._measure(example, prediction)
       except ValueError as error:
         raise ValueError(
-          f'example {example["index"]} (from 0) of {self._split}: {error}'
+          f'{lines[example["index"]]} of {self._split}: {error}'
         ) from error
       rows.append({name: measured[name] for name in self._names})
       if pictures and example['index'] < panels:
         self._draw(example, measured, pathlib.Path(pictures))
-    rows = _gather(rows, self._names)
+    rows = [
+      {'index': row['index'], 'example': str(lines[row['index']])} | row
+      for row in _gather(rows, self._names)
+    ]
     return metrics.summarize(rows) | evidence.summarize(rows), rows
 
   def examples(self, variables):

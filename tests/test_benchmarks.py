@@ -1,7 +1,6 @@
 """The benchmarks' own arithmetic: paired bootstrap, ablation table."""
 
 import contextlib
-import csv
 import importlib
 import json
 import re
@@ -50,11 +49,15 @@ def test_noise_is_not_mistaken_for_a_change():
   assert 0.02 < share < 0.98
 
 
-def test_different_images_are_refused():
-  with pytest.raises(ValueError, match='different images'):
-    compare.compare(
-      _columns(images=40), _columns(images=39), 'abs_rel', resamples=9, seed=0
-    )
+@pytest.mark.parametrize(
+  ('other', 'named'),
+  [(['a 1 l', 'a 3 l'], 'index 1: a 2 l and a 3 l'),
+   (['a 1 l'], 'index 1: a 2 l and None')],
+)
+def test_different_images_are_refused(other, named):
+  compare.check_examples(['a 1 l', 'a 2 l'], ['a 1 l', 'a 2 l'])
+  with pytest.raises(ValueError, match=f'different images, .*{named}'):
+    compare.check_examples(['a 1 l', 'a 2 l'], other)
 
 
 def test_evaluations_that_were_made_otherwise_are_refused(tmp_path):
@@ -74,18 +77,18 @@ def test_a_figure_that_a_run_lacks_is_named():
     seeds.format_rows([run, run], [5], 'absrel')
 
 
-def test_columns_are_read_in_order(tmp_path):
+def test_images_are_read_in_order(tmp_path):
   with pytest.raises(FileNotFoundError, match='--mode=evaluate'):
-    compare.read_columns(tmp_path)
-  (tmp_path / 'evaluation').mkdir()
-  with open(tmp_path / 'evaluation/per_image.csv', 'w', newline='') as file:
-    writer = csv.DictWriter(file, ['index', 'abs_rel'])
-    writer.writeheader()
-    writer.writerow({'index': 10, 'abs_rel': 0.1})
-    writer.writerow({'index': 9, 'abs_rel': 3})
-  np.testing.assert_array_equal(
-    compare.read_columns(tmp_path)['abs_rel'], [3, 0.1]
-  )
+    compare.read_images(tmp_path)
+  path = tmp_path / 'evaluation/per_image.csv'
+  path.parent.mkdir()
+  path.write_text('index,abs_rel\n10,.1\n')
+  with pytest.raises(ValueError, match='does not name .*--mode=evaluate'):
+    compare.read_images(tmp_path)
+  path.write_text('index,example,abs_rel\n10,a 7 l,.1\n9,a 6 l,3\n')
+  examples, columns = compare.read_images(tmp_path)
+  assert examples == ['a 6 l', 'a 7 l']
+  np.testing.assert_array_equal(columns['abs_rel'], [3, 0.1])
 
 
 @pytest.fixture(name='runs_folder')

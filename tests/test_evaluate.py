@@ -102,7 +102,7 @@ def test_an_image_without_usable_truth_is_named(
   frame = int(lines[1].split()[1])
   picture = Image.fromarray(np.zeros(_SIZE, np.uint16))
   picture.save(root / kitti_folder.DRIVE / f'depth_02/data/{frame:010d}.png')
-  with pytest.raises(ValueError, match=r'example 1 \(from 0\) of .*: no pixel'):
+  with pytest.raises(ValueError, match=f'{lines[1]} of .*: no pixel'):
     _evaluate_perfect(root, monkeypatch)
 
 
@@ -164,6 +164,8 @@ def test_mode_evaluate_writes_the_table(trained, tmp_path):
   with open(tmp_path / 'evaluation/per_image.csv') as file:
     rows = list(csv.DictReader(file))
   assert [row['index'] for row in rows] == ['0', '1', '2']
+  names = [f'{kitti_folder.DRIVE} {frame} l' for frame in (0, 3, 5)]
+  assert [row['example'] for row in rows] == names
   mean = np.mean([float(row['abs_rel']) for row in rows])
   assert mean == pytest.approx(results['abs_rel'])
   for index in (0, 1):

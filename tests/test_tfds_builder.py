@@ -90,6 +90,15 @@ def test_less_than_is_stored_can_be_read(root, built, overrides):
   kitti_folder.assert_batches_equal(make_eval(config), make_eval(folder))
 
 
+def test_examples_keep_their_lines(root, built):
+  batches = [input_pipeline.create_eval_batches(
+    config, split=config.eval_split, batch_size=2) for config in (
+      make_config(built['lidar']), kitti_folder.make_config(root))]
+  listed = (root / 'splits/test.txt').read_text().split('\n')
+  for lines in (split.lines for split in batches):
+    assert list(map(str, lines)) == listed
+
+
 def test_ids_are_stored_as_train_ids(root, tmp_path):
   tfds_builder.build(make_builder_config(root, labels='ids'), tmp_path)
   folder = kitti_folder.make_config(root, labels='ids')
@@ -374,7 +383,7 @@ def test_command(root, tmp_path):
                '--width=24', '--labels=train_ids', '--frame_offsets=0,-1,1']
   done = run_command(*arguments)
   assert done.returncode == 0, done.stderr
-  assert 'kitti_records/24x8/1.0.0: ' in done.stdout
+  assert 'kitti_records/24x8/1.1.0: ' in done.stdout
   assert 'Generating frames' in done.stderr
   assert take_train(make_config(tmp_path))
   done = run_command(*arguments)
