@@ -8,7 +8,7 @@ import os
 import pathlib
 
 from input_pipeline import labels, stills
-from sgde_jax import folders, reporting
+from sgde_jax import folders, metrics, reporting
 from sgde_jax.models import attention, decoders
 
 _FILE = 'config.json'
@@ -94,8 +94,8 @@ _RULES = (
   ),
   (
     ('eval.crop',),
-    _one_of('garg', 'eigen', 'none'),
-    'use garg, eigen or none',
+    _one_of(*metrics.CROPS),
+    f'use {" or ".join(metrics.CROPS)}',
   ),
   (
     ('eval.odometry_sequences',),

@@ -50,8 +50,6 @@ class Evaluator:
       config.eval.batch_size, mesh, 'config.eval.batch_size'
     )
     self._config = config.eval
-    self._model = model
-    self._mesh = mesh
     self._split = config.data.eval_split
     self._truth = config.data.ground_truth
     self._truth_file = config.data.ground_truth_file
@@ -67,10 +65,11 @@ class Evaluator:
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    self._predict = self._compile(
+    self._predict = sharding.jit_by_rows(
       functools.partial(
         steps.predict_step, model=model, flip=config.eval.flip
-      )
+      ),
+      mesh,
     )
 
   def run(self, variables, *, pictures=None):
@@ -119,14 +118,6 @@ class Evaluator:
         example = {name: array[row] for name, array in batch.items()}
         yield example, jax.tree.map(operator.itemgetter(row), predictions)
 
-  def measure_stills(self, variables, stills):
-    """Measures the classes on a table of stills; see `segmentation.measure`."""
-    find_labels = self._compile(
-      functools.partial(steps.label_step, model=self._model)
-    )
-    predict = functools.partial(find_labels, variables)
-    return segmentation.measure(stills, predict, self._config.batch_size)
-
   def report(self, state, reporter, step):
     """Evaluates a training state, draws panels and reports the summary."""
     pictures = reporter.workdir / 'pictures'
@@ -164,31 +155,6 @@ class Evaluator:
       # KITTI's improved truth counts wherever it is measured.
       'cap_truth': self._truth != 'improved',
     }
-
-  def _compile(self, step):
-    """Compiles a step of (variables, frames) for this process' rows.
-
-    Args:
-      step: maps replicated variables and `[B, H, W, 3]` uint8 to a pytree of
-        arrays with a row per frame.
-
-    Returns:
-      A function of the variables and `[B / P, H, W, 3]` uint8; NumPy arrays.
-    """
-    compiled = jax.jit(
-      step,
-      in_shardings=(
-        sharding.replicated(self._mesh),
-        sharding.batch_sharded(self._mesh),
-      ),
-      out_shardings=sharding.batch_sharded(self._mesh),
-    )
-
-    def run(variables, frames):
-      frames = sharding.to_devices(frames, self._mesh)
-      return jax.tree.map(sharding.local_rows, compiled(variables, frames))
-
-    return run
 
   def _measure(self, example, prediction):
     """Errors of an image by name; `aligned` and `labels` for its picture."""
@@ -244,11 +210,11 @@ def open_evaluator(config, *, model, mesh):
 def evaluate(config, workdir):
   """Evaluates a checkpoint of a workdir, the latest or the best.
 
-  Prints the table and writes `evaluation/metrics.json`,
+  Of data with depth it prints the table and writes `evaluation/metrics.json`,
   `evaluation/per_image.csv` and panels in `pictures/`. With
-  `config.eval.semantic_root` the classes are measured on stills, too, and with
-  `config.eval.odometry` the camera's motion, see `odometry.evaluate`; of KITTI
-  odometry, which has no depth, the motion alone.
+  `config.eval.semantic_root` it measures the classes on stills, see
+  `segmentation.evaluate`, and with `config.eval.odometry` the camera's motion,
+  see `odometry.evaluate`; both also where there is no depth.
 
   Args:
     config: the whole config.
@@ -262,63 +228,47 @@ def evaluate(config, workdir):
   """
   workdir = pathlib.Path(workdir)
   mesh = sharding.create_mesh()
-  _check(config, workdir)
+  _check(config, workdir, mesh)
   model, state = load_trained(config, workdir, mesh)
   stills = segmentation.open_table(config)
   sequences = odometry.open_sequences(config)
-  summary = {}
+  run = {'model': model, 'state': state, 'mesh': mesh}
+  folder, summary = workdir / 'evaluation', {}
   if odometry.has_depth(config):
     evaluator = Evaluator(config, model=model, mesh=mesh)
-    summary = _evaluate_images(evaluator, workdir, state, stills)
+    summary = _evaluate_images(evaluator, workdir, state)
+  if stills:
+    summary |= segmentation.evaluate(config, stills, folder, **run)
   if sequences:
-    summary |= odometry.evaluate(
-      config,
-      sequences,
-      workdir / 'evaluation',
-      model=model,
-      state=state,
-      mesh=mesh,
-    )
+    summary |= odometry.evaluate(config, sequences, folder, **run)
   return summary
 
 
-def _check(config, workdir):
-  """Refuses what nothing can be measured on, before anything is read."""
-  if config.eval.semantic_root and not odometry.has_depth(config):
-    raise ValueError(
-      'config.eval.semantic_root is measured beside depth: evaluate it on a'
-      ' root with depth, without config.eval.odometry where there is none'
-    )
-  if not (config.eval.odometry or odometry.has_depth(config)):
+def _check(config, workdir, mesh):
+  """Refuses what cannot be measured, before anything is read."""
+  others = config.eval.odometry or config.eval.semantic_root
+  if not (others or odometry.has_depth(config)):
     raise ValueError(
       "config.data.ground_truth is 'none': there is nothing to evaluate"
       ' against; name the kind that the root holds'
     )
+  sharding.check_batch_size(
+    config.eval.batch_size, mesh, 'config.eval.batch_size'
+  )
   folders.refuse_unwritable('--workdir', workdir)
 
 
-def _evaluate_images(evaluator, workdir, state, stills):
-  """Prints the tables and writes their files; returns the summary."""
+def _evaluate_images(evaluator, workdir, state):
+  """Prints the table and writes its files; returns the summary."""
   summary, rows = evaluator.run(
     state.variables, pictures=workdir / 'pictures'
   )
-  step = int(state.step)
-  protocol = evaluator.protocol() + segmentation.protocol(stills)
-  write = functools.partial(
-    write_results,
-    workdir / 'evaluation',
-    rows=rows,
-    protocol=protocol,
-    step=step,
-  )
+  step, protocol = int(state.step), evaluator.protocol()
   if jax.process_index() == 0:
     print(reporting.table({step: summary}, protocol))
-  write(summary)  # Before the stills: one that cannot be read loses nothing.
-  if stills:
-    summary |= evaluator.measure_stills(state.variables, stills)
-    write(summary)
-    if jax.process_index() == 0:
-      print(segmentation.format_table(summary))
+    _write_results(
+      workdir / 'evaluation', summary, rows=rows, protocol=protocol, step=step
+    )
   return summary
 
 
@@ -348,11 +298,8 @@ def load_trained(config, workdir, mesh):
   return model, state
 
 
-def write_results(folder, summary, *, rows, protocol, step):
-  """Writes `metrics.json` and `per_image.csv` into a folder; process 0 only."""
-  if jax.process_index() != 0:
-    return
-  folder = pathlib.Path(folder)
+def _write_results(folder, summary, *, rows, protocol, step):
+  """Writes `metrics.json` and `per_image.csv` into a folder."""
   result = {'step': step, 'protocol': protocol} | summary
   reporting.write_text(
     folder / 'metrics.json', json.dumps(result, indent=2) + '\n'

@@ -153,6 +153,26 @@ def create_schedule(config, *, steps_per_epoch):
   return optax.piecewise_constant_schedule(config.learning_rate, factors)
 
 
+def describe_schedule(config, *, steps_per_epoch, num_steps):
+  """Says when the learning rate changes.
+
+  Args:
+    config: the `optimizer` part of a config.
+    steps_per_epoch: updates in one pass over the data.
+    num_steps: the last step.
+
+  Returns:
+    One line of text; it names decays that training ends before.
+  """
+  rate, parts = config.learning_rate, []
+  for epoch in sorted(config.decay_epochs):
+    step = round(epoch * steps_per_epoch)
+    rate *= config.decay_factor
+    beyond = ', which is never reached' if step >= num_steps else ''
+    parts.append(f', {rate:.3g} after step {step}{beyond}')
+  return f'learning rate {config.learning_rate:.3g}{"".join(parts)}'
+
+
 def create_train_state(key, *, model, optimizer, image_size, config):
   """Initialises parameters (ImageNet weights if asked for) and optimizer.
 

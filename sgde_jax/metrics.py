@@ -40,7 +40,7 @@ boundary_totals = boundary_metrics.boundary_totals
 DEPTH_ERRORS = ('abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'a1', 'a2', 'a3')
 
 # Top, bottom, left and right as fractions of the truth's height and width.
-_CROPS = {
+CROPS = {
   'garg': (0.40810811, 0.99189189, 0.03594771, 0.96405229),
   'eigen': (0.3324324, 0.91351351, 0.0359477, 0.96405229),
   'none': (0.0, 1.0, 0.0, 1.0),
@@ -335,15 +335,15 @@ def _check_depths(ground_truth, prediction):
 
 
 def _crop_mask(shape, crop):
-  if crop not in _CROPS:
+  if crop not in CROPS:
     raise ValueError(
-      f'crop must be one of {", ".join(_CROPS)}, got {crop!r}.'
+      f'crop must be one of {", ".join(CROPS)}, got {crop!r}.'
     )
   height, width = shape
   top, bottom, left, right = (
     int(fraction * length)
     for fraction, length in zip(
-      _CROPS[crop], (height, height, width, width), strict=True
+      CROPS[crop], (height, height, width, width), strict=True
     )
   )
   mask = np.zeros(shape, bool)

@@ -63,6 +63,12 @@ def open_sequences(config):
   sequences = input_pipeline.open_sequences(
     config.data, config.eval.odometry_sequences
   )
+  if not {1, -1} & set(config.data.frame_offsets):
+    logging.warning(
+      'config.eval.odometry: motions from frame to frame are asked for, and'
+      ' this run learnt those to the offsets %s alone',
+      tuple(config.data.frame_offsets[1:]),
+    )
   for sequence in sequences:
     if len(sequence.poses) < trajectory.SNIPPET:
       raise ValueError(
@@ -83,13 +89,7 @@ class MotionPredictor:
       config: the whole config.
       model: the network.
       mesh: the mesh.
-
-    Raises:
-      ValueError: `config.eval.batch_size` does not split over the devices.
     """
-    sharding.check_batch_size(
-      config.eval.batch_size, mesh, 'config.eval.batch_size'
-    )
     self._config = config
     self._mesh = mesh
     replicated = sharding.replicated(mesh)

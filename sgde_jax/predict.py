@@ -108,6 +108,9 @@ def _predict_video(config, workdir, source, output, write):
   count, unreadable = 0, []
   with video.open_reader(source) as (frames, rate):
     run, show = _load(config, workdir, write), _make_show(write)
+    for path in (output / source.stem).glob('[0-9]*'):
+      if path.stem.isdecimal() and path.suffix in ('.png', '.npy'):
+        path.unlink()  # An earlier video may have been longer.
     with video.open_writer(target, rate) as write_frame:
       try:
         for frame in _with_progress(frames):

@@ -211,9 +211,10 @@ class Reporter:
     """Keeps what the restored state has seen, and its evaluations.
 
     Every process reads them, so that all agree on what is still to evaluate;
-    the file changes at once, for the others may be reading it.
+    the file changes at once, for the others may be reading it. A start at 0
+    keeps nothing: no state was restored, and the weights may be others.
     """
-    entries = read_entries(self.workdir)
+    entries = read_entries(self.workdir) if start_step else []
     kept = [entry for entry in entries if entry['step'] <= start_step]
     self.evaluations = find_evaluations(
       entry for entry in kept if entry.get('protocol') == self._protocol

@@ -8,8 +8,10 @@ by nearest neighbour.
 
 import concurrent.futures
 import functools
+import json
 import logging
 import os
+import pathlib
 import time
 from collections.abc import Callable, Mapping
 
@@ -19,9 +21,7 @@ import numpy as np
 from input_pipeline import examples, sampling, stills, threads
 from input_pipeline import labels as cityscapes
 from input_pipeline.labels import check
-from sgde_jax import evidence, metrics, sharding
-
-_PREFIX = 'stills/'  # Of the figures' names.
+from sgde_jax import evidence, metrics, reporting, sharding, steps
 
 
 def open_table(config) -> examples.ExampleTable | None:
@@ -59,6 +59,43 @@ def open_table(config) -> examples.ExampleTable | None:
   return stills.make_table(pictures, masks, coding=coding, size=size)
 
 
+def evaluate(config, table, folder, *, model, state, mesh):
+  """Measures a trained run's classes on stills.
+
+  Prints a table and writes `stills.json` into the folder. The stills are
+  normalised by the running statistics of batch norm, which are the video's
+  also where training took stills.
+
+  Args:
+    config: the whole config.
+    table: what `open_table` returns, not None.
+    folder: folder for the results.
+    model: the network, with semantics.
+    state: a `steps.TrainState` on the mesh.
+    mesh: the mesh.
+
+  Returns:
+    `stills/NAME` for the figures of `measure`.
+
+  Raises:
+    ValueError: as `measure`.
+  """
+  label = sharding.jit_by_rows(
+    functools.partial(steps.label_step, model=model), mesh
+  )
+  figures = measure(
+    table, functools.partial(label, state.variables), config.eval.batch_size
+  )
+  if jax.process_index() == 0:
+    place = os.path.commonpath(list(map(os.path.dirname, table.frame_files)))
+    result = {'step': int(state.step), 'folder': place} | figures
+    reporting.write_text(
+      pathlib.Path(folder) / 'stills.json', json.dumps(result, indent=2) + '\n'
+    )
+    print(format_table(figures, place))
+  return {f'stills/{name}': value for name, value in figures.items()}
+
+
 def measure(
   table: examples.ExampleTable,
   predict: Callable[[np.ndarray], np.ndarray],
@@ -73,8 +110,8 @@ def measure(
     batch_size: global batch size B.
 
   Returns:
-    `stills/iou/NAME` for each class that occurs in truth or prediction, their
-    mean `stills/miou`, and `stills/images`.
+    `iou/NAME` for each class that occurs in truth or prediction, their mean
+    `miou`, and `images`.
 
   Raises:
     ValueError: a picture or a mask cannot be read.
@@ -99,42 +136,25 @@ def measure(
   logging.info('%d stills, %.1f a second', len(table), len(table) / seconds)
   confusion = sharding.gather_rows(confusion[None]).sum(axis=0)
   figures = metrics.iou_totals(confusion).finalize()
-  return {f'{_PREFIX}images': len(table)} | {
-    _PREFIX + name: value for name, value in figures.items()
-  }
+  return {'images': len(table)} | figures
 
 
-def protocol(table: examples.ExampleTable | None) -> str:
-  """Says which stills are measured, after the protocol of the depth.
-
-  Args:
-    table: the stills, or None.
-
-  Returns:
-    Text that goes on after another; '' without stills.
-  """
-  if table is None:
-    return ''
-  folder = os.path.commonpath(list(map(os.path.dirname, table.frame_files)))
-  return f'; stills of {folder}'
-
-
-def format_table(figures: Mapping[str, float]) -> str:
+def format_table(figures: Mapping[str, float], place: str) -> str:
   """Formats what `measure` returns, a row per class.
 
   Args:
-    figures: the figures, other names beside them.
+    figures: the figures.
+    place: where the stills lie.
 
   Returns:
     Lines of text; `-` for a class in neither truth nor prediction.
   """
-  count = figures[f'{_PREFIX}images']
-  lines = [f'{f"{count} stills":<14}{"iou":>10}']
+  lines = [f'{"":<14}{"iou":>10}']
   rows = [(name, f'iou/{name}') for name in cityscapes.NAMES]
   for row, name in [*rows, ('mean', 'miou')]:
-    figure = figures.get(_PREFIX + name)
+    figure = figures.get(name)
     lines.append(f'{row:<14}{"-" if figure is None else f"{figure:.4f}":>10}')
-  return '\n'.join(lines)
+  return '\n'.join([*lines, f'{figures["images"]} stills of {place}'])
 
 
 def _compare(table, index, found):

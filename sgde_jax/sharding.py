@@ -58,6 +58,31 @@ def to_devices(batch, mesh):
   )
 
 
+def jit_by_rows(step, mesh):
+  """Compiles a step that each process feeds its rows and gets them back from.
+
+  Args:
+    step: maps replicated variables and `[B, ...]` frames to a pytree of arrays
+      with a row per frame.
+    mesh: the mesh.
+
+  Returns:
+    A function of the variables and this process' frames, `[B / P, ...]`
+    NumPy, to NumPy arrays.
+  """
+  compiled = jax.jit(
+    step,
+    in_shardings=(replicated(mesh), batch_sharded(mesh)),
+    out_shardings=batch_sharded(mesh),
+  )
+
+  def run(variables, frames):
+    rows = compiled(variables, to_devices(frames, mesh))
+    return jax.tree.map(local_rows, rows)
+
+  return run
+
+
 def device_batches(batches, mesh):
   """Yields an iterator's batches as global arrays, see `to_devices`."""
   return (to_devices(batch, mesh) for batch in batches)

@@ -189,7 +189,7 @@ def predict_step(variables, frames, *, model, flip=False):
 
 
 def label_step(variables, frames, *, model):
-  """Predicts the classes of frames; compiled, it computes no depth for them.
+  """Predicts the classes of frames, and no depth.
 
   Args:
     variables: the model's variables.
@@ -199,7 +199,10 @@ def label_step(variables, frames, *, model):
   Returns:
     `[B, H, W]` uint8, as `Prediction.labels`.
   """
-  return predict_step(variables, frames, model=model).labels
+  logits = model.apply(
+    variables, to_float(frames), train=False, method='segment'
+  )
+  return _most_likely(logits)
 
 
 def motion_step(variables, frames, *, model):

@@ -101,7 +101,14 @@ def _check(config, workdir, mesh):
 def _count_steps(config, num_examples):
   """Returns the steps to train and those in one pass over the examples."""
   per_epoch = num_examples / config.batch_size
-  return config.num_steps or math.ceil(config.num_epochs * per_epoch), per_epoch
+  num_steps = config.num_steps or math.ceil(config.num_epochs * per_epoch)
+  logging.info(
+    '%s',
+    initialization.describe_schedule(
+      config.optimizer, steps_per_epoch=per_epoch, num_steps=num_steps
+    ),
+  )
+  return num_steps, per_epoch
 
 
 def _is_due(step, num_steps, every):

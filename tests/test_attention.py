@@ -9,8 +9,6 @@ import pytest
 
 from sgde_jax.models import attention, blockwise
 
-_HIGHEST = jax.lax.Precision.HIGHEST
-
 
 def _inputs(rows, columns, *, batch=2, heads=2, width=4, mixed=6, scale=1.0):
   rng = np.random.default_rng(0)
@@ -30,11 +28,10 @@ def _value_and_gradients(inputs, implementation):
   )
 
   def attend(*inputs):
-    return attention.pixel_attention(
-      *inputs, implementation=implementation, precision=_HIGHEST
-    )
+    return attention.pixel_attention(*inputs, implementation=implementation)
 
   @jax.jit
+  @jax.default_matmul_precision('highest')
   def evaluate(*inputs):
     mixed, pull = jax.vjp(attend, *inputs)
     return mixed, *pull(weights)

@@ -207,7 +207,13 @@ def test_video(root, trained, tmp_path, one_device, capsys):
   config = runs.make_config(root)
   source = _write_video(tmp_path / 'drive.mp4')
   output = tmp_path / 'depth'
+  (output / 'drive').mkdir(parents=True)
+  for name in ('000007.npy', '7 notes.txt'):
+    (output / 'drive' / name).touch()
   predict.predict(config, trained, source, output)
+  # Of an earlier, longer video of this name nothing is left.
+  names = {path.name for path in (output / 'drive').iterdir()}
+  assert '7 notes.txt' in names and '000007.npy' not in names
   assert f'predictions written to {output}: 3\n' in capsys.readouterr().out
   with video.open_reader(source) as (frames, _):
     frames = list(frames)

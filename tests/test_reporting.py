@@ -126,6 +126,13 @@ def test_entries_after_the_restored_step_are_dropped(tmp_path):
   assert [entry['step'] for entry in _entries(tmp_path)][-2:] == [20, 21]
 
 
+def test_a_start_from_nothing_keeps_nothing(tmp_path):
+  _reporter(tmp_path).evaluation(0, _summary(0.5))  # Killed soon after.
+  again = _reporter(tmp_path)
+  assert again.evaluations == {}
+  assert _entries(tmp_path) == []
+
+
 def test_evaluations_of_another_protocol_are_left_out(
   tmp_path, capsys, caplog
 ):

@@ -59,12 +59,12 @@ def test_known_confusion(stills, batch_size):
   figures = segmentation.measure(table, _read_class, batch_size)
   half, small = 32 * 32, 20 * 50
   assert figures == {
-    'stills/images': 3,
+    'images': 3,
     # Hits: half of a, half of c; a car and sky are taken for it, too.
-    'stills/iou/road': pytest.approx((half + small) / (2 * half + 2 * small)),
-    'stills/iou/car': pytest.approx(0.5),  # b's half is found, a's is not.
-    'stills/iou/sky': 0,
-    'stills/miou': pytest.approx(1 / 3),
+    'iou/road': pytest.approx((half + small) / (2 * half + 2 * small)),
+    'iou/car': pytest.approx(0.5),  # b's half is found, a's is not.
+    'iou/sky': 0,
+    'miou': pytest.approx(1 / 3),
   }
 
 
@@ -99,18 +99,19 @@ def test_splits_and_codings(tmp_path):
     })
     table = segmentation.open_table(config)
     figures = segmentation.measure(table, _read_class, 2)
-    assert figures['stills/iou/sky'] == figures['stills/miou'] == 1
-    folder = f'{tmp_path}/leftImg8bit/{options.get("split", "val")}/city'
-    assert segmentation.protocol(table) == f'; stills of {folder}'
+    assert figures['iou/sky'] == figures['miou'] == 1
+    folder = f'{tmp_path}/leftImg8bit/{options.get("split", "val")}/city/'
+    assert table.frame_files[0].startswith(folder)
 
 
 def test_table_has_a_row_for_every_class(stills):
   table = segmentation.open_table(_config(stills))
   text = segmentation.format_table(
-    {'abs_rel': 0.1} | segmentation.measure(table, _read_class, 2)
+    segmentation.measure(table, _read_class, 2), 'PLACE'
   )
-  head, *rows = text.splitlines()
-  assert head.split() == ['3', 'stills', 'iou']
+  head, *rows, last = text.splitlines()
+  assert head.split() == ['iou']
+  assert last == '3 stills of PLACE'
   figures = dict(row.rsplit(maxsplit=1) for row in rows)
   assert list(figures) == [*cityscapes.NAMES, 'mean']
   assert figures['car'] == '0.5000' and figures['mean'] == '0.3333'
@@ -123,9 +124,9 @@ def test_without_a_label_there_is_no_figure(tmp_path):
   )
   table = segmentation.open_table(_config(tmp_path))
   figures = segmentation.measure(table, _read_class, 1)
-  assert figures == {'stills/images': 1}
-  assert segmentation.format_table(figures).splitlines()[-1].split() == [
-    'mean', '-']
+  assert figures == {'images': 1}
+  *_, mean, _ = segmentation.format_table(figures, 'PLACE').splitlines()
+  assert mean.split() == ['mean', '-']
 
 
 def test_train_ids_taken_for_ids_are_pointed_out(tmp_path, caplog):
@@ -142,7 +143,6 @@ def test_train_ids_taken_for_ids_are_pointed_out(tmp_path, caplog):
 
 def test_no_folder_is_no_table():
   assert segmentation.open_table(_config('')) is None
-  assert segmentation.protocol(None) == ''
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_no_folder_is_no_table():
   ],
 )
 def test_refused_before_anything_is_compiled(
-  stills, change, message, monkeypatch
+  stills, change, message, one_device, monkeypatch
 ):
   mask = next(path for path in stills.rglob('a_*') if 'eman' in str(path)
               or 'gtFine' in str(path))
@@ -182,23 +182,28 @@ def test_refused_before_anything_is_compiled(
 
 
 @pytest.mark.slow
-def test_mode_evaluate_measures_the_stills(trained, stills, tmp_path):
+@pytest.mark.parametrize('stills', ['kitti'], indirect=True)
+@pytest.mark.parametrize('depth', [True, False])
+def test_mode_evaluate_measures_the_stills(trained, stills, tmp_path, depth):
   for name in ('checkpoints', 'config.json'):
     os.symlink(trained / name, tmp_path / name)
   output, _ = runs.run_main(
     '--mode=evaluate', f'--workdir={tmp_path}',
     f'--config.eval.semantic_root={stills}',
+    *(() if depth else ('--config.data.ground_truth=none',)),
   )
-  assert f'stills of {stills}' in output
+  *_, last = output.splitlines()
+  assert last.startswith(f'3 stills of {stills}')
   printed = dict(
-    line.rsplit(maxsplit=1) for line in output.splitlines()[-20:]
+    line.rsplit(maxsplit=1) for line in output.splitlines()[-21:-1]
   )
   assert list(printed) == [*cityscapes.NAMES, 'mean']
-  results = json.loads((tmp_path / 'evaluation/metrics.json').read_text())
-  assert results['stills/images'] == 3
-  assert results['images'] == 3 and 'abs_rel' in results
+  measured = tmp_path / 'evaluation/metrics.json'
+  assert measured.is_file() == depth
+  results = json.loads((tmp_path / 'evaluation/stills.json').read_text())
+  assert results['images'] == 3 and results['step'] == 20
   for name, figure in printed.items():
-    key = 'stills/' + ('miou' if name == 'mean' else f'iou/{name}')
+    key = 'miou' if name == 'mean' else f'iou/{name}'
     if figure == '-':
       assert key not in results
     else:
@@ -238,8 +243,8 @@ def test_real_stills_against_their_own_labels():
     return np.where(labels == 255, 0, labels)[None]
 
   figures = segmentation.measure(table, predict, 1)
-  assert figures['stills/images'] == 5
+  assert figures['images'] == 5
   # All 19 classes occur, and all is right.
-  assert [figures[f'stills/iou/{name}'] for name in cityscapes.NAMES] == (
+  assert [figures[f'iou/{name}'] for name in cityscapes.NAMES] == (
     [1.0] * 19
   )

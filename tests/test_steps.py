@@ -241,6 +241,17 @@ def test_learning_rate_decays_at_the_epochs():
   )
 
 
+def test_the_schedule_is_told():
+  config = _optimizer_config(decay_epochs=(3.0, 1.5))
+  told = initialization.describe_schedule(
+    config, steps_per_epoch=2, num_steps=6
+  )
+  assert told == (
+    'learning rate 0.001, 0.0001 after step 3, 1e-05 after step 6, which is'
+    ' never reached'
+  )
+
+
 def test_clipping_bounds_the_global_norm():
   gradients = [1.0, 100.0]
   free = _updates(_optimizer_config(), gradients, steps_per_epoch=1)

@@ -26,12 +26,12 @@ _FUSED_CAPABILITY = 8.0
 _FUSED_WIDTH = 128
 
 
-def pixel_attention(
-  queries, keys, values, *, implementation='auto', precision=None
-):
+def pixel_attention(queries, keys, values, *, implementation='auto'):
   """Returns softmax(q k^T / sqrt(d)) v of every image and head.
 
-  Scores, softmax and sums are float32 at least. `auto` chooses at trace time:
+  Scores, softmax and sums are float32 at least; products are as precise as
+  `jax.default_matmul_precision` says, by default less than float32 on GPUs and
+  TPUs. `auto` chooses at trace time:
   `plain` where N M <= 512^2, one tile of `blockwise`; else `fused` where the
   default backend is a CUDA GPU of compute capability 8.0 or newer, the values
   have 16 bits, as the kernel has, and the heads are at most 128 wide; else
@@ -47,8 +47,6 @@ def pixel_attention(
       `blockwise`, with an online softmax over blocks of keys, on any
       platform; or `fused`, cuDNN's kernel, on CUDA GPUs and always in
       bfloat16.
-    precision: `jax.lax.Precision` of the products of `plain` and `blockwise`;
-      None for JAX's default, which is below float32 on GPUs and TPUs.
 
   Returns:
     `[B, N, h, e]` of the dtype of `values`.
@@ -61,9 +59,9 @@ def pixel_attention(
   if implementation == 'auto':
     implementation = choose_implementation(queries, keys, values)
   if implementation == 'plain':
-    return _plain(queries, keys, values, precision)
+    return _plain(queries, keys, values)
   if implementation == 'blockwise':
-    return blockwise.attend(queries, keys, values, precision)
+    return blockwise.attend(queries, keys, values)
   if implementation == 'fused':
     return _fused(queries, keys, values)
   raise ValueError(
@@ -107,12 +105,12 @@ def _has_fused_kernel():
   return number and float(capability) >= _FUSED_CAPABILITY
 
 
-def _plain(queries, keys, values, precision):
+def _plain(queries, keys, values):
   """Attention with the whole matrix stored."""
   scale = 1 / math.sqrt(keys.shape[-1])
-  scores = blockwise.dot('bnhd,bmhd->bhnm', queries * scale, keys, precision)
+  scores = blockwise.dot('bnhd,bmhd->bhnm', queries * scale, keys)
   weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
-  mixed = blockwise.dot('bhnm,bmhe->bnhe', weights, values, precision)
+  mixed = blockwise.dot('bhnm,bmhe->bnhe', weights, values)
   return mixed.astype(values.dtype)
 
 
@@ -194,41 +192,49 @@ class SemanticGuidedAttention(nn.Module):
     """Enhances the features of one decoder level.
 
     Args:
-      depth_features: `[B, H, W, C]` float.
+      depth_features: `[B, H, W, C]` float, or None: the affinity, and so the
+        semantic features, do not depend on them.
       semantic_features: `[B, H, W, C]` float.
 
     Returns:
-      The enhanced depth features and semantic features, both `[B, H, W, C]`.
+      The enhanced depth features and semantic features, each `[B, H, W, C]`;
+      None for what is not given.
 
     Raises:
       ValueError: if the shapes differ or are not rank 4, or the attributes do
         not fit each other.
     """
-    shape = depth_features.shape
-    if len(shape) != 4 or semantic_features.shape != shape:
+    branches = [
+      (depth_features, self.depth_value, self.depth_update),
+      (semantic_features, self.semantic_value, self.semantic_update),
+    ]
+    if depth_features is None:
+      del branches[0]
+    shape = semantic_features.shape
+    shapes = [features.shape for features, _, _ in branches]
+    if len(shape) != 4 or any(other != shape for other in shapes):
       raise ValueError(
-        f'depth_features and semantic_features have shapes {shape} and'
-        f' {semantic_features.shape}: expected one shape [B, H, W, C]'
+        f'the features of depth and semantics have shapes {shapes}: expected'
+        ' one shape [B, H, W, C]'
       )
     queries, keys = self._queries_and_keys(semantic_features)
-    pooled = average_pool(depth_features, self.key_stride)
-    depth_values = self._by_head(self.depth_value(pooled))
-    pooled = average_pool(semantic_features, self.key_stride)
-    semantic_values = self._by_head(self.semantic_value(pooled))
+    values = [
+      self._by_head(project(average_pool(features, self.key_stride)))
+      for features, project, _ in branches
+    ]
     mixed = pixel_attention(
       queries,
       keys,
-      jnp.concatenate([depth_values, semantic_values], axis=-1),
+      jnp.concatenate(values, axis=-1),
       implementation=self.implementation,
     )
-    depth_mixed, semantic_mixed = (
-      part.reshape(*shape[:3], self.width)
-      for part in jnp.split(mixed, 2, axis=-1)
-    )
-    return (
-      self.depth_update(depth_features, depth_mixed),
-      self.semantic_update(semantic_features, semantic_mixed),
-    )
+    enhanced = [
+      update(features, part.reshape(*shape[:3], self.width))
+      for (features, _, update), part in zip(
+        branches, jnp.split(mixed, len(branches), axis=-1), strict=True
+      )
+    ]
+    return enhanced[0] if depth_features is not None else None, enhanced[-1]
 
   def affinity(self, semantic_features, points):
     """Returns what a few pixels attend to, for pictures.
@@ -245,7 +251,7 @@ class SemanticGuidedAttention(nn.Module):
     width, stride = semantic_features.shape[2], self.key_stride
     index = points[..., 1] * width + points[..., 0]
     queries = jax.vmap(lambda rows, i: rows[i])(queries, index)
-    scores = blockwise.dot('bnhd,bmhd->bhnm', queries, keys, None)
+    scores = blockwise.dot('bnhd,bmhd->bhnm', queries, keys)
     weights = jax.nn.softmax(scores / math.sqrt(keys.shape[-1]), axis=-1)
     weights = jnp.mean(weights, axis=1)
     return weights.reshape(*weights.shape[:2], -1, -(-width // stride))

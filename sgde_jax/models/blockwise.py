@@ -7,7 +7,6 @@ block (Milakov and Gimelshein, arXiv 1805.02867; Rabe and Staats, arXiv
 al., arXiv 2205.14135).
 """
 
-import functools
 import math
 
 import jax
@@ -18,39 +17,35 @@ import numpy as np
 BLOCK = 512
 
 
-def dot(spec, left, right, precision):
+def dot(spec, left, right):
   """An einsum that sums in float32 (float64 for float64 operands)."""
   dtype = jnp.promote_types(left.dtype, jnp.float32)
-  return jnp.einsum(
-    spec, left, right, precision=precision, preferred_element_type=dtype
-  )
+  return jnp.einsum(spec, left, right, preferred_element_type=dtype)
 
 
-def attend(queries, keys, values, precision=None):
+def attend(queries, keys, values):
   """Returns softmax(q k^T / sqrt(d)) v of every image and head.
 
   Args:
     queries: `[B, N, h, d]` float.
     keys: `[B, M, h, d]` float.
     values: `[B, M, h, e]` float.
-    precision: `jax.lax.Precision` of the products.
 
   Returns:
     `[B, N, h, e]` of the dtype of `values`.
   """
-  attend_head = functools.partial(_attend, precision)
-  attend_heads = jax.vmap(attend_head, in_axes=1, out_axes=1)
+  attend_heads = jax.vmap(_attend, in_axes=1, out_axes=1)
   scaled = queries / math.sqrt(keys.shape[-1])
   return jax.vmap(attend_heads)(scaled, keys, values)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(precision, queries, keys, values):
+@jax.custom_vjp
+def _attend(queries, keys, values):
   """softmax(q k^T) v of one head: `[N, d]`, `[M, d]`, `[M, e]`."""
-  return _attend_forward(precision, queries, keys, values)[0]
+  return _attend_forward(queries, keys, values)[0]
 
 
-def _attend_forward(precision, queries, keys, values):
+def _attend_forward(queries, keys, values):
   """Returns the result `[N, e]` and what the backward pass needs.
 
   That is the arguments, the result and each row's log of the sum `[N]`.
@@ -62,14 +57,12 @@ def _attend_forward(precision, queries, keys, values):
     def attend_block(carry, block):
       maximum, total, mixed = carry
       block_keys, block_values, padding = block
-      scores = dot('nd,md->nm', rows, block_keys, precision) + padding[None]
+      scores = dot('nd,md->nm', rows, block_keys) + padding[None]
       new_maximum = jnp.maximum(maximum, jnp.max(scores, axis=-1))
       weights = jnp.exp(scores - new_maximum[:, None])
       decay = jnp.exp(maximum - new_maximum)
       total = total * decay + jnp.sum(weights, axis=-1)
-      update = dot(
-        'nm,me->ne', weights.astype(values.dtype), block_values, precision
-      )
+      update = dot('nm,me->ne', weights.astype(values.dtype), block_values)
       return (new_maximum, total, mixed * decay[:, None] + update), None
 
     count = rows.shape[0]
@@ -88,7 +81,7 @@ def _attend_forward(precision, queries, keys, values):
   return mixed, (queries, keys, values, mixed, log_total)
 
 
-def _attend_backward(precision, residuals, gradient):
+def _attend_backward(residuals, gradient):
   """Recomputes the weights of each tile from the rows' sums.
 
   Tiles are keys by queries here: two of the three products that reduce a tile
@@ -105,17 +98,17 @@ def _attend_backward(precision, residuals, gradient):
 
     def pull_block(query_gradient, block):
       block_keys, block_values, padding = block
-      scores = dot('md,nd->mn', block_keys, row_queries, precision)
+      scores = dot('md,nd->mn', block_keys, row_queries)
       scores += padding[:, None]
       weights = jnp.exp(scores - row_log_total[None])
       value_gradient = dot(
-        'mn,ne->me', weights.astype(values.dtype), row_gradient, precision
+        'mn,ne->me', weights.astype(values.dtype), row_gradient
       )
-      pulled = dot('me,ne->mn', block_values, row_gradient, precision)
+      pulled = dot('me,ne->mn', block_values, row_gradient)
       pulled = weights * (pulled - row_product[None])
       pulled = pulled.astype(keys.dtype)
-      key_gradient = dot('mn,nd->md', pulled, row_queries, precision)
-      query_gradient += dot('mn,md->nd', pulled, block_keys, precision)
+      key_gradient = dot('mn,nd->md', pulled, row_queries)
+      query_gradient += dot('mn,md->nd', pulled, block_keys)
       return query_gradient, (key_gradient, value_gradient)
 
     start = jnp.zeros(row_queries.shape, sums)

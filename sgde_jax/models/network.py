@@ -212,7 +212,8 @@ class DepthModel(nn.Module):
     Returns:
       `[M, H, W, 19]` float32 class scores.
     """
-    _, semantic, _ = self.decode(self.encoder(images, train=train))
+    features = self.encoder(images, train=train)
+    _, semantic, _ = self.decode(features, depth=False)
     return self.semantic_head(semantic[0])
 
   def attention_maps(self, images, points):
@@ -226,36 +227,40 @@ class DepthModel(nn.Module):
       Level -> `[B, P, h, w]` float32, see
       `attention.SemanticGuidedAttention.affinity`.
     """
-    _, _, guides = self.decode(self.encoder(images, train=False))
+    features = self.encoder(images, train=False)
+    _, _, guides = self.decode(features, depth=False)
     return {
       level: self.attentions[str(level)].affinity(guide, points // 2**level)
       for level, guide in guides.items()
     }
 
-  def decode(self, features):
+  def decode(self, features, *, depth=True):
     """Runs both decoders side by side.
 
     Args:
       features: the encoder's five features.
+      depth: whether to run that of depth, on which the other does not depend.
 
     Returns:
       Dicts from level i to features `[B, H / 2^i, W / 2^i, C_i]`: those of
-      depth, those of semantics (empty without it), and the semantic ones that
-      guide the attention at its levels, before its own update.
+      depth (None without it), those of semantics (likewise), and the semantic
+      ones that guide the attention at its levels, before its own update.
     """
-    depth = semantic = features[-1]
     depths, semantic_maps, guides = {}, {}, {}
+    depth_map = features[-1] if depth else None
+    semantic_map = features[-1] if self.semantics else None
     for level in reversed(_LEVELS):
       skip = features[level - 1] if level > 0 else None
-      depth = self.depth_levels[level](depth, skip)
+      if depth:
+        depth_map = self.depth_levels[level](depth_map, skip)
       if self.semantics:
-        semantic = self.semantic_levels[level](semantic, skip)
+        semantic_map = self.semantic_levels[level](semantic_map, skip)
       if level in self.attention_levels:
-        guides[level] = semantic
-        depth, semantic = self.attentions[str(level)](depth, semantic)
-      depths[level] = depth
-      if self.semantics:
-        semantic_maps[level] = semantic
+        guides[level] = semantic_map
+        attend = self.attentions[str(level)]
+        depth_map, semantic_map = attend(depth_map, semantic_map)
+      depths[level] = depth_map
+      semantic_maps[level] = semantic_map
     return depths, semantic_maps, guides
 
   def estimate_motion(self, frames, *, train):
