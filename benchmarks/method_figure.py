@@ -16,6 +16,7 @@ from absl import flags
 from benchmarks import command_line
 from configs import default
 from sgde_jax import (
+  compiling,
   configuration,
   evaluate,
   initialization,
@@ -41,7 +42,7 @@ def main(_):
   mesh = sharding.create_mesh(jax.devices()[:1])
   model, state = evaluate.load_trained(config, FLAGS.workdir, mesh)
   (batch,) = itertools.islice(initialization.open_batches(config, mesh, 0), 1)
-  preview = jax.jit(
+  preview = compiling.jit(
     functools.partial(
       steps.preview_step, model=model, loss_options=config.loss.to_dict()
     )

@@ -166,10 +166,10 @@ def _compile_prediction(model, variables, frames):
   """Returns a function that predicts the frames."""
   import jax
 
-  from sgde_jax import steps
+  from sgde_jax import compiling, steps
 
   predict = functools.partial(steps.predict_step, model=model)
-  predict = jax.jit(predict).lower(variables, frames).compile()
+  predict = compiling.jit(predict).lower(variables, frames).compile()
   return lambda: jax.block_until_ready(predict(variables, frames))
 
 

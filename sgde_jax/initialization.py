@@ -11,7 +11,14 @@ import numpy as np
 import optax
 
 import input_pipeline
-from sgde_jax import checkpointing, models, pretrained, sharding, steps
+from sgde_jax import (
+  checkpointing,
+  compiling,
+  models,
+  pretrained,
+  sharding,
+  steps,
+)
 
 
 def start_state(config, model, optimizer, mesh, checkpoints, *, num_steps):
@@ -191,10 +198,9 @@ def create_train_state(key, *, model, optimizer, image_size, config):
   """
   # On the CPU XLA's full optimization takes four times as long here, over some
   # hundred small random number generators, for a program that runs once.
-  on_cpu = jax.default_backend() == 'cpu'
-  state = jax.jit(
+  state = compiling.jit(
     lambda key: _initialise(key, model, optimizer, image_size),
-    compiler_options={'xla_backend_optimization_level': 1} if on_cpu else None,
+    cpu_options={'xla_backend_optimization_level': 1},
   )(key)
   if config is None:
     return state
@@ -261,7 +267,7 @@ def compile_steps(config, model, optimizer, mesh, state, batches):
   """
   replicated, rows = sharding.replicated(mesh), sharding.batch_sharded(mesh)
   loss_options = config.loss.to_dict()
-  train_step = jax.jit(
+  train_step = compiling.jit(
     functools.partial(
       steps.train_step,
       model=model,
@@ -273,7 +279,7 @@ def compile_steps(config, model, optimizer, mesh, state, batches):
     out_shardings=(replicated, replicated),
     donate_argnums=1,
   )
-  preview_step = jax.jit(
+  preview_step = compiling.jit(
     functools.partial(
       steps.preview_step, model=model, loss_options=loss_options
     ),

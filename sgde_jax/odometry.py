@@ -14,7 +14,14 @@ import jax
 import numpy as np
 
 import input_pipeline
-from sgde_jax import reporting, sharding, steps, trajectory, visualization
+from sgde_jax import (
+  compiling,
+  reporting,
+  sharding,
+  steps,
+  trajectory,
+  visualization,
+)
 
 # Figure -> its head in the table.
 _COLUMNS = {
@@ -94,7 +101,7 @@ class MotionPredictor:
     self._mesh = mesh
     replicated = sharding.replicated(mesh)
     # Every process feeds its rows and gets all motions.
-    self._predict = jax.jit(
+    self._predict = compiling.jit(
       functools.partial(steps.motion_step, model=model),
       in_shardings=(replicated, sharding.batch_sharded(mesh)),
       out_shardings=replicated,

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from input_pipeline import images
 from input_pipeline import labels as cityscapes
 from sgde_jax import (
+  compiling,
   evaluate,
   folders,
   metrics,
@@ -133,7 +134,7 @@ def _load(config, workdir, write):
   flip = config.eval.flip
   step = functools.partial(steps.predict_step, flip=flip)
   step = steps.label_step if write == 'labels' else step
-  predict_step = jax.jit(functools.partial(step, model=model))
+  predict_step = compiling.jit(functools.partial(step, model=model))
 
   def run(image):
     frame = images.resize_frame(

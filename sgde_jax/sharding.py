@@ -6,6 +6,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from sgde_jax import compiling
+
 _AXIS = 'data'
 
 
@@ -70,7 +72,7 @@ def jit_by_rows(step, mesh):
     A function of the variables and this process' frames, `[B / P, ...]`
     NumPy, to NumPy arrays.
   """
-  compiled = jax.jit(
+  compiled = compiling.jit(
     step,
     in_shardings=(replicated(mesh), batch_sharded(mesh)),
     out_shardings=batch_sharded(mesh),
