@@ -95,7 +95,7 @@ _RULES = (
   (
     ('eval.crop',),
     _one_of(*metrics.CROPS),
-    f'use {" or ".join(metrics.CROPS)}',
+    f'use one of {", ".join(metrics.CROPS)}',
   ),
   (
     ('eval.odometry_sequences',),

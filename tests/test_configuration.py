@@ -153,7 +153,7 @@ def test_a_foreign_config_file_is_refused_in_one_message(
     ('model.attention.key_stride', 256, 'single key'),
     ('eval.semantic_labels', 'none', 'train_ids or ids'),
     ('eval.semantic_split', 'test', 'train or val'),
-    ('eval.crop', 'center', 'garg, eigen or none'),
+    ('eval.crop', 'center', 'garg, eigen, none'),
     ('eval.max_depth', 1e-4, 'more than config.eval.min_depth'),
     ('eval.max_depth', float('nan'), 'more than config.eval.min_depth'),
     ('eval.min_depth', 0.0, 'positive'),
