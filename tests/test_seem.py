@@ -30,7 +30,7 @@ def _inputs(batch=2, count=30):
     [draw(*level, 4) for level in levels],
     [draw(*level, 3) for level in levels],
     draw(height, width, 1),
-    jax.nn.softmax(draw(height, width, 19)),
+    draw(height, width, 19),
   )
 
 
@@ -85,6 +85,17 @@ def test_every_input_matters():
     assert np.isfinite(gradient).all() and np.any(gradient != 0), path
 
 
+def test_classes_are_fed_as_probabilities():
+  module, (*inputs, class_logits) = seem.SEEM(width=16), _inputs()
+  variables = _initialise(module, (*inputs, class_logits))
+  residual, shifted, other = (
+    module.apply(variables, *inputs, logits)
+    for logits in (class_logits, class_logits + 9, 2 * class_logits)
+  )
+  np.testing.assert_allclose(shifted, residual, rtol=1e-3, atol=1e-5)
+  assert not np.allclose(other, residual, rtol=1e-2)
+
+
 def test_layers_are_fed_the_coarse_logit():
   module, inputs = seem.SEEM(), _inputs()
   shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
@@ -99,9 +110,9 @@ def test_layers_are_fed_the_coarse_logit():
 
 
 def test_refuses_maps_of_different_sizes():
-  points, *maps, probabilities = _inputs()
+  points, *maps, class_logits = _inputs()
   with pytest.raises(ValueError, match='expected that of disparity_logit'):
-    seem.SEEM().init(jax.random.key(0), points, *maps, probabilities[:, 1:])
+    seem.SEEM().init(jax.random.key(0), points, *maps, class_logits[:, 1:])
 
 
 def test_scatter_writes_valid_points_alone():

@@ -341,7 +341,7 @@ class DepthModel(nn.Module):
       [depth[level] for level in levels],
       [semantic[level] for level in levels],
       coarse_logit,
-      nn.softmax(outputs.logits),
+      outputs.logits,
     )
 
     def refine(estimate_residual, points):

@@ -42,7 +42,7 @@ class SEEM(nn.Module):
     depth_features,
     semantic_features,
     disparity_logit,
-    probabilities,
+    class_logits,
   ):
     """Estimates the residual on the disparity logit at points.
 
@@ -53,7 +53,7 @@ class SEEM(nn.Module):
       semantic_features: the same of the semantic decoder.
       disparity_logit: `[B, H, W, 1]` float, the coarse disparity before its
         sigmoid.
-      probabilities: `[B, H, W, classes]` float, of the classes.
+      class_logits: `[B, H, W, classes]` float, whose softmax it is fed.
 
     Returns:
       `[B, K, 1]` float32 residuals.
@@ -62,15 +62,16 @@ class SEEM(nn.Module):
       ValueError: if the full-size maps differ in size.
     """
     size = disparity_logit.shape[1:3]
-    if probabilities.shape[1:3] != size:
+    if class_logits.shape[1:3] != size:
       raise ValueError(
-        f'probabilities have size {probabilities.shape[1:3]}: expected that'
-        f' of disparity_logit, {size}'
+        f'class_logits have size {class_logits.shape[1:3]}: expected that of'
+        f' disparity_logit, {size}'
       )
     coarse = warping.gather_points(disparity_logit, points).astype(self.dtype)
     maps = (*depth_features, *semantic_features)
     samples = [sample_features(features, points, size) for features in maps]
-    samples.append(warping.gather_points(probabilities, points))
+    # Gathered first: of the whole map a softmax takes several times as long.
+    samples.append(nn.softmax(warping.gather_points(class_logits, points)))
     x = jnp.concatenate([x.astype(self.dtype) for x in samples], axis=-1)
     for layer in range(self.depth):
       x = nn.relu(self._dense(x, coarse, f'hidden_{layer}'))
