@@ -74,9 +74,10 @@ class ExampleTable:
 
   def nearest(self, index):
     """The other examples of its drive and side, the nearest frame first."""
-    places = [('', row) for row in range(len(self))]
     if self.lines:
       places = [((line.drive, line.side), line.frame) for line in self.lines]
+    else:
+      places = [(None, row) for row in range(len(self))]
     drive, frame = places[index]
     distances = [
       (abs(other - frame), row)

@@ -3,7 +3,6 @@
 import csv
 import functools
 import io
-import json
 import logging
 import operator
 import pathlib
@@ -301,9 +300,7 @@ def load_trained(config, workdir, mesh):
 def _write_results(folder, summary, *, rows, protocol, step):
   """Writes `metrics.json` and `per_image.csv` into a folder."""
   result = {'step': step, 'protocol': protocol} | summary
-  reporting.write_text(
-    folder / 'metrics.json', json.dumps(result, indent=2) + '\n'
-  )
+  reporting.write_json(folder / 'metrics.json', result)
   table = io.StringIO(newline='')
   writer = csv.DictWriter(table, list(rows[0]), lineterminator='\n')
   writer.writeheader()

@@ -142,22 +142,15 @@ def create_optimizer(config, *, steps_per_epoch):
   Returns:
     An Optax transformation.
   """
-  schedule = create_schedule(config, steps_per_epoch=steps_per_epoch)
+  schedule = optax.piecewise_constant_schedule(
+    config.learning_rate, _decays(config, steps_per_epoch)
+  )
   clip = (
     optax.clip_by_global_norm(config.clip_norm)
     if config.clip_norm
     else optax.identity()
   )
   return optax.chain(clip, optax.adam(schedule))
-
-
-def create_schedule(config, *, steps_per_epoch):
-  """The learning rate by step: constant, times a factor at given epochs."""
-  factors = {}
-  for epoch in config.decay_epochs:
-    step = round(epoch * steps_per_epoch)
-    factors[step] = factors.get(step, 1.0) * config.decay_factor
-  return optax.piecewise_constant_schedule(config.learning_rate, factors)
 
 
 def describe_schedule(config, *, steps_per_epoch, num_steps):
@@ -172,12 +165,20 @@ def describe_schedule(config, *, steps_per_epoch, num_steps):
     One line of text; it names decays that training ends before.
   """
   rate, parts = config.learning_rate, []
-  for epoch in sorted(config.decay_epochs):
-    step = round(epoch * steps_per_epoch)
-    rate *= config.decay_factor
+  for step, factor in sorted(_decays(config, steps_per_epoch).items()):
+    rate *= factor
     beyond = ', which is never reached' if step >= num_steps else ''
     parts.append(f', {rate:.3g} after step {step}{beyond}')
   return f'learning rate {config.learning_rate:.3g}{"".join(parts)}'
+
+
+def _decays(config, steps_per_epoch):
+  """Step -> the factor that the learning rate is multiplied by after it."""
+  factors = {}
+  for epoch in config.decay_epochs:
+    step = round(epoch * steps_per_epoch)
+    factors[step] = factors.get(step, 1.0) * config.decay_factor
+  return factors
 
 
 def create_train_state(key, *, model, optimizer, image_size, config):

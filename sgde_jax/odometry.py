@@ -6,7 +6,6 @@ the error of the whole trajectory after the best similarity.
 """
 
 import functools
-import json
 import logging
 import pathlib
 
@@ -194,9 +193,7 @@ def evaluate(config, sequences, folder, *, model, state, mesh):
   if jax.process_index() == 0:
     result = {'step': int(state.step), 'snippet_frames': trajectory.SNIPPET}
     result |= {'sequences': figures, 'all': total}
-    reporting.write_text(
-      folder / 'odometry.json', json.dumps(result, indent=2) + '\n'
-    )
+    reporting.write_json(folder / 'odometry.json', result)
     print(format_table(figures, total))
   return {f'odometry/{name}': value for name, value in total.items()}
 

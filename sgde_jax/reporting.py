@@ -237,6 +237,11 @@ def write_text(path, text):
   write_bytes(path, text.encode())
 
 
+def write_json(path, figures):
+  """Writes a file that people read, too, as `write_bytes` does."""
+  write_text(path, json.dumps(figures, indent=2) + '\n')
+
+
 def write_bytes(path, content):
   """Writes a file that is whole or, if this is broken off, as it was."""
   with appearing.whole_file(path) as partial:

@@ -8,7 +8,6 @@ by nearest neighbour.
 
 import concurrent.futures
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -89,9 +88,7 @@ def evaluate(config, table, folder, *, model, state, mesh):
   if jax.process_index() == 0:
     place = os.path.commonpath(list(map(os.path.dirname, table.frame_files)))
     result = {'step': int(state.step), 'folder': place} | figures
-    reporting.write_text(
-      pathlib.Path(folder) / 'stills.json', json.dumps(result, indent=2) + '\n'
-    )
+    reporting.write_json(pathlib.Path(folder) / 'stills.json', result)
     print(format_table(figures, place))
   return {f'stills/{name}': value for name, value in figures.items()}
 

@@ -31,13 +31,14 @@ def pixel_attention(queries, keys, values, *, implementation='auto'):
 
   Scores, softmax and sums are float32 at least; products are as precise as
   `jax.default_matmul_precision` says, by default less than float32 on GPUs and
-  TPUs. `auto` chooses at trace time:
-  `plain` where N M <= 512^2, one tile of `blockwise`; else `fused` where the
-  default backend is a CUDA GPU of compute capability 8.0 or newer, the values
-  have 16 bits, as the kernel has, and the heads are at most 128 wide; else
-  `blockwise`. The
-  choice does not depend on the batch. A program exported for another platform
-  than the one it is traced on should name its implementation.
+  TPUs.
+
+  `auto` chooses at trace time: `plain` where N M <= 512^2, one tile of
+  `blockwise`; else `fused` where the default backend is a CUDA GPU of compute
+  capability 8.0 or newer, the values have 16 bits, as the kernel has, and the
+  heads are at most 128 wide; else `blockwise`. The choice does not depend on
+  the batch. A program exported for another platform than the one it is traced
+  on should name its implementation.
 
   Args:
     queries: `[B, N, h, d]` float.
@@ -205,11 +206,13 @@ class SemanticGuidedAttention(nn.Module):
         not fit each other.
     """
     branches = [
-      (depth_features, self.depth_value, self.depth_update),
-      (semantic_features, self.semantic_value, self.semantic_update),
+      (features, value, update)
+      for features, value, update in (
+        (depth_features, self.depth_value, self.depth_update),
+        (semantic_features, self.semantic_value, self.semantic_update),
+      )
+      if features is not None
     ]
-    if depth_features is None:
-      del branches[0]
     shape = semantic_features.shape
     shapes = [features.shape for features, _, _ in branches]
     if len(shape) != 4 or any(other != shape for other in shapes):
@@ -228,13 +231,13 @@ class SemanticGuidedAttention(nn.Module):
       jnp.concatenate(values, axis=-1),
       implementation=self.implementation,
     )
-    enhanced = [
+    *depth, semantic = [
       update(features, part.reshape(*shape[:3], self.width))
       for (features, _, update), part in zip(
         branches, jnp.split(mixed, len(branches), axis=-1), strict=True
       )
     ]
-    return enhanced[0] if depth_features is not None else None, enhanced[-1]
+    return depth[0] if depth else None, semantic
 
   def affinity(self, semantic_features, points):
     """Returns what a few pixels attend to, for pictures.
