@@ -38,24 +38,19 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x):
     """Maps `[B, H, W, C]` to `[B, H, W, features]`."""
-    convolve = nn.Conv(
+    if self.reflect:
+      width = self.size // 2
+      edges = ((0, 0), (width, width), (width, width), (0, 0))
+      x = jnp.pad(x, edges, mode='reflect')
+    return nn.Conv(
       self.features,
       (self.size, self.size),
-      padding='SAME',
+      padding='VALID' if self.reflect else 'SAME',
       dtype=self.dtype,
       kernel_init=fan_in_uniform,
       bias_init=bias_uniform(self.size**2 * x.shape[-1]),
       name='conv',
-    )
-    if not self.reflect:
-      return convolve(x)
-    # The padded map is convolved at its own size and cropped: on the CPU,
-    # XLA's unpadded convolution is several times slower than its SAME one,
-    # forward and for the weights' gradient.
-    width = self.size // 2
-    edges = ((0, 0), (width, width), (width, width), (0, 0))
-    padded = convolve(jnp.pad(x, edges, mode='reflect'))
-    return padded[:, width:-width, width:-width]
+    )(x)
 
 
 def upsample_nearest(x):
