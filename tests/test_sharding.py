@@ -1,5 +1,6 @@
 """Data parallelism: one, eight and two times one device do the same."""
 
+import functools
 import math
 import re
 import socket
@@ -9,7 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sgde_jax import initialization, metrics, sharding, train
+from configs import default
+from sgde_jax import (
+  compiling,
+  initialization,
+  metrics,
+  sharding,
+  steps,
+  train,
+)
 from tests import float64, runs
 
 # Fewer elements than this are no images or features.
@@ -202,10 +211,56 @@ def _assert_close(ours, theirs):
 
 
 @pytest.mark.slow
-def test_no_step_gathers_the_batch(workdirs):
+def test_training_does_not_gather_the_batch(workdirs):
   compiled = workdirs[1]
   assert 'all-reduce' in compiled.as_text()
   assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))
+
+
+@pytest.mark.slow
+def test_prediction_does_not_gather_the_batch(root):
+  step = functools.partial(steps.predict_step, flip=True)
+  compiled = _compile_by_rows(root, step, (32, 64, 3), np.uint8)
+  assert 'while' in compiled.as_text()  # SEEM's chunks
+  assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))
+
+
+@pytest.mark.slow
+def test_pictures_do_not_gather_the_batch(root):
+  compiled = _compile_by_rows(root, _preview, (2, 32, 64, 3), np.uint8)
+  assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))
+
+
+def _preview(variables, frames, *, model):
+  """`preview_step` as a function of the frames alone."""
+  batch = {
+    'frames': frames,
+    'intrinsics': jnp.tile(jnp.eye(3), (len(frames), 1, 1)),
+    'labels': frames[:, 0, ..., 0],
+  }
+  loss_options = default.get_config().loss.to_dict()
+  return steps.preview_step(
+    variables, batch, model=model, loss_options=loss_options
+  )
+
+
+def _compile_by_rows(root, step, shape, dtype):
+  """Compiles a step of the whole method for eight devices, two rows each."""
+  config = runs.make_config(root, model__attention__levels=(4, 2))
+  model = runs.create_model(config)
+  mesh = sharding.create_mesh()
+  frames = jax.ShapeDtypeStruct((1, 2, 32, 64, 3), np.float32)
+  variables = jax.eval_shape(
+    functools.partial(model.init, train=False), jax.random.key(0), frames
+  )
+  rows = sharding.batch_sharded(mesh)
+  step = compiling.jit(
+    functools.partial(step, model=model),
+    in_shardings=(sharding.replicated(mesh), rows),
+    out_shardings=rows,
+  )
+  frames = jax.ShapeDtypeStruct((16, *shape), dtype)
+  return step.lower(variables, frames).compile()
 
 
 def _all_gathers(compiled):
