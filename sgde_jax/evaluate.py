@@ -176,11 +176,13 @@ class Evaluator:
 
   def _draw(self, example, measured, folder):
     height, width = example['native_size']
+    labels = example.get('native_labels')
     panel = panels.evaluation_panel(
       example['frames'][0],
       example['depth'][:height, :width],
       measured['aligned'],
       labels=measured['labels'],
+      true_labels=None if labels is None else labels[:height, :width],
       captions=(f'{measured["index"]}', f'{measured["abs_rel"]:.3f}'),
     )
     visualization.write_png(

@@ -55,36 +55,39 @@ def evaluation_panel(
   aligned: metrics.AlignedDepth,
   *,
   labels: np.ndarray | None,
+  true_labels: np.ndarray | None,
   captions: tuple[str, str],
 ) -> np.ndarray:
-  """Draws input, prediction, truth and error of an evaluated image.
+  """Draws what is predicted of an evaluated image, above its truth.
 
   Args:
     frame: `[h, w, 3]` uint8.
     ground_truth: `[H, W]` metres, 0 = none.
     aligned: the prediction on the truth's scale.
     labels: `[h, w]` uint8 predicted train ids, or None.
+    true_labels: `[H, W]` uint8 train ids, or None.
     captions: the image's name, and its error.
 
   Returns:
-    `[H, W, 3]` uint8.
+    `[H, W, 3]` uint8: the frame, the predicted disparity and classes; below
+    them the error, the true disparity and the labels. What is None is left out.
   """
   disparity = 1 / aligned.prediction
   near = float(np.percentile(disparity, 95))
   error = visualization.colorize_error(
     ground_truth, aligned.prediction, aligned.valid
   )
-  shown, name = frame, f'input {captions[0]}'
-  if labels is not None:
-    shown, name = _classes(frame, labels), f'{name}, predicted classes'
   predicted = visualization.colorize_disparity(disparity, vmax=near)
   truth = visualization.colorize_depth(ground_truth, vmax=near)
-  return _panel(
-    [
-      [(shown, name), (predicted, 'predicted disparity')],
-      [(truth, 'true disparity'), (error, f'error, abs_rel {captions[1]}')],
-    ]
-  )
+  above = [(frame, f'input {captions[0]}'), (predicted, 'predicted disparity')]
+  below = [(error, f'error, abs_rel {captions[1]}'), (truth, 'true disparity')]
+  for row, classes, name in (
+    (above, labels, 'predicted classes'),
+    (below, true_labels, 'labels'),
+  ):
+    if classes is not None:
+      row.append((_classes(frame, classes), name))
+  return _panel([above, below])
 
 
 def _enhanced_cells(frame, disparity, example):
@@ -135,6 +138,8 @@ def _panel(rows):
 
 
 def _classes(frame, labels):
+  """The frame, at the labels' size, under their colours."""
+  frame = np.asarray(Image.fromarray(frame).resize(labels.shape[::-1]))
   return visualization.overlay_labels(
     frame, labels, cityscapes.COLOURS, opacity=0.7
   )

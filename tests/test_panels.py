@@ -61,17 +61,26 @@ def test_training_panel_shows_what_it_is_given():
     assert (after != before).any(), name
 
 
-@pytest.mark.parametrize('labelled', [False, True])
-def test_evaluation_panel(labelled):
+@pytest.mark.parametrize(
+  ('given', 'columns'),
+  [((), 2), (('labels',), 3), (('labels', 'true_labels'), 3)],
+)
+def test_evaluation_panel(given, columns):
   rng = np.random.default_rng(0)
   truth = rng.uniform(2, 60, (40, 80)) * (rng.random((40, 80)) < 0.5)
   aligned = metrics.align_depth(truth, np.full((40, 80), 10.0), crop='none')
   frame = rng.integers(0, 256, (*_SIZE, 3), np.uint8)
-  labels = rng.integers(0, 19, _SIZE).astype(np.uint8) if labelled else None
-  panel = panels.evaluation_panel(
-    frame, truth, aligned, labels=labels, captions=('7', '0.123')
-  )
-  assert panel.shape[1] > 2 * _SIZE[1]
-  # The frame itself, or under its classes.
-  shown = all((panel == pixel).all(-1).any() for pixel in frame[0, :9])
-  assert shown != labelled
+  sizes = {'labels': _SIZE, 'true_labels': truth.shape}
+  labels = {name: rng.integers(0, 19, sizes[name], np.uint8) for name in given}
+
+  def draw(**changed):
+    classes = dict.fromkeys(sizes) | labels | changed
+    return panels.evaluation_panel(
+      frame, truth, aligned, **classes, captions=('7', '0.123')
+    )
+
+  panel = draw()
+  assert columns * _SIZE[1] < panel.shape[1] < (columns + 1) * _SIZE[1]
+  assert all((panel == pixel).all(-1).any() for pixel in frame[0, :9])
+  for name, classes in labels.items():
+    assert (draw(**{name: 18 - classes}) != panel).any()
