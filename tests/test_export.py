@@ -15,10 +15,15 @@ from tests import runs
 # What the README shows: nothing of this project is imported.
 _USE = """
 import sys
+import jax
 import jax.export
 import numpy as np
+options = {}
+if jax.default_backend() == 'cpu':
+  options['xla_cpu_experimental_ynn_fusion_type'] = ''
 with open(sys.argv[1], 'rb') as file:
-  predict = jax.jit(jax.export.deserialize(bytearray(file.read())).call)
+  exported = jax.export.deserialize(bytearray(file.read()))
+predict = jax.jit(exported.call, compiler_options=options)
 for name in sys.argv[2:]:
   np.savez(f'{name}.npz', **predict(np.load(name)))
 assert 'sgde_jax' not in sys.modules and 'flax' not in sys.modules
