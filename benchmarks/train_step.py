@@ -10,10 +10,12 @@
 size, batch and dtype: what the parts cost. Frames are random; the work does not
 depend on them. Every row runs in a process of its own, so that its peak memory
 is its own: the device's where it keeps count, the process' otherwise.
-Milliseconds are medians. How many points SEEM refines depends on what is
-predicted: with --workdir, the prediction of `full` takes the weights of that
-run and frames of its evaluation; fresh weights see edges everywhere. A batch is
-split over all devices of the process, as in training.
+Milliseconds are medians over the steps, and over --rounds, in each of which all
+parts are measured in turn: for machines whose pace changes. How many points
+SEEM refines depends on what is predicted: with --workdir, the prediction of
+`full` takes the weights of that run and frames of its evaluation; fresh weights
+see edges everywhere. A batch is split over all devices of the process, as in
+training.
 """
 
 import functools
@@ -98,7 +100,12 @@ def define_flags():
   flags.DEFINE_list('dtypes', ['float32'], 'float32, bfloat16.')
   flags.DEFINE_list('works', ['train', 'predict'], 'train, predict.')
   flags.DEFINE_list('parts', ['baseline'], 'Parts of configs/ablation.py.')
-  flags.DEFINE_integer('steps', 10, 'Timed steps after the first.')
+  flags.DEFINE_integer(
+    'steps', 10, 'Timed steps after the first.', lower_bound=1
+  )
+  flags.DEFINE_integer(
+    'rounds', 1, 'Times that every row is measured.', lower_bound=1
+  )
   flags.DEFINE_string('workdir', '', 'A trained run of the full method.')
   flags.DEFINE_bool('torch', False, 'Time the PyTorch baseline, too.')
   command_line.require_sizes('sizes')
@@ -109,31 +116,43 @@ def define_flags():
 
 
 def main(_):
-  """Runs every combination in a fresh process and prints the table."""
+  """Runs every combination in fresh processes and prints the table."""
   print('  '.join(f'{name:>9}' for name in _HEADER))
   workers = [(part, time_jax) for part in FLAGS.parts]
   if FLAGS.torch:
     workers.append(('PyTorch', time_torch))
-  for work, size, batch, dtype in itertools.product(
+  for combination in itertools.product(
     FLAGS.works, FLAGS.sizes, FLAGS.batches, FLAGS.dtypes
   ):
-    width, height = map(int, size.split('x'))
-    first = None
-    for name, worker in workers:
-      arguments = (
-        work, name, (width, height), int(batch), dtype, FLAGS.steps,
-        FLAGS.workdir if work == 'predict' and name == 'full' else '',
-      )
-      ms, compile_seconds, peak, device = processes.run_alone(
-        worker, *arguments
-      )
-      first = first or ms
-      row = (
-        work, name, size, batch, dtype, device, f'{ms:.1f}',
-        f'{ms / first:.2f}', f'{1e3 * int(batch) / ms:.2f}',
-        f'{compile_seconds:.1f}', f'{peak / 2**30:.2f}',
-      )
-      print('  '.join(f'{value:>9}' for value in row), flush=True)
+    measured = {name: [] for name, _ in workers}
+    for round_ in range(FLAGS.rounds):
+      for name, worker in workers:
+        measured[name].append(_measure(name, worker, *combination))
+        if round_ == FLAGS.rounds - 1:
+          print(_format_row(name, measured, *combination), flush=True)
+
+
+def _measure(name, worker, work, size, batch, dtype):
+  """Runs a worker in a fresh process."""
+  size = tuple(map(int, size.split('x')))
+  trained = work == 'predict' and name == 'full'
+  return processes.run_alone(
+    worker, work, name, size, int(batch), dtype, FLAGS.steps,
+    FLAGS.workdir if trained else '',
+  )
+
+
+def _format_row(name, measured, work, size, batch, dtype):
+  """Returns a row of the table: medians over the rounds."""
+  first = statistics.median(row[0] for row in next(iter(measured.values())))
+  *numbers, devices = zip(*measured[name], strict=True)
+  ms, compile_seconds, peak = map(statistics.median, numbers)
+  row = (
+    work, name, size, batch, dtype, devices[0], f'{ms:.1f}',
+    f'{ms / first:.2f}', f'{1e3 * int(batch) / ms:.2f}',
+    f'{compile_seconds:.1f}', f'{peak / 2**30:.2f}',
+  )
+  return '  '.join(f'{value:>9}' for value in row)
 
 
 def _make_config(part, height, width, dtype):
