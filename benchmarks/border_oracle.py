@@ -83,10 +83,12 @@ def apply_oracle(config, workdir, widths):
     Row's name -> figure -> value.
 
   Raises:
-    FileNotFoundError, ValueError: as `evaluate.evaluate`; no labels.
+    FileNotFoundError, ValueError: as `evaluate.evaluate`; no labels or truth.
   """
   if config.data.labels == 'none':
     raise ValueError('config.data.labels is none: there are no borders')
+  if config.data.ground_truth == 'none':
+    raise ValueError('config.data.ground_truth is none: there are no errors')
   mesh = sharding.create_mesh()
   model, state = evaluate.load_trained(config, workdir, mesh)
   models = {'as predicted': model}

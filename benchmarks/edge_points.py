@@ -20,6 +20,7 @@ import input_pipeline
 from benchmarks import command_line
 from configs import default
 from sgde_jax import (
+  compiling,
   configuration,
   evaluate,
   geometry,
@@ -132,7 +133,7 @@ def measure_run(config, workdir, choices):
     frame_offsets=config.data.frame_offsets,
   )
 
-  @jax.jit
+  @compiling.jit
   def measure(variables, batch, key):
     batch = batch | {'frames': steps.to_float(batch['frames'])}
     outputs = model.apply(variables, batch['frames'], train=False)
@@ -144,7 +145,7 @@ def measure_run(config, workdir, choices):
   for number, batch in enumerate(batches):
     if batch['depth'].shape[1:] != batch['frames'].shape[2:4]:
       raise ValueError(f"{workdir}: its truth is not of the frames' size")
-    batch['depth'] *= batch['mask'][:, None, None]
+    batch['depth'] = batch['depth'] * batch['mask'][:, None, None]
     sums = measure(state.variables, batch, jax.random.key(number))
     totals += np.asarray(sums, float)
   return dict(zip(choices, totals, strict=True))

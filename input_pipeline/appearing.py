@@ -1,6 +1,7 @@
 """Folders and files that appear whole or not at all."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -12,15 +13,18 @@ def whole_folder(output):
   """Makes a folder that appears whole or not at all.
 
   Args:
-    output: absolute `pathlib.Path`; absent or an empty folder.
+    output: absolute `pathlib.Path`; absent, an empty folder or a link to one.
 
   Yields:
     A new folder beside it, which becomes `output` if nothing is raised.
 
   Raises:
     OSError: it cannot be made, or `output` was filled meanwhile.
+    ValueError: something is mounted at `output`.
   """
+  output = output.resolve()
   output.parent.mkdir(parents=True, exist_ok=True)
+  _refuse_mounted(output)
   root = pathlib.Path(tempfile.mkdtemp(
     prefix=f'.{output.name}.', suffix='.partial', dir=output.parent))
   try:
@@ -29,6 +33,20 @@ def whole_folder(output):
     os.replace(root, output)
   finally:
     shutil.rmtree(root, ignore_errors=True)
+
+
+def _refuse_mounted(folder):
+  """Refuses a folder that no other can take the place of."""
+  if not folder.is_dir():
+    return
+  try:
+    folder.rmdir()
+  except OSError as error:
+    if error.errno != errno.EBUSY:
+      raise
+    raise ValueError(
+      f'{folder} is a mount point: name a folder in it') from error
+  folder.mkdir()
 
 
 @contextlib.contextmanager

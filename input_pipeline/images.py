@@ -6,7 +6,7 @@ and JPEG decoders of other libraries give other values).
 """
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 # Modes that Pillow converts to RGB without a loss of range; 16-bit and float
 # pictures would be clipped to white instead.
@@ -36,6 +36,14 @@ def open_image(path):
   except Exception as error:  # Each of Pillow's plugins fails in its own way.
     raise UnreadableError(_unreadable(path, error)) from error
   return image
+
+
+def turn_upright(image):
+  """Turns a loaded `PIL.Image.Image` as its EXIF data says, if it is whole."""
+  try:
+    return ImageOps.exif_transpose(image)
+  except Exception:  # As in open_image; the picture itself is good.
+    return image
 
 
 def read_size(path):

@@ -41,17 +41,17 @@ def list_files(root, *, coding, split):
   root = pathlib.Path(root)
   cityscapes, kitti = root / 'leftImg8bit' / split, root / 'image_2'
   if cityscapes.is_dir():
-    pictures = sorted(cityscapes.glob('*/*_leftImg8bit.png'))
+    pictures = sorted(cityscapes.glob('*/[!.]*_leftImg8bit.png'))
     folder = root / 'gtFine' / split
     masks = [
       folder / path.parent.name
       / path.name.replace('_leftImg8bit.png', ENDINGS[coding])
       for path in pictures]
-    found = sorted(folder.glob(f'*/*{ENDINGS[coding]}'))
+    found = sorted(folder.glob(f'*/[!.]*{ENDINGS[coding]}'))
   elif kitti.is_dir():
-    pictures = sorted(kitti.glob('*.png'))
+    pictures = sorted(kitti.glob('[!.]*.png'))
     masks = [root / 'semantic' / path.name for path in pictures]
-    found = sorted((root / 'semantic').glob('*.png'))
+    found = sorted((root / 'semantic').glob('[!.]*.png'))
   else:
     raise FileNotFoundError(
       f'neither {cityscapes} (Cityscapes) nor {kitti} (KITTI semantic) is a '

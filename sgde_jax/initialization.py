@@ -20,6 +20,8 @@ from sgde_jax import (
   steps,
 )
 
+_NEVER = 2**31 - 1  # The optimizer counts steps in 32 bits.
+
 
 def start_state(config, model, optimizer, mesh, checkpoints, *, num_steps):
   """Restores the latest checkpoint, or initialises at step 0.
@@ -176,7 +178,7 @@ def _decays(config, steps_per_epoch):
   """Step -> the factor that the learning rate is multiplied by after it."""
   factors = {}
   for epoch in config.decay_epochs:
-    step = round(epoch * steps_per_epoch)
+    step = round(min(epoch * steps_per_epoch, _NEVER))
     factors[step] = factors.get(step, 1.0) * config.decay_factor
   return factors
 

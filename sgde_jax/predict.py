@@ -9,7 +9,7 @@ import time
 
 import jax
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from input_pipeline import images
 from input_pipeline import labels as cityscapes
@@ -95,7 +95,7 @@ def _predict_images(config, workdir, source, output, write):
     try:
       image = images.decode_frame(file)
       if write == 'depth':
-        image = ImageOps.exif_transpose(image)
+        image = images.turn_upright(image)
       _save(target, run(image), write)
     except images.UnreadableError as error:
       unreadable.append(str(error))

@@ -1,5 +1,8 @@
 """Files that are whole or, if the writing is broken off, as they were."""
 
+import errno
+import pathlib
+
 import pytest
 
 from input_pipeline import appearing
@@ -20,6 +23,31 @@ def test_a_file_appears_whole(tmp_path):
     assert not path.exists()
   assert [file.name for file in path.parent.iterdir()] == ['a.txt']
   assert path.read_text() == 'whole'
+
+
+@pytest.mark.parametrize('there', [False, True])
+def test_a_folder_appears_where_a_link_points(tmp_path, there):
+  target, link = tmp_path / 'disk' / 'target', tmp_path / 'link'
+  if there:
+    target.mkdir(parents=True)
+  link.symlink_to(target)
+  with appearing.whole_folder(link) as made:
+    assert made.parent == target.parent  # The disk that the link names.
+    (made / 'a.txt').write_text('whole')
+  assert link.is_symlink()
+  assert [path.name for path in target.parent.iterdir()] == ['target']
+  assert (link / 'a.txt').read_text() == 'whole'
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+  def busy(path):
+    raise OSError(errno.EBUSY, 'Device or resource busy', str(path))
+
+  monkeypatch.setattr(pathlib.Path, 'rmdir', busy)
+  refused = pytest.raises(ValueError, match=f'{tmp_path} is a mount point: ')
+  with refused, appearing.whole_folder(tmp_path):
+    pytest.fail('work began')
+  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('error', [OSError('disk full'), KeyboardInterrupt()])

@@ -294,6 +294,9 @@ def test_borders_are_cut_by_labels_and_by_predicted_classes():
 
 @pytest.mark.slow
 def test_the_oracle_of_a_run_shows_what_seem_changed(root, trained, one_device):
+  without = runs.make_config(root, data__ground_truth='none')
+  with pytest.raises(ValueError, match='ground_truth is none'):
+    border_oracle.apply_oracle(without, trained, [1])
   figures = border_oracle.apply_oracle(runs.make_config(root), trained, [1])
   assert set(figures) == {
     'as predicted',

@@ -215,6 +215,7 @@ def test_colours_of_a_folder(tmp_path, capsys):
   masks, output = tmp_path / 'masks', tmp_path / 'new' / 'colours'
   kitti_folder.save(_mask(7, 26), masks / 'a.png')
   kitti_folder.save(_mask(0, 33), masks / 'b.png')
+  (masks / '._b.png').write_bytes(b'no picture')  # As macOS leaves.
   code, printed, _ = _run(capsys, 'colour', masks, output)
   assert code == 0
   assert '2 pictures' in printed and 'coded as ids (guessed' in printed

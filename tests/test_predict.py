@@ -317,6 +317,15 @@ def test_drives_come_before_a_picture_beside_them(root, tmp_path):
   assert predict._list_images(tmp_path, layout=False) == [tmp_path / 'map.jpg']
 
 
+def test_damaged_exif_data_turns_nothing(tmp_path):
+  path = tmp_path / 'a.jpg'
+  damaged = b'Exif\0\0garbage!garbage!'
+  Image.new('RGB', (8, 4)).save(path, exif=damaged)
+  image = images.decode_frame(path)
+  assert image.info['exif'] == damaged
+  assert images.turn_upright(image).size == (8, 4)
+
+
 @pytest.mark.slow
 def test_photos_are_turned_as_they_are_shown(
   root, trained, tmp_path, one_device

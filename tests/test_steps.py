@@ -252,6 +252,12 @@ def test_the_schedule_is_told():
   )
 
 
+def test_a_decay_may_lie_beyond_all_steps():
+  config = _optimizer_config(decay_epochs=(1e6, 1e300))
+  sizes = _updates(config, [1.0] * 3, steps_per_epoch=3317.5)
+  np.testing.assert_allclose(sizes, [1e-3] * 3, rtol=1e-3)
+
+
 def test_clipping_bounds_the_global_norm():
   gradients = [1.0, 100.0]
   free = _updates(_optimizer_config(), gradients, steps_per_epoch=1)

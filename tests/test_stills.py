@@ -22,6 +22,8 @@ def _write_stills(root, layout):
     kitti_folder.write_still(
       root, f'{number:06d}', picture, mask, layout=layout
     )
+  for path in list(root.rglob('*.png')):  # As macOS leaves on other disks.
+    path.with_name(f'._{path.name}').write_bytes(b'no picture')
   return root
 
 
@@ -141,7 +143,7 @@ def test_folders_without_stills_are_refused(tmp_path):
 
 def test_a_value_outside_the_coding_names_file_and_value(config, tmp_path):
   config.semantic_labels = 'ids'
-  path = next((tmp_path / 'stills').rglob('*000002*label*Ids.png'), None)
+  path = next((tmp_path / 'stills').rglob('000002*label*Ids.png'), None)
   path = path or tmp_path / 'stills/semantic/000002_10.png'
   kitti_folder.save(np.full((20, 50), 99, np.uint8), path)
   with pytest.raises(ValueError, match=f'{path}.*99'):
@@ -150,7 +152,7 @@ def test_a_value_outside_the_coding_names_file_and_value(config, tmp_path):
 
 def test_masks_of_another_shape_than_their_picture_are_refused(config):
   assert input_pipeline.check_data(config).stills == _COUNT
-  masks = pathlib.Path(config.semantic_root).rglob('*')
+  masks = pathlib.Path(config.semantic_root).rglob('[!.]*')
   mask = next(
     path for path in sorted(masks) if 'labelIds' in path.name
     or (path.parent.name == 'semantic' and path.is_file())

@@ -247,7 +247,7 @@ def _guess_coding(counts):
 
 def _named_coding(root):
   """The coding that Cityscapes' file names tell."""
-  found = any((root / 'gtFine').glob(f'*/*/*{stills.ENDINGS["ids"]}'))
+  found = any((root / 'gtFine').glob(f'*/*/[!.]*{stills.ENDINGS["ids"]}'))
   return 'ids' if found else 'train_ids'
 
 

@@ -35,7 +35,7 @@ def colour(source, output, *, coding=None):
   source, output = pathlib.Path(source), pathlib.Path(output)
   masks, targets = [source], [output]
   if source.is_dir():
-    masks = sorted(source.glob('*.png'))
+    masks = sorted(source.glob('[!.]*.png'))
     targets = [output / mask.name for mask in masks]
   if not masks or not masks[0].is_file():
     raise FileNotFoundError(f'there is no mask {source} or {source}/*.png')
