@@ -194,6 +194,9 @@ def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
   Returns:
     `[H, W]` float64.
+
+  Raises:
+    ValueError: the image is not of rank 2.
   """
   source = np.asarray(image, np.float64)
   if source.ndim != 2:

@@ -101,6 +101,7 @@ def load_imagenet_weights(config, variables):
 
   Raises:
     FileNotFoundError: if a file is absent, saying which one to get.
+    ValueError: a file cannot be read or does not fit the model.
   """
   parts = {}
   if config.encoder_weights:

@@ -29,7 +29,8 @@ def train_and_evaluate(config, workdir):
     workdir: the run's folder, shared by all processes.
 
   Returns:
-    The last evaluation's `metrics.summarize`; {} without ground truth.
+    The last evaluation's summary, see `evaluate.Evaluator.run`; {} without
+    ground truth.
 
   Raises:
     FileNotFoundError, ValueError: what was given does not fit; before any work.
