@@ -12,7 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from benchmarks import ablation, border_oracle, compare, seeds
+from benchmarks import ablation, border_oracle, compare, seeds, train_step
 from tests import kitti_folder, runs
 
 
@@ -188,6 +188,19 @@ def test_an_absent_file_ends_a_benchmark_with_one_message():
   assert result.returncode == 1
   assert result.stderr.startswith('FileNotFoundError: there is no a/evaluation')
   assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_row_of_times_holds_medians_over_the_rounds():
+  def rounds(*milliseconds):
+    return [(ms, ms / 100, 2**30, '2 cpu') for ms in milliseconds]
+
+  measured = {'baseline': rounds(900, 200, 100), 'full': rounds(100, 600, 500)}
+  row = train_step._format_row(
+    'full', measured, 'predict', '640x192', '4', 'float32'
+  )
+  assert ' '.join(row.split()) == (
+    'predict full 640x192 4 float32 2 cpu 500.0 2.50 8.00 5.0 1.00'
+  )
 
 
 @pytest.mark.usefixtures('parsed')
