@@ -11,11 +11,11 @@ size, batch and dtype: what the parts cost. Frames are random; the work does not
 depend on them. Every row runs in a process of its own, so that its peak memory
 is its own: the device's where it keeps count, the process' otherwise.
 Milliseconds are medians over the steps, and over --rounds, in each of which all
-parts are measured in turn: for machines whose pace changes. How many points
-SEEM refines depends on what is predicted: with --workdir, the prediction of
-`full` takes the weights of that run and frames of its evaluation; fresh weights
-see edges everywhere. A batch is split over all devices of the process, as in
-training.
+parts are measured in turn, for machines whose pace changes; a round prints the
+medians so far. How many points SEEM refines depends on what is predicted: with
+--workdir, the prediction of `full` takes the weights of that run and frames of
+its evaluation; fresh weights see edges everywhere. A batch is split over all
+devices of the process, as in training.
 """
 
 import functools
@@ -124,12 +124,12 @@ def main(_):
   for combination in itertools.product(
     FLAGS.works, FLAGS.sizes, FLAGS.batches, FLAGS.dtypes
   ):
-    measured = {name: [] for name, _ in workers}
-    for round_ in range(FLAGS.rounds):
-      for name, worker in workers:
-        measured[name].append(_measure(name, worker, *combination))
-        if round_ == FLAGS.rounds - 1:
-          print(_format_row(name, measured, *combination), flush=True)
+    measured = [[] for _ in workers]
+    for _ in range(FLAGS.rounds):
+      for (name, worker), rounds in zip(workers, measured, strict=True):
+        rounds.append(_measure(name, worker, *combination))
+        row = _format_row(name, rounds, measured[0], *combination)
+        print(row, flush=True)
 
 
 def _measure(name, worker, work, size, batch, dtype):
@@ -142,10 +142,10 @@ def _measure(name, worker, work, size, batch, dtype):
   )
 
 
-def _format_row(name, measured, work, size, batch, dtype):
-  """Returns a row of the table: medians over the rounds."""
-  first = statistics.median(row[0] for row in next(iter(measured.values())))
-  *numbers, devices = zip(*measured[name], strict=True)
+def _format_row(name, rounds, first_rounds, work, size, batch, dtype):
+  """Returns a row of the table: medians over the rounds so far."""
+  first = statistics.median(ms for ms, *_ in first_rounds)
+  *numbers, devices = zip(*rounds, strict=True)
   ms, compile_seconds, peak = map(statistics.median, numbers)
   row = (
     work, name, size, batch, dtype, devices[0], f'{ms:.1f}',

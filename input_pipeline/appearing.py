@@ -39,14 +39,19 @@ def _refuse_mounted(folder):
   """Refuses a folder that no other can take the place of."""
   if not folder.is_dir():
     return
-  try:
-    folder.rmdir()
-  except OSError as error:
-    if error.errno != errno.EBUSY:
-      raise
-    raise ValueError(
-      f'{folder} is a mount point: name a folder in it') from error
-  folder.mkdir()
+  mounted = os.path.ismount(folder)
+  if not mounted:  # As far as that tells: of one disk in itself it does not.
+    try:
+      folder.rmdir()
+    except FileNotFoundError:
+      pass  # Another process is at it.
+    except OSError as error:
+      mounted = error.errno == errno.EBUSY
+      if not mounted:
+        raise
+  if mounted:
+    raise ValueError(f'{folder} is a mount point: name a folder in it')
+  folder.mkdir(exist_ok=True)
 
 
 @contextlib.contextmanager

@@ -6,11 +6,21 @@ and JPEG decoders of other libraries give other values).
 """
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 # Modes that Pillow converts to RGB without a loss of range; 16-bit and float
 # pictures would be clipped to white instead.
 _EIGHT_BIT_MODES = ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr')
+# What makes a picture of each EXIF orientation upright.
+_TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableError(ValueError):
@@ -39,11 +49,16 @@ def open_image(path):
 
 
 def turn_upright(image):
-  """Turns a loaded `PIL.Image.Image` as its EXIF data says, if it is whole."""
+  """Turns a loaded `PIL.Image.Image` as its EXIF data says.
+
+  Unlike `PIL.ImageOps.exif_transpose` it reads nothing but the orientation:
+  what else is damaged there does not spoil the picture.
+  """
   try:
-    return ImageOps.exif_transpose(image)
-  except Exception:  # As in open_image; the picture itself is good.
-    return image
+    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+  except Exception:  # As in open_image.
+    turn = None
+  return image if turn is None else image.transpose(turn)
 
 
 def read_size(path):

@@ -194,7 +194,12 @@ def _results_of_processes(stack, work, tasks, workers, drives):
     owner = drive if drive <= undivided else first // _CHUNK
     futures.append(pools[owner % workers].submit(work, task))
   for future in concurrent.futures.as_completed(futures):
-    yield future.result()
+    try:
+      yield future.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+      raise ValueError(
+        f'one of {workers} workers was killed, maybe for want of memory: give '
+        'fewer --workers') from error
 
 
 # A worker takes its chunks in order, so it needs one scene at a time.

@@ -1,6 +1,7 @@
 """Files that are whole or, if the writing is broken off, as they were."""
 
 import errno
+import os
 import pathlib
 
 import pytest
@@ -39,10 +40,12 @@ def test_a_folder_appears_where_a_link_points(tmp_path, there):
   assert (link / 'a.txt').read_text() == 'whole'
 
 
-def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+@pytest.mark.parametrize('told', [False, True])
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch, told):
   def busy(path):
     raise OSError(errno.EBUSY, 'Device or resource busy', str(path))
 
+  monkeypatch.setattr(os.path, 'ismount', lambda path: told)
   monkeypatch.setattr(pathlib.Path, 'rmdir', busy)
   refused = pytest.raises(ValueError, match=f'{tmp_path} is a mount point: ')
   with refused, appearing.whole_folder(tmp_path):

@@ -87,6 +87,15 @@ def test_blockwise_is_stable_at_large_scores(monkeypatch):
   )
 
 
+@pytest.mark.parametrize('count', [1, 31, 32, 33, 64, 65, 265])
+def test_a_maximum_is_found_in_every_column(count):
+  scores = np.full((count, count), -1e30, np.float32)
+  np.fill_diagonal(scores, np.arange(count))
+  np.testing.assert_array_equal(
+    blockwise._row_maximum(jnp.asarray(scores)), np.arange(count)
+  )
+
+
 def test_blockwise_keeps_bfloat16(monkeypatch):
   monkeypatch.setattr(blockwise, 'BLOCK', 8)
   inputs = _inputs(20, 30)

@@ -194,9 +194,9 @@ def test_a_row_of_times_holds_medians_over_the_rounds():
   def rounds(*milliseconds):
     return [(ms, ms / 100, 2**30, '2 cpu') for ms in milliseconds]
 
-  measured = {'baseline': rounds(900, 200, 100), 'full': rounds(100, 600, 500)}
+  first, full = rounds(900, 200, 100), rounds(100, 600, 500)
   row = train_step._format_row(
-    'full', measured, 'predict', '640x192', '4', 'float32'
+    'full', full, first, 'predict', '640x192', '4', 'float32'
   )
   assert ' '.join(row.split()) == (
     'predict full 640x192 4 float32 2 cpu 500.0 2.50 8.00 5.0 1.00'

@@ -208,7 +208,8 @@ def test_as_a_program(tmp_path):
   )
   assert result.returncode == 1
   assert 'value 99' in result.stdout
-  assert not result.stderr
+  # No warning, no trace; on a slow machine a line of progress.
+  assert result.stderr.count('\n') <= result.stderr.count('\rreading masks')
 
 
 def test_colours_of_a_folder(tmp_path, capsys):

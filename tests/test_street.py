@@ -1,6 +1,8 @@
 """The street: its layout, and that its geometry fits together."""
 
+import contextlib
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -147,7 +149,7 @@ def test_layout_is_kittis(root):
     for kind in ('image_02', 'oxts', 'velodyne_points'):
       lines = (drive / kind / 'timestamps.txt').read_text().splitlines()
       assert len(lines) == _FRAMES
-    assert lines == sorted(lines)
+      assert lines == sorted(lines)
     assert len(_poses(drive)) == _FRAMES
   calibration = _calibration(date / 'calib_cam_to_cam.txt')
   projection = calibration['P_rect_02'].reshape(3, 4)
@@ -277,14 +279,25 @@ def _contents(root):
 
 
 def test_seed_decides_every_byte(tmp_path):
-  _small(tmp_path / 'a')
-  _small(tmp_path / 'b', workers=2)
-  _small(tmp_path / 'c', seed=1)
+  _small(tmp_path / 'a', frames=11)
+  _small(tmp_path / 'b', frames=11, workers=2)  # Each renders a part.
+  _small(tmp_path / 'c', frames=11, seed=1)
   first, again, other = (_contents(tmp_path / name) for name in 'abc')
   assert first == again
   name = pathlib.Path(
     _DATE, f'{_DATE}_drive_0001_sync/image_02/data/0000000001.png')
   assert first[name] != other[name]
+
+
+def _die(task):
+  del task
+  os._exit(1)  # As the system does to a process for want of memory.
+
+
+def test_a_killed_worker_is_one_message():
+  refused = pytest.raises(ValueError, match='one of 2 workers was killed')
+  with refused, contextlib.ExitStack() as stack:
+    list(street._results_of_processes(stack, _die, [(1, 0, 1)], 2, 1))
 
 
 def test_what_is_there_is_kept_or_refused(root):
