@@ -198,8 +198,9 @@ def _results_of_processes(stack, work, tasks, workers, drives):
       yield future.result()
     except concurrent.futures.process.BrokenProcessPool as error:
       raise ValueError(
-        f'one of {workers} workers was killed, maybe for want of memory: give '
-        'fewer --workers') from error
+        f'one of {workers} workers was killed, maybe for want of memory: '
+        'render by python -m input_pipeline.street with fewer '
+        '--workers') from error
 
 
 # A worker takes its chunks in order, so it needs one scene at a time.
