@@ -1,7 +1,6 @@
 """Folders and files that appear whole or not at all."""
 
 import contextlib
-import errno
 import os
 import pathlib
 import shutil
@@ -23,8 +22,9 @@ def whole_folder(output):
     ValueError: something is mounted at `output`.
   """
   output = output.resolve()
+  if os.path.ismount(output):  # Nothing can take its place.
+    raise ValueError(f'{output} is a mount point: name a folder in it')
   output.parent.mkdir(parents=True, exist_ok=True)
-  _refuse_mounted(output)
   root = pathlib.Path(tempfile.mkdtemp(
     prefix=f'.{output.name}.', suffix='.partial', dir=output.parent))
   try:
@@ -33,25 +33,6 @@ def whole_folder(output):
     os.replace(root, output)
   finally:
     shutil.rmtree(root, ignore_errors=True)
-
-
-def _refuse_mounted(folder):
-  """Refuses a folder that no other can take the place of."""
-  if not folder.is_dir():
-    return
-  mounted = os.path.ismount(folder)
-  if not mounted:  # As far as that tells: of one disk in itself it does not.
-    try:
-      folder.rmdir()
-    except FileNotFoundError:
-      pass  # Another process is at it.
-    except OSError as error:
-      mounted = error.errno == errno.EBUSY
-      if not mounted:
-        raise
-  if mounted:
-    raise ValueError(f'{folder} is a mount point: name a folder in it')
-  folder.mkdir(exist_ok=True)
 
 
 @contextlib.contextmanager

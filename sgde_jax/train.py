@@ -29,8 +29,7 @@ def train_and_evaluate(config, workdir):
     workdir: the run's folder, shared by all processes.
 
   Returns:
-    The last evaluation's summary, see `evaluate.Evaluator.run`; {} without
-    ground truth.
+    The last summary of `evaluate.Evaluator.run`; {} without ground truth.
 
   Raises:
     FileNotFoundError, ValueError: what was given does not fit; before any work.

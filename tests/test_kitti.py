@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from input_pipeline import images, kitti
+from input_pipeline import kitti
 from tests import kitti_folder
 
 needs_real_drive = pytest.mark.skipif(
@@ -189,32 +189,12 @@ def test_bad_scan_is_named(tmp_path, content, message):
     kitti.read_scan(path)
 
 
-def test_depth_pictures_hold_metres_times_256(tmp_path):
-  kitti_folder.save(np.array([[0, 256, 384]], np.uint16), tmp_path / '7.png')
-  depth = images.read_depth(tmp_path / '7.png')
-  assert depth.dtype == np.float32
-  np.testing.assert_array_equal(depth, [[0, 1, 1.5]])
-  kitti_folder.save(np.zeros((1, 3), np.uint8), tmp_path / '8.png')
-  with pytest.raises(ValueError, match='8.png.*16-bit'):
-    images.read_depth(tmp_path / '8.png')
-
-
 def test_list_frames_prefers_the_first_suffix(tmp_path):
   for name in ('0000000003.jpg', '3.png', '04.JPG', 'notes.txt', '-5.png'):
     (tmp_path / name).write_bytes(b'')
   files = kitti.list_frames(tmp_path, ('.png', '.jpg'))
   assert files == {3: str(tmp_path / '3.png'), 4: str(tmp_path / '04.JPG')}
   assert kitti.list_frames(tmp_path / 'absent', ('.png',)) == {}
-
-
-def test_read_frame_converts_and_refuses(tmp_path):
-  grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
-  kitti_folder.save(grey, tmp_path / 'grey.png')
-  frame = images.read_frame(tmp_path / 'grey.png', height=3, width=4)
-  np.testing.assert_array_equal(frame, np.repeat(grey[..., None], 3, axis=2))
-  kitti_folder.save(grey.astype(np.uint16), tmp_path / 'deep.png')
-  with pytest.raises(ValueError, match='deep.png.*8 bits'):
-    images.read_frame(tmp_path / 'deep.png', height=3, width=4)
 
 
 @needs_real_drive

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
 from input_pipeline import images, labels
 from sgde_jax import predict, video
@@ -315,39 +315,6 @@ def test_drives_come_before_a_picture_beside_them(root, tmp_path):
   frame = _write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
   assert predict._list_images(tmp_path, layout=True) == [frame]
   assert predict._list_images(tmp_path, layout=False) == [tmp_path / 'map.jpg']
-
-
-@pytest.mark.parametrize('orientation', range(1, 9))
-def test_pictures_are_turned_as_pillow_does(tmp_path, orientation):
-  exif = Image.Exif()
-  exif[ExifTags.Base.Orientation] = orientation
-  path = _write_image(tmp_path / 'a.png')
-  with Image.open(path) as image:
-    image.save(path, exif=exif)
-  image = images.decode_frame(path)
-  np.testing.assert_array_equal(
-    images.turn_upright(image), ImageOps.exif_transpose(image)
-  )
-
-
-def test_damaged_exif_data_does_no_harm(tmp_path):
-  path = tmp_path / 'a.jpg'
-  exif = Image.Exif()
-  exif[ExifTags.Base.Orientation] = 6
-  exif[ExifTags.Base.XResolution] = 72.0
-  lying = exif.tobytes()
-  # The type of the resolution becomes one that there is not.
-  damaged = lying.replace(b'\x1a\x01\x05', b'\x1a\x01\x63').replace(
-    b'\x01\x1a\x00\x05', b'\x01\x1a\x00\x63'
-  )
-  assert damaged != lying
-  for data, size in (
-    (lying, (4, 8)),
-    (damaged, (4, 8)),
-    (b'Exif\0\0garbage!garbage!', (8, 4)),
-  ):
-    Image.new('RGB', (8, 4)).save(path, exif=data)
-    assert images.turn_upright(images.decode_frame(path)).size == size
 
 
 @pytest.mark.slow

@@ -220,14 +220,14 @@ def test_training_does_not_gather_the_batch(workdirs):
 @pytest.mark.slow
 def test_prediction_does_not_gather_the_batch(root):
   step = functools.partial(steps.predict_step, flip=True)
-  compiled = _compile_by_rows(root, step, (32, 64, 3), np.uint8)
+  compiled = _compile_by_rows(root, step, (32, 64, 3))
   assert 'while' in compiled.as_text()  # SEEM's chunks
   assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))
 
 
 @pytest.mark.slow
 def test_pictures_do_not_gather_the_batch(root):
-  compiled = _compile_by_rows(root, _preview, (2, 32, 64, 3), np.uint8)
+  compiled = _compile_by_rows(root, _preview, (2, 32, 64, 3))
   assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))
 
 
@@ -244,23 +244,15 @@ def _preview(variables, frames, *, model):
   )
 
 
-def _compile_by_rows(root, step, shape, dtype):
+def _compile_by_rows(root, step, shape):
   """Compiles a step of the whole method for eight devices, two rows each."""
   config = runs.make_config(root, model__attention__levels=(4, 2))
-  model = runs.create_model(config)
-  mesh = sharding.create_mesh()
-  frames = jax.ShapeDtypeStruct((1, 2, 32, 64, 3), np.float32)
-  variables = jax.eval_shape(
-    functools.partial(model.init, train=False), jax.random.key(0), frames
-  )
+  model, mesh = runs.create_model(config), sharding.create_mesh()
+  state = initialization.abstract_train_state(config, model, mesh)
   rows = sharding.batch_sharded(mesh)
-  step = compiling.jit(
-    functools.partial(step, model=model),
-    in_shardings=(sharding.replicated(mesh), rows),
-    out_shardings=rows,
-  )
-  frames = jax.ShapeDtypeStruct((16, *shape), dtype)
-  return step.lower(variables, frames).compile()
+  frames = jax.ShapeDtypeStruct((16, *shape), np.uint8, sharding=rows)
+  step = compiling.jit(functools.partial(step, model=model), out_shardings=rows)
+  return step.lower(state.variables, frames).compile()
 
 
 def _all_gathers(compiled):
