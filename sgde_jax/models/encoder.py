@@ -9,7 +9,7 @@ import functools
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sgde_jax.models import layers
+from sgde_jax.models import layers, normalization
 
 # Blocks per stage, and whether blocks are bottlenecks.
 _DEPTHS = {
@@ -66,10 +66,8 @@ class ResNetEncoder(nn.Module):
       kernel_init=layers.kaiming_normal,
     )
     norm = functools.partial(
-      nn.BatchNorm,
+      normalization.BatchNorm,
       use_running_average=not train,
-      momentum=0.9,
-      epsilon=1e-5,
       dtype=self.dtype,
     )
     block = BottleneckBlock if bottleneck else BasicBlock

@@ -1,0 +1,90 @@
+"""Batch normalisation against Flax's."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from sgde_jax.models import normalization
+
+
+def _input(dtype=jnp.float32, offset=0.5):
+  x = jax.random.normal(jax.random.key(0), (3, 10, 14, 5))
+  return (2 * x + offset).astype(dtype)
+
+
+def _variables():
+  keys = jax.random.split(jax.random.key(1), 4)
+  draw = [jax.random.uniform(key, (5,), jnp.float32, 0.5, 2) for key in keys]
+  return {
+    'params': {'scale': draw[0], 'bias': draw[1]},
+    'batch_stats': {'mean': draw[2], 'var': draw[3]},
+  }
+
+
+def _both(**options):
+  options |= {'epsilon': 1e-3, 'momentum': 0.8}
+  return normalization.BatchNorm(**options), nn.BatchNorm(**options)
+
+
+def _run(module, variables, x, weight):
+  """Result, new statistics, gradients with respect to parameters and input."""
+
+  def loss(params, x):
+    y, updates = module.apply(
+      variables | {'params': params}, x, mutable=['batch_stats']
+    )
+    return jnp.sum(weight * jnp.sin(y)), (y, updates)
+
+  gradient = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))
+  return gradient(variables['params'], x)
+
+
+@pytest.mark.parametrize('running', [False, True])
+def test_equals_flax(running):
+  with jax.enable_x64(True):
+    x = _input(jnp.float64)
+    weight = _input(jnp.float64, offset=0)
+    ours, flax = (
+      _run(module, _variables(), x, weight)
+      for module in _both(use_running_average=running, dtype=jnp.float64)
+    )
+  rtol = 1e-5 if running else 1e-10  # Running statistics are float32.
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=rtol),
+    ours,
+    flax,
+  )
+
+
+def test_bfloat16_has_statistics_in_float32():
+  x = _input(jnp.bfloat16, offset=3)
+  ours, flax = (
+    module.apply(_variables(), x, mutable=['batch_stats'])
+    for module in _both(use_running_average=False, dtype=jnp.bfloat16)
+  )
+  assert ours[0].dtype == jnp.bfloat16
+  assert ours[1]['batch_stats']['var'].dtype == jnp.float32
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours[1], flax[1]
+  )
+  difference = np.abs(np.asarray(ours[0] - flax[0], np.float32))
+  assert difference.max() <= 2**-5  # One unit in the last place of 4 to 8.
+
+
+def test_begins_like_flax_and_keeps_its_statistics():
+  module, flax = _both(use_running_average=False)
+  key, x = jax.random.key(2), _input()
+  jax.tree.map(
+    np.testing.assert_array_equal, module.init(key, x), flax.init(key, x)
+  )
+
+
+def test_a_constant_input_has_finite_gradients():
+  module, _ = _both(use_running_average=False)
+  x = jnp.full((2, 4, 6, 5), 1e3)
+  gradients, (y, _) = _run(module, _variables(), x, x)
+  bias = _variables()['params']['bias']
+  np.testing.assert_allclose(y, jnp.broadcast_to(bias, y.shape), rtol=1e-3)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
