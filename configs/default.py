@@ -28,6 +28,7 @@ def get_config():
   config.augmentation.contrast = 0.2
   config.augmentation.saturation = 0.2
   config.augmentation.hue = 0.1
+  config.augmentation.whole_batch = False  # One draw for all its examples.
 
   config.loss = _loss()
 

@@ -25,6 +25,7 @@ def get_config():
   config.data.train_split = 'configs/splits/drive_0009/train.txt'
   config.data.eval_split = 'configs/splits/drive_0009/test.txt'
   config.augmentation.hue = 0.0
+  config.augmentation.whole_batch = True  # As the peer of docs/RESULTS.md.
   config.optimizer.decay_epochs = ()
   config.eval.crop = 'garg'
   config.log_every = 25

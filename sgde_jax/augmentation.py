@@ -1,7 +1,7 @@
 """Random flip and colour jitter, on the accelerator.
 
-One draw per example, shared by all of its frames. The draws are a pure
-function of the key, so a step can be repeated exactly.
+One draw per example, or for the whole batch, shared by all frames. The draws
+are a pure function of the key, so a step can be repeated exactly.
 """
 
 import chex
@@ -102,6 +102,7 @@ def augment(
   contrast,
   saturation,
   hue,
+  whole_batch,
 ):
   """Draws and applies one augmentation per example.
 
@@ -117,22 +118,29 @@ def augment(
     contrast: see `brightness`.
     saturation: see `brightness`.
     hue: half-width of the turn's range around 0, in full turns.
+    whole_batch: one draw for all examples instead of one for each.
 
   Returns:
     The clean images (for the losses), the jittered ones (for the networks),
     intrinsics and labels.
   """
   batch = images.shape[0]
+  draws = (1,) if whole_batch else (batch,)
   keys = jax.random.split(key, 6)
-  flipped = jax.random.bernoulli(keys[0], flip_probability, (batch,))
-  jittered = jax.random.bernoulli(keys[1], jitter_probability, (batch,))
+
+  def happens(key, probability):
+    drawn = jax.random.bernoulli(key, probability, draws)
+    return jnp.broadcast_to(drawn, (batch,))
+
+  flipped = happens(keys[0], flip_probability)
+  jittered = happens(keys[1], jitter_probability)
   images, intrinsics, labels = flip(images, intrinsics, labels, flipped)
 
   def draw(key, centre, half_width):
     change = jax.random.uniform(
-      key, (batch,), images.dtype, -half_width, half_width
+      key, draws, images.dtype, -half_width, half_width
     )
-    return centre + change
+    return jnp.broadcast_to(centre + change, (batch,))
 
   coloured = jitter(
     images,

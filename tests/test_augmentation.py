@@ -15,6 +15,7 @@ DEFAULTS = {
   'contrast': 0.2,
   'saturation': 0.2,
   'hue': 0.1,
+  'whole_batch': False,
 }
 NO_CHANGE = {
   'brightness': np.ones(BATCH, np.float32),
@@ -25,7 +26,9 @@ NO_CHANGE = {
 
 
 flip = jax.jit(augmentation.flip)
-_augment_compiled = jax.jit(augmentation.augment)
+_augment_compiled = jax.jit(
+  augmentation.augment, static_argnames=('whole_batch',)
+)
 
 
 @jax.jit
@@ -138,6 +141,23 @@ def test_one_draw_serves_all_frames_of_an_example_and_no_other():
   ]
   for row in range(1, BATCH):
     assert np.abs(aligned[row] - aligned[0]).max() > 0.01
+
+
+def test_one_draw_serves_the_whole_batch_on_request():
+  images, intrinsics, labels = _inputs()
+  images = np.broadcast_to(images[:1], images.shape)
+  labels = np.broadcast_to(labels[:1], labels.shape)
+  flipped, changed = set(), set()
+  for seed in range(8):
+    outputs = _augment(seed, (images, intrinsics, labels), whole_batch=True)
+    for output in outputs:
+      np.testing.assert_array_equal(
+        output, np.broadcast_to(output[:1], output.shape)
+      )
+    clean, jittered, _, _ = outputs
+    flipped.add(bool(np.any(clean != images)))
+    changed.add(bool(np.any(jittered != clean)))
+  assert flipped == changed == {False, True}
 
 
 def test_the_key_alone_decides():
