@@ -87,7 +87,7 @@ def _model():
   model.seem.levels = (0, 1, 2)  # Of the decoders, sampled at the points.
   model.seem.width = 256
   model.seem.depth = 3  # Hidden layers.
-  model.seem.chunk = 4096  # Points that prediction refines at a time.
+  model.seem.chunk = 2048  # Points that prediction refines at a time.
   return model
 
 

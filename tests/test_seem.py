@@ -96,17 +96,27 @@ def test_classes_are_fed_as_probabilities():
   assert not np.allclose(other, residual, rtol=1e-2)
 
 
-def test_layers_are_fed_the_coarse_logit():
-  module, inputs = seem.SEEM(), _inputs()
-  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)['params']
-  features = 2 * (4 + 3) + 19
-  kernels = {name: layer['kernel'].shape for name, layer in shapes.items()}
-  assert kernels == {
-    'hidden_0': (features + 1, 256),
-    'hidden_1': (257, 256),
-    'hidden_2': (257, 256),
-    'residual': (257, 1),
-  }
+def test_layers_are_dense_over_what_they_are_fed_and_the_coarse_logit():
+  module, inputs = seem.SEEM(width=16), _inputs()
+  points, depth_features, semantic_features, coarse, class_logits = inputs
+  variables = _initialise(module, inputs)
+  logits = warping.gather_points(coarse, points)
+  x = np.concatenate(
+    [
+      *(
+        seem.sample_features(features, points, _SIZE)
+        for features in (*depth_features, *semantic_features)
+      ),
+      nn.softmax(warping.gather_points(class_logits, points)),
+    ],
+    axis=-1,
+  )
+  for name in ('hidden_0', 'hidden_1', 'hidden_2', 'residual'):
+    layer = jax.tree.map(np.asarray, variables['params'][name])
+    x = np.concatenate([x, logits], axis=-1) @ layer['kernel'] + layer['bias']
+    x = x if name == 'residual' else np.maximum(x, 0)
+  residual = module.apply(variables, *inputs)
+  np.testing.assert_allclose(residual, x, rtol=1e-4, atol=1e-5)
 
 
 def test_refuses_maps_of_different_sizes():

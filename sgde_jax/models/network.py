@@ -115,7 +115,7 @@ class SeemOptions:
   levels: tuple[int, ...] = (0, 1, 2)
   width: int = 256
   depth: int = 3
-  chunk: int = 4096
+  chunk: int = 2048
 
 
 class DepthModel(nn.Module):

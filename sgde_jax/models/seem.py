@@ -74,20 +74,38 @@ class SEEM(nn.Module):
     samples.append(nn.softmax(warping.gather_points(class_logits, points)))
     x = jnp.concatenate([x.astype(self.dtype) for x in samples], axis=-1)
     for layer in range(self.depth):
-      x = nn.relu(self._dense(x, coarse, f'hidden_{layer}'))
-    residual = self._dense(x, coarse, 'residual', features=1)
+      dense = self._dense(self.width, layers.kaiming_normal, f'hidden_{layer}')
+      x = nn.relu(dense(x, coarse))
+    residual = self._dense(1, nn.initializers.zeros, 'residual')(x, coarse)
     return residual.astype(jnp.promote_types(self.dtype, jnp.float32))
 
-  def _dense(self, x, coarse, name, features=None):
-    """A layer that is fed the coarse logit beside `x`; the last one is 0."""
-    last = features is not None
-    dense = nn.Dense(
-      features if last else self.width,
-      dtype=self.dtype,
-      kernel_init=nn.initializers.zeros if last else layers.kaiming_normal,
-      name=name,
-    )
-    return dense(jnp.concatenate([x, coarse], axis=-1))
+  def _dense(self, features, kernel_init, name):
+    return _DenseBesideCoarse(features, kernel_init, self.dtype, name=name)
+
+
+class _DenseBesideCoarse(nn.Module):
+  """A dense layer that is fed the coarse logit beside its input.
+
+  Attributes:
+    features: output features.
+    kernel_init: initialiser of the kernel, whose last row is the logit's.
+    dtype: dtype of the computation; parameters are float32.
+  """
+
+  features: int
+  kernel_init: nn.initializers.Initializer
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, x, coarse):
+    """Maps `[B, K, C]` and `[B, K, 1]` to `[B, K, features]`."""
+    shape = (x.shape[-1] + 1, self.features)
+    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, shape[1:], jnp.float32)
+    kernel = kernel.astype(self.dtype)
+    bias = bias.astype(self.dtype)[None, None]
+    # In two products: to join the inputs would copy all features.
+    return x @ kernel[:-1] + (coarse * kernel[None, -1:] + bias)
 
 
 def sample_features(features, points, size):
@@ -140,7 +158,7 @@ def scatter_points(maps, points, values, mask):
   return jax.vmap(scatter)(flat, places, values).reshape(maps.shape)
 
 
-def refine_edges(coarse, edges, refine, *, chunk=4096):
+def refine_edges(coarse, edges, refine, *, chunk=2048):
   """Refines every edge pixel of a map, in raster order, chunk by chunk.
 
   Deterministic; equals the coarse map bit for bit away from edges. Runs as
