@@ -104,7 +104,7 @@ def augment(
   hue,
   whole_batch,
 ):
-  """Draws and applies one augmentation per example.
+  """Draws and applies one augmentation per example, or one for all of them.
 
   Args:
     key: a JAX random key; the draws depend on nothing else.

@@ -2,6 +2,7 @@
 
 As `flax.linen.BatchNorm`, whose names of parameters and statistics it bears,
 but with sums over pixels, forward and backward, that are fast on CPUs, too.
+Reverse-mode differentiation only.
 """
 
 import functools
@@ -59,7 +60,6 @@ def _moments(x):
   return mean, jnp.maximum(sum_pixels(x * x) / count - mean * mean, 0)
 
 
-@jax.custom_vjp
 def sum_pixels(x):
   """Sums `[B, H, W, C]` over examples and pixels to `[C]`.
 
@@ -82,10 +82,6 @@ def spread(x, shape):
   return jnp.broadcast_to(x, shape)
 
 
-sum_pixels.defvjp(
-  lambda x: (sum_pixels(x), x.shape),
-  lambda shape, cotangent: (spread(cotangent, shape),),
-)
 spread.defvjp(
   lambda x, shape: (spread(x, shape), None),
   lambda shape, _, cotangent: (sum_pixels(cotangent),),
