@@ -26,7 +26,7 @@ def flip(images, intrinsics, labels, flipped):
     images: `[B, F, H, W, 3]`.
     intrinsics: `[B, 3, 3]`; cx becomes W - 1 - cx where flipped.
     labels: `[B, H, W]`.
-    flipped: `[B]` bool.
+    flipped: `[B]` bool, or `[1]` for the whole batch.
 
   Returns:
     images, intrinsics and labels.
@@ -53,7 +53,8 @@ def jitter(images, brightness, contrast, saturation, hue):
 
   Args:
     images: `[B, F, H, W, 3]` float in [0, 1].
-    brightness: `[B]` factor, 1 changes nothing.
+    brightness: `[B]` factor, 1 changes nothing; likewise below, `[1]` serves
+      the whole batch.
     contrast: `[B]` factor.
     saturation: `[B]` factor.
     hue: `[B]` part of a full turn, 0 changes nothing.
@@ -124,23 +125,17 @@ def augment(
     The clean images (for the losses), the jittered ones (for the networks),
     intrinsics and labels.
   """
-  batch = images.shape[0]
-  draws = (1,) if whole_batch else (batch,)
+  draws = (1 if whole_batch else len(images),)
   keys = jax.random.split(key, 6)
-
-  def happens(key, probability):
-    drawn = jax.random.bernoulli(key, probability, draws)
-    return jnp.broadcast_to(drawn, (batch,))
-
-  flipped = happens(keys[0], flip_probability)
-  jittered = happens(keys[1], jitter_probability)
+  flipped = jax.random.bernoulli(keys[0], flip_probability, draws)
+  jittered = jax.random.bernoulli(keys[1], jitter_probability, draws)
   images, intrinsics, labels = flip(images, intrinsics, labels, flipped)
 
   def draw(key, centre, half_width):
     change = jax.random.uniform(
       key, draws, images.dtype, -half_width, half_width
     )
-    return jnp.broadcast_to(centre + change, (batch,))
+    return centre + change
 
   coloured = jitter(
     images,
