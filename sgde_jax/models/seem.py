@@ -158,7 +158,7 @@ def scatter_points(maps, points, values, mask):
   return jax.vmap(scatter)(flat, places, values).reshape(maps.shape)
 
 
-def refine_edges(coarse, edges, refine, *, chunk=2048):
+def refine_edges(coarse, edges, refine, *, chunk):
   """Refines every edge pixel of a map, in raster order, chunk by chunk.
 
   Deterministic; equals the coarse map bit for bit away from edges. Runs as
