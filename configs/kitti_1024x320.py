@@ -3,7 +3,8 @@
   python main.py --config=configs/kitti_1024x320.py --workdir=W2 \
     --config.data.root=KITTI --config.init_from=W
 
-W is the workdir of a run of kitti_r18.py, whose best weights it starts from.
+W is the workdir of a run of kitti_r18.py, whose best weights it starts from;
+`--config.init_from=` trains from scratch.
 """
 
 from configs import kitti_r18
@@ -12,6 +13,7 @@ from configs import kitti_r18
 def get_config():
   """Returns the config."""
   config = kitti_r18.get_config()
+  config.init_from = 'runs/kitti_r18'
   config.num_epochs = 5
   config.batch_size = 4
   config.data.height = 320

@@ -94,7 +94,9 @@ class ExampleTable:
       A dict of arrays, as `field_specs` describes them.
 
     Raises:
-      ValueError: a file cannot be read; the message names it.
+      images.UnreadableError: the mask cannot be read, or cannot be its frame's.
+      ValueError: another file cannot be read, or the mask holds a value outside
+        its coding; the message names the file.
     """
     height, width = self.size
     mask = None
@@ -123,7 +125,7 @@ class ExampleTable:
     else:
       frame = self.native_frame_sizes[row]
     if frame and images.stretch(size, frame) > labels.STRETCH:
-      raise ValueError(
+      raise images.UnreadableError(
         f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '
         f'{frame[1]}x{frame[0]}: a mask must show what its frame shows')
 

@@ -24,7 +24,7 @@ _TURNS = {
 
 
 class UnreadableError(ValueError):
-  """A picture file is absent, damaged or of another size than its drive's."""
+  """A picture file is absent, damaged or not of the right size or kind."""
 
 
 def open_image(path):

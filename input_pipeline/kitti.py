@@ -75,10 +75,7 @@ def read_calibration(date_folder):
       continue
     _require(values, names, path)
     projection, size = (values[name] for name in names)
-    if projection[0] <= 0 or projection[5] <= 0:
-      raise ValueError(f'{path}: {names[0]} has no positive focal lengths')
-    if (size < 1).any() or (size != np.round(size)).any():
-      raise ValueError(f'{path}: {names[1]} is no width and height in pixels')
+    _check_camera_lines(path, names, projection, size)
     projections[camera] = projection.reshape(3, 4)
     sizes[camera] = (int(size[1]), int(size[0]))
   return Calibration(
@@ -125,7 +122,7 @@ def list_frames(folder, suffixes):
   Returns:
     Frame number -> path; empty where there is no such folder.
   """
-  names = os.listdir(folder) if os.path.isdir(folder) else []
+  names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
   files = {}
   for suffix in reversed(suffixes):
     for name in names:
@@ -284,6 +281,23 @@ def _read_velo_to_cam(date_folder):
   return matrix
 
 
+def _check_camera_lines(path, names, projection, size):
+  """Refuses a projection [12] and a size [2] that no camera has."""
+  if (size < 1).any() or (size != np.round(size)).any():
+    raise ValueError(f'{path}: {names[1]} is no width and height in pixels')
+  if projection[0] <= 0 or projection[5] <= 0:
+    raise ValueError(f'{path}: {names[0]} has no positive focal lengths')
+  if projection[8:11].tolist() != [0, 0, 1]:
+    raise ValueError(f'{path}: {names[0]} has a third row that does not begin '
+                     'with 0 0 1')
+  centre, (width, height) = projection[[2, 6]], size.astype(int)
+  if (centre < -0.5).any() or (centre > size - 0.5).any():
+    raise ValueError(
+      f'{path}: {names[0]} has its principal point at ({centre[0]:g}, '
+      f'{centre[1]:g}), outside of the {width}x{height} pixels of {names[1]}: '
+      'give both for images of one size')
+
+
 def _require(values, names, path):
   for name in names:
     if name not in values:
@@ -307,7 +321,7 @@ def _read_values(path, lengths):
   if not os.path.isfile(path):
     raise FileNotFoundError(
       f'no calibration at {path}; KITTI ships it per date (calib.zip)')
-  with open(path, encoding='utf-8', errors='replace') as file:
+  with open(path, encoding='utf-8-sig', errors='replace') as file:
     lines = file.read().split('\n')
   values = {}
   for number, line in enumerate(lines, start=1):

@@ -125,7 +125,7 @@ def read_poses(path):
   """
   if not os.path.isfile(path):
     raise FileNotFoundError(f'no poses at {path}')
-  with open(path, encoding='utf-8', errors='replace') as file:
+  with open(path, encoding='utf-8-sig', errors='replace') as file:
     lines = file.read().rstrip().split('\n')
   poses = np.tile(np.eye(4), (len(lines), 1, 1))
   for index, line in enumerate(lines):

@@ -115,10 +115,10 @@ def _is_there(output, arguments):
     raise ValueError(f'{output} exists and is no rendered street (it has no '
                      f'{_RECORD}): name a folder that is not there yet')
   try:
-    found = json.loads(record.read_text())
-  except ValueError as error:
-    raise ValueError(f'{record} is no JSON ({error}): remove {output} and '
-                     'render again') from None
+    found = dict(json.loads(record.read_text()))
+  except (TypeError, ValueError) as error:
+    raise ValueError(f'{record} holds no record of a street ({error}): remove '
+                     f'{output} and render again') from None
   wanted = {'version': VERSION, **arguments}
   other = [f'{name} {found.get(name)} (asked for: {value})'
            for name, value in wanted.items() if found.get(name) != value]

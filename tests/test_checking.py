@@ -242,20 +242,24 @@ def test_values_outside_the_coding_are_refused_before_training(root):
   assert f'{mask}' in str(error.value) and '33' in str(error.value)
 
 
+@pytest.mark.parametrize('reader', ['memory', 'tf'])
 @pytest.mark.parametrize('mask, message', [
   (np.zeros((12, 40, 3), np.uint8), 'cannot be read: 1, the first: .*{name}'),
   (np.zeros((12, 20), np.uint8), '{name} is 20x12, .* is 40x12'),
 ])
 def test_masks_that_training_cannot_take_are_refused_before_it(
-    root, mask, message):
+    root, mask, message, reader):
   path = sorted((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))[1]
   kitti_folder.save(mask, path)
-  config = kitti_folder.make_config(root)
+  config = kitti_folder.make_config(root, reader=reader)
   message = message.format(name=path.name)
   with pytest.raises(ValueError, match=f'config.data.labels: of .*{message}'):
     input_pipeline.check_data(config)
   config.unreadable = 'replace'
   assert input_pipeline.check_data(config).train_labelled == 3
+  batches = input_pipeline.create_train_batches(
+    config, seed=1, start_step=0, batch_size=4)
+  assert set(next(batches)['index']) == {1, 2, 3}  # All but the mask's.
 
 
 def test_a_root_that_is_no_street_names_the_config_for_kitti(

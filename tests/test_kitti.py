@@ -75,6 +75,9 @@ def test_absent_calibration_is_named(tmp_path):
   ('R_rect_00', '', 'no line `R_rect_00'),
   ('S_rect_02', 'S_rect_02: 40.5 12', 'S_rect_02 is no width and height'),
   ('P_rect_03', 'P_rect_03: 0' + 11 * ' 0', 'P_rect_03 has no positive focal'),
+  ('P_rect_02', 'P_rect_02: 20 0 19 0 0 21 5 0 0 0 0 0', 'begin with 0 0 1'),
+  ('P_rect_02', 'P_rect_02: 60 0 58.5 0 0 63 17.5 0 0 0 1 0',
+   r'P_rect_02 has .* at \(58.5, 17.5\), outside of the 40x12 pixels'),
 ])
 def test_bad_calibration_line(date, name, line, message):
   path = date / kitti.CAMERA_FILE
@@ -83,6 +86,12 @@ def test_bad_calibration_line(date, name, line, message):
   path.write_text('\n'.join(lines))
   with pytest.raises(ValueError, match=f'{kitti.CAMERA_FILE}.*{message}'):
     kitti.read_calibration(date)
+
+
+def test_calibration_may_begin_with_a_byte_order_mark(date):
+  path = date / kitti.CAMERA_FILE
+  path.write_text('\n'.join(kitti_folder.CAMERA_LINES[2:]), 'utf-8-sig')
+  assert kitti.read_calibration(date).sizes == {2: (12, 40), 3: (12, 40)}
 
 
 @hypothesis.settings(deadline=None, derandomize=True)

@@ -44,6 +44,10 @@ def _refusal(tmp_path, *flags):
       '--config.model.encoder_weights=resnet18.pth',
       ['resnet18.pth', 'torchvision'],
     ),
+    (
+      '--config=configs/kitti_1024x320.py',
+      ['config.init_from: no checkpoint in', 'runs/kitti_r18'],
+    ),
   ],
 )
 def test_wrong_flag(tmp_path, flag, parts):
@@ -83,7 +87,7 @@ def test_bad_split_line_is_named(tmp_path):
   split.write_text(split.read_text() + f'{kitti_folder.DRIVE} two l\n')
   message = _refusal(tmp_path, *runs.make_flags(root))
   assert f'{split}' in message
-  assert '5' in message  # The line.
+  assert 'line 5' in message
   assert 'two' in message
 
 

@@ -121,19 +121,21 @@ def open_mask(path):
     A loaded `PIL.Image.Image` of 8-bit values.
 
   Raises:
-    ValueError: the file cannot be read or is no one-channel 8-bit picture; the
-      message names it.
+    images.UnreadableError: the file cannot be read or is no one-channel 8-bit
+      picture; the message names it.
   """
   image = images.open_image(path)
   if image.mode not in ('L', 'P'):
-    raise ValueError(f'{path} has Pillow mode {image.mode}: a mask needs one '
-                     'channel of 8 bits that holds class ids')
+    raise images.UnreadableError(
+      f'{path} has Pillow mode {image.mode}: a mask needs one channel of 8 '
+      'bits that holds class ids')
   with open(path, 'rb') as file:
     header = file.read(26)
   # Bit depth and colour type; Pillow stretches fewer greys to 0 .. 255.
   if header.startswith(_PNG) and header[24] < 8 and header[25] == 0:
-    raise ValueError(f'{path} is greyscale of {header[24]} bits: a mask needs '
-                     '8 bits, or a palette')
+    raise images.UnreadableError(
+      f'{path} is greyscale of {header[24]} bits: a mask needs 8 bits, or a '
+      'palette')
   return image
 
 
@@ -148,8 +150,10 @@ def read_labels(path, *, coding):
     [H, W] uint8 train ids.
 
   Raises:
-    ValueError: the file cannot be read, is no one-channel 8-bit picture, or
-      holds a value outside the coding; the message names file and value.
+    images.UnreadableError: the file cannot be read, or is no one-channel 8-bit
+      picture; the message names it.
+    ValueError: it holds a value outside the coding; the message names file and
+      value.
   """
   array = np.array(open_mask(path))
   try:
