@@ -37,6 +37,16 @@ FIGURES = {
   'boundary_recall/thin': 'boundary recall, thin',
   'miou': 'mIoU',
 }
+# What --set may change of the fields below; the others have flags of their own.
+_CHANGEABLE = {
+  'eval_every',
+  'picture_every',
+  'checkpoint_every',
+  'keep_checkpoints',
+  'optimizer.decay_epochs',
+  'augmentation.jitter_probability',
+  'eval.crop',
+}
 _MARKS = '<!-- ablation -->', '<!-- /ablation -->'
 
 
@@ -51,7 +61,11 @@ def output_folder():
 
 
 def make_settings():
-  """The config fields that all runs share: name -> value, as text."""
+  """The config fields that all runs share: name -> value, as text.
+
+  Raises:
+    ValueError: --set has a field that follows from another flag.
+  """
   width, height = FLAGS.size.split('x')
   street = output_folder() / f'street_{FLAGS.size}'
   settings = {
@@ -77,7 +91,14 @@ def make_settings():
     'eval.crop': 'garg',
   }
   settings = {name: str(value) for name, value in settings.items()}
-  return settings | dict(field.split('=', 1) for field in FLAGS.set)
+  chosen = dict(field.split('=', 1) for field in FLAGS.set)
+  ours = (chosen.keys() & (settings.keys() | {'seed'})) - _CHANGEABLE
+  if ours:
+    raise ValueError(
+      f'--set={", ".join(sorted(ours))}: set by flags of this benchmark, see'
+      ' --help'
+    )
+  return settings | chosen
 
 
 def _epochs(steps):

@@ -94,7 +94,7 @@ def define_flags():
   flags.DEFINE_list('levels', ['4', '3', '2'], 'Decoder levels; stride 2^i.')
   flags.DEFINE_list('key_strides', ['1', '2', '4'], 'Pooling of the keys.')
   flags.DEFINE_list('implementations', [], 'Default: all that run here.')
-  flags.DEFINE_string('dtype', 'float32', 'float32 or bfloat16.')
+  flags.DEFINE_enum('dtype', 'float32', ['float32', 'bfloat16'], 'Of the maps.')
   flags.DEFINE_integer('steps', 5, 'Timed calls after the first.')
   flags.DEFINE_float('memory_limit', 4096, 'MiB.')
   flags.DEFINE_bool('quick', False, 'One image, one timed call, no stride 4.')

@@ -67,7 +67,9 @@ def perfect_disparity(depth, coarse):
   return jnp.clip((inverse - farthest) / (nearest - farthest), 0, 1), known
 
 
-def measure_points(outputs, batch, transforms, key, *, width, count):
+def measure_points(
+  outputs, batch, transforms, key, *, width, count, automask=False
+):
   """Sums over the drawn points with known depth.
 
   Args:
@@ -78,6 +80,7 @@ def measure_points(outputs, batch, transforms, key, *, width, count):
     key: a JAX random key.
     width: width of an edge.
     count: points per image.
+    automask: whether unwarped sources compete in the loss' minimum.
 
   Returns:
     `[7]`: the number of points; the losses with the coarse, SEEM's and perfect
@@ -90,17 +93,20 @@ def measure_points(outputs, batch, transforms, key, *, width, count):
   points, mask = edges.sample_edge_points(key, found, count)
   mask &= warping.gather_points(known, points)[..., 0]
 
+  target, sources = batch['frames'][:, 0], batch['frames'][:, 1:]
+  identity = losses.identity_distances(target, sources) if automask else None
+
   def loss(disparity):
     values = warping.gather_points(disparity, points)
-    distances = losses.point_distances(
-      batch['frames'][:, 0],
-      batch['frames'][:, 1:],
+    return losses.point_minimum(
+      target,
+      sources,
       seem.scatter_points(coarse, points, values, mask),
       batch['intrinsics'],
       transforms,
       points,
+      identity,
     )
-    return losses.minimum_reprojection(distances, None)[0]
 
   def error(disparity):
     predicted, true = (
@@ -138,7 +144,14 @@ def measure_run(config, workdir, choices):
     batch = batch | {'frames': steps.to_float(batch['frames'])}
     outputs = model.apply(variables, batch['frames'], train=False)
     transforms = steps.source_transforms(outputs, model.frame_offsets)
-    count = functools.partial(measure_points, outputs, batch, transforms, key)
+    count = functools.partial(
+      measure_points,
+      outputs,
+      batch,
+      transforms,
+      key,
+      automask=config.loss.automask,
+    )
     return jnp.stack([count(width=w, count=k) for w, k in choices])
 
   totals = 0

@@ -39,6 +39,7 @@ def define_flags():
   flags.DEFINE_list('workdirs', None, 'Folders of runs.', required=True)
   flags.DEFINE_list('steps', None, 'Steps; default: all that every run has.')
   flags.DEFINE_list('metrics', ['abs_rel', 'rmse', 'a1'], 'Figures.')
+  flags.register_validator('workdirs', bool, 'name at least one folder')
 
 
 def main(_):

@@ -162,15 +162,16 @@ def _places(error):
   text = ''.join(traceback.format_exception(error))
   others = (
     os.path.dirname(__file__),
-    sys.argv[0],
     os.path.dirname(os.__file__),  # Python's own, and site-packages below.
     'site-packages',
     '<frozen',
   )
+  program = os.path.abspath(sys.argv[0])
   return [
     f'{path}, line {line}: '
     for path, line in re.findall(r'File "(.+)", line (\d+), in', text)
-    if not any(part in path for part in others)
+    if os.path.abspath(path) != program
+    and not any(part in path for part in others)
   ]
 
 

@@ -118,7 +118,9 @@ class Evaluator:
         yield example, jax.tree.map(operator.itemgetter(row), predictions)
 
   def report(self, state, reporter, step):
-    """Evaluates a training state, draws panels and reports the summary."""
+    """Reports the errors of a training state, with panels; a step's once."""
+    if step in reporter.evaluations:  # Before this process started.
+      return
     pictures = reporter.workdir / 'pictures'
     summary, _ = self.run(state.variables, pictures=pictures)
     reporter.evaluation(step, summary)

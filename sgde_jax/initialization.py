@@ -77,20 +77,23 @@ def check_weights(config, workdir):
   Raises:
     FileNotFoundError: `init_from` has no checkpoint; or a file of ImageNet
       weights is absent, the message says which to get.
-    ValueError: the weights of `init_from` do not fit the config.
+    ValueError: the weights do not fit the config, or cannot be read.
   """
   checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
   new = checkpoints.latest_step() is None
   checkpoints.close()
-  if new and config.init_from:
-    _check_init_from(config)
-  elif new:
-    _check_imagenet_files(config.model)
-
-
-def _check_init_from(config):
+  files = config.model.encoder_weights or config.model.pose_weights
+  if not new or not (config.init_from or files):
+    return
   model = create_model(config)
   template = abstract_train_state(config, model, sharding.create_mesh())
+  if config.init_from:
+    _check_init_from(config, template)
+  else:
+    _check_imagenet_files(config.model, template)
+
+
+def _check_init_from(config, template):
   other = checkpointing.Checkpoints(config.init_from, read_only=True)
   try:
     other.check(template, step=other.best_step())
@@ -100,13 +103,14 @@ def _check_init_from(config):
     other.close()
 
 
-def _check_imagenet_files(config):
-  for path, layers in (
-    (config.encoder_weights, config.encoder_layers),
-    (config.pose_weights, config.pose_layers),
-  ):
-    if path:
-      pretrained.check_imagenet_file(path, layers)
+def _check_imagenet_files(config, template):
+  try:  # Names and shapes are compared, whatever the template's values.
+    pretrained.load_imagenet_weights(config, template.variables)
+  except ValueError as error:
+    raise ValueError(
+      'config.model.encoder_weights and pose_weights, for'
+      f' ResNet-{config.encoder_layers} and -{config.pose_layers}: {error}'
+    ) from error
 
 
 def check_labels(config, data):

@@ -284,16 +284,29 @@ def point_distances(target, sources, disparity, intrinsics, transforms, points):
   return jnp.stack(distances, axis=1)
 
 
-def _enhanced_loss(target, sources, enhanced, intrinsics, transforms, identity):
-  """Minimum reprojection summed over SEEM's valid points, per pixel."""
-  disparity, points, mask = enhanced
+def point_minimum(
+  target, sources, disparity, intrinsics, transforms, points, identity
+):
+  """`minimum_reprojection` at points alone.
+
+  The arguments are those of `point_distances`, and the `identity`
+  `[B, S, H, W]`, or None, of `minimum_reprojection`. Returns `[B, K]`.
+  """
   distances = point_distances(
     target, sources, disparity, intrinsics, transforms, points
   )
   if identity is not None:
     maps = jnp.moveaxis(identity, 1, -1)
     identity = jnp.moveaxis(warping.gather_points(maps, points), -1, 1)
-  minimum, _ = minimum_reprojection(distances, identity)
+  return minimum_reprojection(distances, identity)[0]
+
+
+def _enhanced_loss(target, sources, enhanced, intrinsics, transforms, identity):
+  """Minimum reprojection summed over SEEM's valid points, per pixel."""
+  disparity, points, mask = enhanced
+  minimum = point_minimum(
+    target, sources, disparity, intrinsics, transforms, points, identity
+  )
   return jnp.sum(jnp.where(mask, minimum, 0)) / disparity.size
 
 

@@ -106,12 +106,12 @@ def _predict_video(config, workdir, source, output, write):
   """Returns how many frames' results were written and what went wrong."""
   target = output / f'{source.stem}.mp4'
   _refuse_overwriting({source: target}, replaced=('.mp4', ''))
+  earlier = _earlier_frames(target)
   count, unreadable = 0, []
   with video.open_reader(source) as (frames, rate):
     run, show = _load(config, workdir, write), _make_show(write)
-    for path in (output / source.stem).glob('[0-9]*'):
-      if path.stem.isdecimal() and path.suffix in ('.png', '.npy'):
-        path.unlink()  # An earlier video may have been longer.
+    for path in earlier:  # That video may have been longer.
+      path.unlink()
     with video.open_writer(target, rate) as write_frame:
       try:
         for frame in _with_progress(frames):
@@ -251,6 +251,26 @@ def _refuse_overwriting(jobs, *, replaced):
         f' images named {file.stem}: rename one'
       )
     first[target] = file
+
+
+def _earlier_frames(target):
+  """Lists what an earlier prediction wrote of a video's frames.
+
+  Refuses such files where no video lies beside them, which comes last.
+  """
+  folder = target.with_suffix('')
+  found = [
+    path
+    for path in folder.glob('[0-9]*')
+    if path.stem.isdecimal() and path.suffix in ('.png', '.npy')
+  ]
+  if found and not target.exists():
+    raise ValueError(
+      f'{folder} holds numbered files and there is no {target}, so that they'
+      ' may be yours: use another --output; or remove them, if a prediction'
+      ' that was broken off left them'
+    )
+  return found
 
 
 def _without_those_there(jobs):

@@ -105,10 +105,10 @@ def load_imagenet_weights(config, variables):
   """
   parts = {}
   if config.encoder_weights:
-    check_imagenet_file(config.encoder_weights, config.encoder_layers)
+    _check_imagenet_file(config.encoder_weights, config.encoder_layers)
     parts['encoder'] = config.encoder_weights
   if config.pose_weights:
-    check_imagenet_file(config.pose_weights, config.pose_layers)
+    _check_imagenet_file(config.pose_weights, config.pose_layers)
     state = _prefixed(_read_state(config.pose_weights))
     # Two RGB frames in: tile the filters and keep the activations' scale.
     name = 'encoder.conv1.weight'
@@ -120,7 +120,7 @@ def load_imagenet_weights(config, variables):
   return load_torch_weights(parts, variables) if parts else variables
 
 
-def check_imagenet_file(path, num_layers):
+def _check_imagenet_file(path, num_layers):
   """Raises FileNotFoundError, naming the file to get, if `path` is absent."""
   if not pathlib.Path(path).is_file():
     raise FileNotFoundError(

@@ -1,5 +1,6 @@
 """Training: `train_and_evaluate`, the one loop."""
 
+import contextlib
 import functools
 import logging
 import math
@@ -43,43 +44,43 @@ def train_and_evaluate(config, workdir):
     config.optimizer, steps_per_epoch=steps_per_epoch
   )
   checkpoints = checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints)
-  state = initialization.start_state(
-    config, model, optimizer, mesh, checkpoints, num_steps=num_steps
-  )
-  start_step = int(state.step)
-  evaluator = evaluate.open_evaluator(config, model=model, mesh=mesh)
-  reporter = _open_report(config, workdir, state, evaluator, num_steps)
-  measured = start_step in reporter.evaluations
-  if _is_due(start_step, num_steps, config.eval_every) and not measured:
-    evaluator.report(state, reporter, start_step)
-  if start_step < num_steps:
-    batches = initialization.open_batches(config, mesh, start_step)
-    train_step, preview_step, batches = initialization.compile_steps(
-      config, model, optimizer, mesh, state, batches
-    )
-    reporter.restart_clock()
   explain = functools.partial(reporting.explain_loss, config, data, checkpoints)
-  unread = []  # Scalars still on the device: (step, dict of arrays).
-  for step in range(start_step + 1, num_steps + 1):
-    reporter.profile(step - start_step, state, enabled=config.profile)
-    with reporter.waiting_for_data():
-      batch = next(batches)
-    state, scalars = train_step(state, batch)
-    unread.append((step, scalars))
-    due = functools.partial(_is_due, step, num_steps)
-    if any(due(config[name]) for name in _REPORTED):
-      means = reporting.read_scalars(unread, explain)
-      reporter.training(step, means, batch_size=config.batch_size)
-      checkpoints.refuse_failed()
-      unread = []
-    if due(config.picture_every):
-      reporter.previews(step, preview_step(state.variables, batch))
-    if due(config.eval_every):
-      evaluator.report(state, reporter, step)
-    if due(config.eval_every) or due(config.checkpoint_every):
-      checkpoints.save(state, step=step, metrics=reporter.evaluations.get(step))
-      reporter.restart_clock()
-  checkpoints.close()
+  with contextlib.closing(checkpoints):  # What is being saved will be whole.
+    state = initialization.start_state(
+      config, model, optimizer, mesh, checkpoints, num_steps=num_steps
+    )
+    start_step = int(state.step)
+    evaluator = evaluate.open_evaluator(config, model=model, mesh=mesh)
+    reporter = _open_report(config, workdir, state, evaluator, num_steps)
+    if start_step < num_steps:
+      batches = initialization.open_batches(config, mesh, start_step)
+      train_step, preview_step, batches = initialization.compile_steps(
+        config, model, optimizer, mesh, state, batches
+      )
+    if _is_due(start_step, num_steps, config.eval_every):
+      evaluator.report(state, reporter, start_step)
+    reporter.restart_clock()
+    unread = []  # Scalars still on the device: (step, dict of arrays).
+    for step in range(start_step + 1, num_steps + 1):
+      reporter.profile(step - start_step, state, enabled=config.profile)
+      with reporter.waiting_for_data():
+        batch = next(batches)
+      state, scalars = train_step(state, batch)
+      unread.append((step, scalars))
+      due = functools.partial(_is_due, step, num_steps)
+      if any(due(config[name]) for name in _REPORTED):
+        means = reporting.read_scalars(unread, explain)
+        reporter.training(step, means, batch_size=config.batch_size)
+        checkpoints.refuse_failed()
+        unread = []
+      if due(config.picture_every):
+        reporter.previews(step, preview_step(state.variables, batch))
+      if due(config.eval_every):
+        evaluator.report(state, reporter, step)
+      if due(config.eval_every) or due(config.checkpoint_every):
+        measures = reporter.evaluations.get(step)
+        checkpoints.save(state, step=step, metrics=measures)
+        reporter.restart_clock()
   return reporter.close()
 
 

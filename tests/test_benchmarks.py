@@ -238,6 +238,20 @@ def test_ablations_share_compiled_programs(given, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures('parsed')
+def test_ablation_settings_follow_from_its_flags(tmp_path):
+  chosen = ['eval_every=5', 'loss.scale_weight=0']
+  with flagsaver.as_parsed(output=str(tmp_path), steps='9', set=chosen):
+    settings = ablation.make_settings()
+  assert (settings['num_steps'], settings['eval_every']) == ('9', '5')
+  assert settings['loss.scale_weight'] == '0'
+  for field in ('num_steps', 'seed', 'data.street.frames'):
+    changed = flagsaver.as_parsed(output=str(tmp_path), set=[f'{field}=1'])
+    refused = pytest.raises(ValueError, match=f'--set={field}: set by flags of')
+    with changed, refused:
+      ablation.make_settings()
+
+
+@pytest.mark.usefixtures('parsed')
 def test_settings_bind_once_a_run_has_started(tmp_path):
   with flagsaver.as_parsed(output=str(tmp_path)):
     ablation.check_settings({'model.encoder_layer': '10'})  # Refused later.

@@ -44,7 +44,7 @@ def _scene():
   return outputs, batch, transforms
 
 
-def _measure(count, batch_changes=None, width=4):
+def _measure(count, batch_changes=None, width=4, automask=False):
   outputs, batch, transforms = _scene()
   return np.asarray(
     edge_points.measure_points(
@@ -54,6 +54,7 @@ def _measure(count, batch_changes=None, width=4):
       jax.random.key(0),
       width=width,
       count=count,
+      automask=automask,
     )
   )
 
@@ -64,6 +65,13 @@ def test_perfect_depth_rebuilds_what_the_coarse_one_does_not():
   assert perfect < 0.5 * enhanced and enhanced < 0.8 * coarse
   # Half of the pixels lie on the far wall.
   np.testing.assert_allclose(np.array(errors) / count, [0.5, 0.25], rtol=1e-4)
+
+
+def test_the_automask_leaves_nothing_to_know_where_nothing_moves():
+  frames = _scene()[1]['frames'][:, :1].repeat(2, axis=1)
+  for automask in (False, True):
+    _, *sums, _, _, _ = _measure(1000, {'frames': frames}, automask=automask)
+    assert all(value < 1e-3 if automask else value > 1 for value in sums)
 
 
 def test_few_points_know_less_than_all():

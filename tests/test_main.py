@@ -129,7 +129,7 @@ def test_semantics_without_a_label_are_refused(tmp_path):
   ],
 )
 def test_mistakes_in_a_config_file(tmp_path, line, parts):
-  path = tmp_path / 'mine.py'
+  path = tmp_path / 'domain.py'  # Not main.py.
   path.write_text(
     'from configs import demo\n\n\ndef get_config():\n'
     f'  config = demo.get_config()\n  {line}\n  return config\n'

@@ -210,6 +210,9 @@ def test_video(root, trained, tmp_path, one_device, capsys):
   (output / 'drive').mkdir(parents=True)
   for name in ('000007.npy', '7 notes.txt'):
     (output / 'drive' / name).touch()
+  message = _refusal(root, ValueError, source, output, workdir=trained)
+  assert f'there is no {output}/drive.mp4, so that they may be yours' in message
+  (output / 'drive.mp4').touch()
   predict.predict(config, trained, source, output)
   # Of an earlier, longer video of this name nothing is left.
   names = {path.name for path in (output / 'drive').iterdir()}

@@ -205,5 +205,47 @@ def test_absent_imagenet_weights_say_which_file_to_get(part, tmp_path):
   with pytest.raises(FileNotFoundError, match=f'resnet{layers}') as error:
     initialization.check_weights(config, tmp_path / 'new')
   assert str(path) in str(error.value)
-  path.touch()
+
+
+@pytest.fixture(name='imagenet')
+def fixture_imagenet(tmp_path):
+  """Random weights with torchvision's names for a ResNet-18, and their file."""
+  state = {
+    name.removeprefix('encoder.'): golden.weights('imagenet', name, shape, 0)
+    for name, shape in _encoder_shapes(18, 3).items()
+  }
+  path = tmp_path / 'resnet18.npz'
+  np.savez(path, **state)
+  config = default.get_config()
+  config.model.encoder_weights = config.model.pose_weights = str(path)
+  return state, path, config
+
+
+def test_imagenet_weights_start_both_encoders(imagenet):
+  state, _, config = imagenet
+  variables = _zeros(initialization.create_model(config))
+  loaded = pretrained.load_imagenet_weights(config.model, variables)['params']
+  stem = state['conv1.weight'].transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(loaded['encoder']['conv1']['kernel'], stem)
+  # Two frames, tiled and halved: alike, they give what one gave.
+  pair = loaded['pose']['encoder']['conv1']['kernel']
+  np.testing.assert_array_equal(pair, np.concatenate([stem, stem], 2) / 2)
+  for encoder in (loaded['encoder'], loaded['pose']['encoder']):
+    scale = encoder['layer4_1']['bn2']['scale']
+    np.testing.assert_array_equal(scale, state['layer4.1.bn2.weight'])
+
+
+def test_imagenet_weights_that_do_not_fit_are_refused_before_work(
+  imagenet, tmp_path
+):
+  state, path, config = imagenet
   initialization.check_weights(config, tmp_path / 'new')
+  del state['layer1.0.conv1.weight']
+  np.savez(path, **state)
+  with pytest.raises(ValueError, match='no tensor for .*layer1_0') as told:
+    initialization.check_weights(config, tmp_path / 'new')
+  assert 'and pose_weights, for ResNet-18 and' in str(told.value)
+  path.write_bytes(b'')
+  with pytest.raises(ValueError, match=f'weights {path} cannot be read'):
+    initialization.check_weights(config, tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()

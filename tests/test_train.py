@@ -1,6 +1,7 @@
 """Training as a whole: resume, one compilation, no waiting, its files."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -184,6 +185,33 @@ def test_a_finished_run_prints_its_table_again(root, trained, tmp_path):
   rows = [line.split()[:3] for line in output.splitlines()]
   for step, abs_rel in runs.read_scalars(trained, 'eval/abs_rel').items():
     assert ['step', str(step), f'{abs_rel:.4f}'] in rows
+
+
+@slow
+@pytest.mark.usefixtures('one_device')
+def test_whatever_ends_a_run_what_is_being_saved_is_waited_for(
+  root, trained, tmp_path, monkeypatch
+):
+  class Saved(checkpointing.Checkpoints):
+    """Tells when it has been closed."""
+
+    closed = []
+
+    def close(self):
+      super().close()
+      self.closed.append(self._folder)
+
+  def interrupt(*_):
+    assert not Saved.closed
+    raise KeyboardInterrupt
+
+  shutil.copytree(trained / 'checkpoints', tmp_path / 'checkpoints')
+  monkeypatch.setattr(initialization, 'check_weights', lambda *_: None)
+  monkeypatch.setattr(checkpointing, 'Checkpoints', Saved)
+  monkeypatch.setattr(initialization, 'open_batches', interrupt)
+  with pytest.raises(KeyboardInterrupt):
+    train.train_and_evaluate(runs.make_config(root, num_steps=21), tmp_path)
+  assert Saved.closed == [tmp_path / 'checkpoints']
 
 
 @slow
