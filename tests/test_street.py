@@ -317,6 +317,12 @@ def test_a_foreign_folder_is_refused(tmp_path):
   assert (tmp_path / 'notes.txt').read_text() == 'mine'
 
 
+def test_a_record_that_is_none_is_refused(tmp_path):
+  (tmp_path / 'street.json').write_text('[1]')
+  with pytest.raises(ValueError, match='street.json holds no record of'):
+    _small(tmp_path)
+
+
 def test_an_interrupted_render_leaves_nothing(tmp_path, monkeypatch):
   def interrupt(scene, frame, **_):
     raise KeyboardInterrupt
