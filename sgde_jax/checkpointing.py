@@ -131,7 +131,7 @@ class Checkpoints:
       return self._manager.restore(step, args=args)[_STATE]
 
   def close(self):
-    """Waits until everything is on disk; raises as `save`. Not only once."""
+    """Waits until everything is on disk; raises as `save`. May be repeated."""
     self._wait()
     self._manager.close()
 
