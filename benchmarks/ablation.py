@@ -45,6 +45,7 @@ _CHANGEABLE = {
   'keep_checkpoints',
   'optimizer.decay_epochs',
   'augmentation.jitter_probability',
+  'data.root',
   'eval.crop',
 }
 _MARKS = '<!-- ablation -->', '<!-- /ablation -->'

@@ -36,6 +36,33 @@ def whole_folder(output):
 
 
 @contextlib.contextmanager
+def whole_files(folder, *, replaced=()):
+  """Puts files into a folder once all of them are there.
+
+  Args:
+    folder: `pathlib.Path`; made where it is absent, what else it holds stays.
+    replaced: files that are removed before.
+
+  Yields:
+    A new folder beside it, whose files move into `folder` if nothing is raised.
+
+  Raises:
+    OSError: it cannot be made.
+  """
+  folder = folder.resolve()
+  folder.parent.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(
+      prefix=f'.{folder.name}.', suffix='.partial', dir=folder.parent
+  ) as partial:
+    yield pathlib.Path(partial)
+    for path in replaced:
+      path.unlink()
+    folder.mkdir(exist_ok=True)
+    for path in pathlib.Path(partial).iterdir():
+      path.replace(folder / path.name)
+
+
+@contextlib.contextmanager
 def whole_file(path):
   """Writes a file that is whole or, if this is broken off, as it was.
 

@@ -42,10 +42,20 @@ class Calibration:
 
   def check_camera(self, camera):
     """Raises ValueError where the file does not describe this camera."""
+    path = os.path.join(self.folder, CAMERA_FILE)
+    names = f'P_rect_{camera:02d}', f'S_rect_{camera:02d}'
     if camera not in self.projections:
+      raise ValueError(f'{path} has no {names[0]} and {names[1]}')
+    projection, (height, width) = self.projections[camera], self.sizes[camera]
+    if not np.allclose(projection[2, :3], [0, 0, 1], rtol=0, atol=1e-4):
       raise ValueError(
-        f'{os.path.join(self.folder, CAMERA_FILE)} has no P_rect_{camera:02d} '
-        f'and S_rect_{camera:02d}')
+        f'{path}: the last row of {names[0]} does not begin with 0 0 1')
+    centre = projection[0, 2]  # The other one may be, above a cropped sky.
+    if not -0.5 <= centre <= width - 0.5:
+      raise ValueError(
+        f'{path}: {names[0]} has its principal point in column {centre:g}, '
+        f'outside of the {width}x{height} pixels of {names[1]}: give both for '
+        'images of one size')
 
 
 def read_calibration(date_folder):
@@ -75,7 +85,10 @@ def read_calibration(date_folder):
       continue
     _require(values, names, path)
     projection, size = (values[name] for name in names)
-    _check_camera_lines(path, names, projection, size)
+    if projection[0] <= 0 or projection[5] <= 0:
+      raise ValueError(f'{path}: {names[0]} has no positive focal lengths')
+    if (size < 1).any() or (size != np.round(size)).any():
+      raise ValueError(f'{path}: {names[1]} is no width and height in pixels')
     projections[camera] = projection.reshape(3, 4)
     sizes[camera] = (int(size[1]), int(size[0]))
   return Calibration(
@@ -279,23 +292,6 @@ def _read_velo_to_cam(date_folder):
   matrix[:3, :3] = values['R'].reshape(3, 3)
   matrix[:3, 3] = values['T']
   return matrix
-
-
-def _check_camera_lines(path, names, projection, size):
-  """Refuses a projection [12] and a size [2] that no camera has."""
-  if (size < 1).any() or (size != np.round(size)).any():
-    raise ValueError(f'{path}: {names[1]} is no width and height in pixels')
-  if projection[0] <= 0 or projection[5] <= 0:
-    raise ValueError(f'{path}: {names[0]} has no positive focal lengths')
-  if projection[8:11].tolist() != [0, 0, 1]:
-    raise ValueError(f'{path}: {names[0]} has a third row that does not begin '
-                     'with 0 0 1')
-  centre, (width, height) = projection[[2, 6]], size.astype(int)
-  if (centre < -0.5).any() or (centre > size - 0.5).any():
-    raise ValueError(
-      f'{path}: {names[0]} has its principal point at ({centre[0]:g}, '
-      f'{centre[1]:g}), outside of the {width}x{height} pixels of {names[1]}: '
-      'give both for images of one size')
 
 
 def _require(values, names, path):

@@ -130,6 +130,20 @@ class Checkpoints:
     with self._reading(step):
       return self._manager.restore(step, args=args)[_STATE]
 
+  def __enter__(self):
+    return self
+
+  def __exit__(self, kind, error, trace):
+    """Closes; what ended the body is raised, whatever else goes wrong."""
+    if error and self._manager.is_saving_in_progress():
+      logging.info('%s; waiting for what is being saved', kind.__name__)
+    try:
+      self.close()
+    except OSError as unsaved:
+      if error is None:
+        raise
+      logging.warning('%s', unsaved)
+
   def close(self):
     """Waits until everything is on disk; raises as `save`. May be repeated."""
     self._wait()

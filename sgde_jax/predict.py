@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from input_pipeline import images
+from input_pipeline import appearing, images
 from input_pipeline import labels as cityscapes
 from sgde_jax import (
   compiling,
@@ -110,13 +110,14 @@ def _predict_video(config, workdir, source, output, write):
   count, unreadable = 0, []
   with video.open_reader(source) as (frames, rate):
     run, show = _load(config, workdir, write), _make_show(write)
-    for path in earlier:  # That video may have been longer.
-      path.unlink()
-    with video.open_writer(target, rate) as write_frame:
+    with (
+      appearing.whole_files(output / source.stem, replaced=earlier) as partial,
+      video.open_writer(target, rate) as write_frame,
+    ):
       try:
         for frame in _with_progress(frames):
           result = run(Image.fromarray(frame))
-          _save(output / source.stem / f'{count:06d}.png', result, write)
+          _save(partial / f'{count:06d}.png', result, write)
           write_frame(np.concatenate([frame, show(frame, result)]))
           count += 1
       except images.UnreadableError as error:
@@ -256,7 +257,7 @@ def _refuse_overwriting(jobs, *, replaced):
 def _earlier_frames(target):
   """Lists what an earlier prediction wrote of a video's frames.
 
-  Refuses such files where no video lies beside them, which comes last.
+  Refuses such files where no video lies beside them, which comes with them.
   """
   folder = target.with_suffix('')
   found = [
@@ -267,8 +268,7 @@ def _earlier_frames(target):
   if found and not target.exists():
     raise ValueError(
       f'{folder} holds numbered files and there is no {target}, so that they'
-      ' may be yours: use another --output; or remove them, if a prediction'
-      ' that was broken off left them'
+      ' may be yours: use another --output'
     )
   return found
 

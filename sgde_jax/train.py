@@ -1,6 +1,5 @@
 """Training: `train_and_evaluate`, the one loop."""
 
-import contextlib
 import functools
 import logging
 import math
@@ -45,7 +44,7 @@ def train_and_evaluate(config, workdir):
   )
   checkpoints = checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints)
   explain = functools.partial(reporting.explain_loss, config, data, checkpoints)
-  with contextlib.closing(checkpoints):  # What is being saved will be whole.
+  with checkpoints:  # Whatever ends it, what is being saved will be whole.
     state = initialization.start_state(
       config, model, optimizer, mesh, checkpoints, num_steps=num_steps
     )

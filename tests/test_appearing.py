@@ -57,3 +57,22 @@ def test_a_file_that_is_broken_off_stays_as_it_was(tmp_path, error):
     _write(path, 'half', error)
   assert [file.name for file in tmp_path.iterdir()] == ['a.txt']
   assert path.read_text() == 'before'
+
+
+def test_files_move_into_a_folder_once_all_are_there(tmp_path):
+  folder = tmp_path / 'new' / 'files'
+  for text in ('first', 'second'):
+    old = list(folder.glob('*.txt'))
+    with appearing.whole_files(folder, replaced=old) as partial:
+      (partial / f'{text}.txt').write_text(text)
+      assert old == list(folder.glob('*.txt'))
+    if text == 'first':
+      (folder / 'mine').touch()
+  assert {path.name for path in folder.iterdir()} == {'mine', 'second.txt'}
+  broken_off = pytest.raises(KeyboardInterrupt)
+  with broken_off, appearing.whole_files(folder) as partial:
+    (partial / 'third.txt').write_text('half')
+    raise KeyboardInterrupt
+  assert (folder / 'second.txt').read_text() == 'second'
+  assert list(tmp_path.rglob('third.txt')) == []
+  assert [path.name for path in folder.parent.iterdir()] == ['files']

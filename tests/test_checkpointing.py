@@ -218,3 +218,19 @@ def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path):
   checkpoints.save(_state(3), step=3)
   checkpoints.close()
   assert runs.list_checkpoints(tmp_path) == [1, 3]
+
+
+def test_what_ends_a_run_is_raised_whatever_cannot_be_saved(
+  tmp_path, monkeypatch, caplog
+):
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+
+  def fail():
+    raise OSError('the disk is full')
+
+  monkeypatch.setattr(checkpoints, '_wait', fail)
+  with pytest.raises(KeyboardInterrupt), checkpoints:
+    raise KeyboardInterrupt
+  assert 'the disk is full' in caplog.text
+  with pytest.raises(OSError, match='the disk is full'), checkpoints:
+    pass

@@ -75,9 +75,6 @@ def test_absent_calibration_is_named(tmp_path):
   ('R_rect_00', '', 'no line `R_rect_00'),
   ('S_rect_02', 'S_rect_02: 40.5 12', 'S_rect_02 is no width and height'),
   ('P_rect_03', 'P_rect_03: 0' + 11 * ' 0', 'P_rect_03 has no positive focal'),
-  ('P_rect_02', 'P_rect_02: 20 0 19 0 0 21 5 0 0 0 0 0', 'begin with 0 0 1'),
-  ('P_rect_02', 'P_rect_02: 60 0 58.5 0 0 63 17.5 0 0 0 1 0',
-   r'P_rect_02 has .* at \(58.5, 17.5\), outside of the 40x12 pixels'),
 ])
 def test_bad_calibration_line(date, name, line, message):
   path = date / kitti.CAMERA_FILE
@@ -86,6 +83,21 @@ def test_bad_calibration_line(date, name, line, message):
   path.write_text('\n'.join(lines))
   with pytest.raises(ValueError, match=f'{kitti.CAMERA_FILE}.*{message}'):
     kitti.read_calibration(date)
+
+
+@pytest.mark.parametrize('numbers, message', [
+  ('20 0 19 0 0 21 5 0 0 0 0 0', 'P_rect_03 does not begin with 0 0 1'),
+  ('60 0 58.5 0 0 63 17.5 0 0 0 1 0',
+   'P_rect_03 has .* column 58.5, outside of the 40x12 pixels of S_rect_03'),
+])
+def test_a_camera_that_contradicts_itself_is_refused_where_it_is_used(
+    date, numbers, message):
+  lines = [*kitti_folder.CAMERA_LINES[:-1], f'P_rect_03: {numbers}']
+  (date / kitti.CAMERA_FILE).write_text('\n'.join(lines))
+  calibration = kitti.read_calibration(date)
+  kitti.intrinsics(calibration, camera=2, height=6, width=20)
+  with pytest.raises(ValueError, match=f'{kitti.CAMERA_FILE}: .*{message}'):
+    kitti.intrinsics(calibration, camera=3, height=6, width=20)
 
 
 def test_calibration_may_begin_with_a_byte_order_mark(date):
