@@ -52,7 +52,7 @@ def main(_):
       predict.predict(
         config, FLAGS.workdir, FLAGS.input, FLAGS.output, write=FLAGS.write
       )
-  except Exception as error:
+  except (Exception, KeyboardInterrupt) as error:
     message = command_line.explain(error)
     if FLAGS.trace or not message:
       raise

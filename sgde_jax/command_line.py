@@ -132,6 +132,11 @@ def explain(error):
   Returns:
     The message; '' for an error of the program.
   """
+  if isinstance(error, KeyboardInterrupt):
+    return (
+      'interrupted; give the same command again, training goes on from its'
+      ' latest checkpoint'
+    )
   text = f'{type(error).__name__}: {error}'
   if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
     return (

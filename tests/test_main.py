@@ -168,3 +168,4 @@ def test_what_ends_a_command_is_explained():
   message = explain(OSError(errno.ENOSPC, 'No space left on device', 'a.png'))
   assert "'a.png'" in message and 'make room' in message
   assert explain(KeyError('ours')) == ''
+  assert explain(KeyboardInterrupt()).startswith('interrupted; give the same')
