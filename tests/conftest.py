@@ -5,19 +5,21 @@ and the processes started by tests share. What needs an accelerator is tested
 there by `TEST_PLATFORM=cuda python -m pytest tests/test_attention.py`.
 """
 
+import importlib.metadata
 import os
 import tempfile
 
+# Compiling takes most of the time, by XLA's defaults twice as long.
+_XLA_FLAGS = ['--xla_backend_optimization_level=1']
+if importlib.metadata.version('jaxlib').startswith('0.10.'):  # Later: unknown.
+  _XLA_FLAGS.append('--xla_cpu_use_fusion_emitters=false')
 if 'PYTEST_XDIST_WORKER' not in os.environ:  # Workers inherit the cache.
   _CACHE = tempfile.TemporaryDirectory(prefix='jax_cache_')
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
 os.environ |= {
   'JAX_PLATFORMS': os.environ.get('TEST_PLATFORM', 'cpu'),
   'JAX_NUM_CPU_DEVICES': '8',
-  # Compiling takes most of the time, by XLA's defaults twice as long.
-  'XLA_FLAGS': (
-    '--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false'
-  ),
+  'XLA_FLAGS': ' '.join(_XLA_FLAGS),
   # Float32 products on accelerators, too, whose default is less exact.
   'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
   'JAX_NUMPY_RANK_PROMOTION': 'raise',
