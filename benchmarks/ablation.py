@@ -37,17 +37,6 @@ FIGURES = {
   'boundary_recall/thin': 'boundary recall, thin',
   'miou': 'mIoU',
 }
-# What --set may change of the fields below; the others have flags of their own.
-_CHANGEABLE = {
-  'eval_every',
-  'picture_every',
-  'checkpoint_every',
-  'keep_checkpoints',
-  'optimizer.decay_epochs',
-  'augmentation.jitter_probability',
-  'data.root',
-  'eval.crop',
-}
 _MARKS = '<!-- ablation -->', '<!-- /ablation -->'
 
 
@@ -68,20 +57,22 @@ def make_settings():
     ValueError: --set has a field that follows from another flag.
   """
   width, height = FLAGS.size.split('x')
-  street = output_folder() / f'street_{FLAGS.size}'
-  settings = {
-    'num_steps': FLAGS.steps,
-    'batch_size': FLAGS.batch,
+  defaults = {
     'eval_every': FLAGS.steps,
     'picture_every': FLAGS.steps,
     'checkpoint_every': max(FLAGS.steps // 4, 1),
     'keep_checkpoints': 1,
-    'optimizer.learning_rate': FLAGS.learning_rate,
     'optimizer.decay_epochs': (_epochs(0.75 * FLAGS.steps),),
     'augmentation.jitter_probability': 0.0,  # One light in all drives.
+    'data.root': output_folder() / f'street_{FLAGS.size}',
+    'eval.crop': 'garg',
+  }
+  fixed = {
+    'num_steps': FLAGS.steps,
+    'batch_size': FLAGS.batch,
+    'optimizer.learning_rate': FLAGS.learning_rate,
     'loss.automask': FLAGS.automask,
     'model.seem.points': FLAGS.points,
-    'data.root': street,
     'data.height': height,
     'data.width': width,
     'data.street.height': height,
@@ -89,17 +80,15 @@ def make_settings():
     'data.street.drives': FLAGS.drives,
     'data.street.test_drives': FLAGS.test_drives,
     'data.street.frames': FLAGS.frames,
-    'eval.crop': 'garg',
   }
-  settings = {name: str(value) for name, value in settings.items()}
   chosen = dict(field.split('=', 1) for field in FLAGS.set)
-  ours = (chosen.keys() & (settings.keys() | {'seed'})) - _CHANGEABLE
-  if ours:
+  refused = sorted(chosen.keys() & (fixed.keys() | {'seed'}))
+  if refused:
     raise ValueError(
-      f'--set={", ".join(sorted(ours))}: set by flags of this benchmark, see'
-      ' --help'
+      f'--set={", ".join(refused)}: set by flags of this benchmark, see --help'
     )
-  return settings | chosen
+  settings = defaults | fixed | chosen
+  return {name: str(value) for name, value in settings.items()}
 
 
 def _epochs(steps):

@@ -67,9 +67,7 @@ def perfect_disparity(depth, coarse):
   return jnp.clip((inverse - farthest) / (nearest - farthest), 0, 1), known
 
 
-def measure_points(
-  outputs, batch, transforms, key, *, width, count, automask=False
-):
+def measure_points(outputs, batch, transforms, key, *, width, count, automask):
   """Sums over the drawn points with known depth.
 
   Args:

@@ -64,9 +64,7 @@ def time_jax(work, part, size, batch_size, dtype, count, workdir):
   )
   variables, frames = state.variables, batch['frames'][:, 0]
   if workdir:
-    variables, frames = _trained_arguments(
-      workdir, variables, frames.shape, mesh
-    )
+    variables, frames = _trained_arguments(config, workdir, frames.shape, mesh)
   start = time.perf_counter()
   if work == 'train':
     run = _compile_training(config, model, optimizer, mesh, state, batch)
@@ -194,27 +192,17 @@ def _compile_prediction(model, variables, frames):
   return lambda: jax.block_until_ready(predict(variables, frames))
 
 
-def _trained_arguments(workdir, fresh, shape, mesh):
-  """A run's variables, like the fresh ones, and frames of its evaluation."""
-  import jax
-
+def _trained_arguments(config, workdir, shape, mesh):
+  """A run's weights in a config's network; frames of the run's evaluation."""
   import input_pipeline
   from configs import default
   from sgde_jax import configuration, evaluate, sharding
 
-  config = configuration.resolve(default.get_config(), workdir, {})
   _, state = evaluate.load_trained(config, workdir, mesh)
-  shapes, wanted = (
-    jax.tree.map(np.shape, variables) for variables in (state.variables, fresh)
-  )
-  if shapes != wanted:
-    raise ValueError(
-      f'--workdir={workdir}: its network is not configs/ablation.py:full; train'
-      ' one with config.model.encoder_layers=18 and pose_layers=18'
-    )
-  batch_size, config.data.height, config.data.width, _ = shape
+  data = configuration.resolve(default.get_config(), workdir, {}).data
+  batch_size, data.height, data.width, _ = shape
   batch = next(iter(input_pipeline.create_eval_batches(
-    config.data, split=config.data.eval_split, batch_size=batch_size
+    data, split=data.eval_split, batch_size=batch_size
   )))
   return state.variables, sharding.to_devices(batch['frames'][:, 0], mesh)
 

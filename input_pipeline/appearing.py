@@ -24,15 +24,10 @@ def whole_folder(output):
   output = output.resolve()
   if os.path.ismount(output):  # Nothing can take its place.
     raise ValueError(f'{output} is a mount point: name a folder in it')
-  output.parent.mkdir(parents=True, exist_ok=True)
-  root = pathlib.Path(tempfile.mkdtemp(
-    prefix=f'.{output.name}.', suffix='.partial', dir=output.parent))
-  try:
+  with _partial_folder(output) as root:
     yield root
     root.chmod(0o755)
     os.replace(root, output)
-  finally:
-    shutil.rmtree(root, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -50,15 +45,12 @@ def whole_files(folder, *, replaced=()):
     OSError: it cannot be made.
   """
   folder = folder.resolve()
-  folder.parent.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(
-      prefix=f'.{folder.name}.', suffix='.partial', dir=folder.parent
-  ) as partial:
-    yield pathlib.Path(partial)
+  with _partial_folder(folder) as partial:
+    yield partial
     for path in replaced:
       path.unlink()
     folder.mkdir(exist_ok=True)
-    for path in pathlib.Path(partial).iterdir():
+    for path in partial.iterdir():
       path.replace(folder / path.name)
 
 
@@ -84,3 +76,15 @@ def whole_file(path):
     partial.replace(path)
   finally:
     partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _partial_folder(path):
+  """Makes a folder beside a path and removes what is left of it at the end."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = tempfile.mkdtemp(
+    prefix=f'.{path.name}.', suffix='.partial', dir=path.parent)
+  try:
+    yield pathlib.Path(partial)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
