@@ -15,7 +15,9 @@ def get_config():
   config.batch_size = 12  # Global: over all devices and processes.
   config.num_epochs = 20
   config.num_steps = 0  # 0: num_epochs passes over the training split.
-  config.init_from = ''  # Workdir whose best weights a new run starts from.
+  # What a new run starts from: a workdir's best weights, or a folder of
+  # published ones: encoder.pth, depth.pth, pose_encoder.pth, pose.pth, or .npz
+  config.init_from = ''
 
   config.data = _data()
 

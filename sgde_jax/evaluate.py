@@ -280,7 +280,8 @@ def load_trained(config, workdir, mesh):
 
   Args:
     config: the whole config.
-    workdir: folder of a trained run.
+    workdir: folder of a trained run; or of none yet, which then has the weights
+      that it would start from, if `config.init_from` names some.
     mesh: the mesh.
 
   Returns:
@@ -291,14 +292,21 @@ def load_trained(config, workdir, mesh):
     ValueError: it does not fit the config.
   """
   model = initialization.create_model(config)
-  template = initialization.abstract_train_state(config, model, mesh)
-  checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
-  best = config.eval.checkpoint == 'best'
-  state = checkpoints.restore(
-    template, step=checkpoints.best_step() if best else None
-  )
-  checkpoints.close()
-  return model, state
+  with checkpointing.Checkpoints(workdir, read_only=True) as checkpoints:
+    if config.init_from and checkpoints.latest_step() is None:
+      logging.info(
+        'no checkpoint in %s: weights of config.init_from=%s',
+        workdir,
+        config.init_from,
+      )
+      optimizer = initialization.create_optimizer(
+        config.optimizer, steps_per_epoch=1
+      )
+      return model, initialization.new_state(config, model, optimizer, mesh)
+    template = initialization.abstract_train_state(config, model, mesh)
+    best = config.eval.checkpoint == 'best'
+    step = checkpoints.best_step() if best else None
+    return model, checkpoints.restore(template, step=step)
 
 
 def _write_results(folder, summary, *, rows, protocol, step):

@@ -1,5 +1,6 @@
 """How training starts: optimizer, first state, batches, compiled steps."""
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -27,8 +28,8 @@ def start_state(config, model, optimizer, mesh, checkpoints, *, num_steps):
   """Restores the latest checkpoint, or initialises at step 0.
 
   Args:
-    config: the whole config; a new run starts from the best weights of
-      `init_from`, if that is set.
+    config: the whole config; a new run starts from the weights of `init_from`,
+      if that is set.
     model: the network.
     optimizer: an Optax transformation.
     mesh: the mesh, on which the state is replicated.
@@ -52,6 +53,24 @@ def start_state(config, model, optimizer, mesh, checkpoints, *, num_steps):
         ' --workdir'
       )
     return checkpoints.restore(template)
+  return new_state(config, model, optimizer, mesh)
+
+
+def new_state(config, model, optimizer, mesh):
+  """Initialises a state at step 0, with other weights if they are asked for.
+
+  Args:
+    config: the whole config.
+    model: the network.
+    optimizer: an Optax transformation.
+    mesh: the mesh, on which the state is replicated.
+
+  Returns:
+    A `steps.TrainState` on the mesh.
+
+  Raises:
+    FileNotFoundError, ValueError: weights are absent or do not fit.
+  """
   state = create_train_state(
     jax.random.key(config.seed),
     model=model,
@@ -60,10 +79,20 @@ def start_state(config, model, optimizer, mesh, checkpoints, *, num_steps):
     config=None if config.init_from else config.model,
   )
   if config.init_from:
-    other = checkpointing.Checkpoints(config.init_from, read_only=True)
-    best = other.restore(template, step=other.best_step())
-    other.close()
-    state = state.replace(params=best.params, batch_stats=best.batch_stats)
+    template = abstract_train_state(config, model, mesh)
+    with _other_weights(config.init_from) as (parts, other):
+      if parts:
+        new = pretrained.load_torch_weights(parts, state.variables)
+        others = pretrained.list_others(parts, state.variables)
+        if others:
+          logging.warning(
+            '%s has no weights of %s, which start afresh',
+            config.init_from,
+            ', '.join(others),
+          )
+      else:
+        new = other.restore(template, step=other.best_step()).variables
+    state = state.replace(**new)
   return sharding.replicate(state, mesh)
 
 
@@ -75,8 +104,8 @@ def check_weights(config, workdir):
     workdir: the run's folder; a run that goes on needs no other weights.
 
   Raises:
-    FileNotFoundError: `init_from` has no checkpoint; or a file of ImageNet
-      weights is absent, the message says which to get.
+    FileNotFoundError: `init_from` has no checkpoint and no published weights;
+      or a file of ImageNet weights is absent, the message says which to get.
     ValueError: the weights do not fit the config, or cannot be read.
   """
   checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
@@ -94,9 +123,19 @@ def check_weights(config, workdir):
 
 
 def _check_init_from(config, template):
-  other = checkpointing.Checkpoints(config.init_from, read_only=True)
+  with _other_weights(config.init_from) as (parts, other):
+    if parts:  # Names and shapes are compared, whatever the template's values.
+      pretrained.load_torch_weights(parts, template.variables)
+    else:
+      other.check(template, step=other.best_step())
+
+
+@contextlib.contextmanager
+def _other_weights(folder):
+  """Yields a folder's published weights, by part, and its checkpoints."""
+  other = checkpointing.Checkpoints(folder, read_only=True)
   try:
-    other.check(template, step=other.best_step())
+    yield pretrained.find_parts(folder), other
   except (FileNotFoundError, ValueError) as error:
     raise type(error)(f'config.init_from: {error}') from error
   finally:

@@ -36,6 +36,34 @@ _NPZ_ERRORS = (
 PARTS = ('encoder', 'depth', 'pose_encoder', 'pose')
 
 
+def find_parts(folder):
+  """Finds published weights: `encoder.pth`, `depth.pth` and so on, or `.npz`.
+
+  Args:
+    folder: where they may be. What learnt from stereo has no pose network.
+
+  Returns:
+    Part -> path, as for `load_torch_weights`; {} where none of them is there.
+
+  Raises:
+    FileNotFoundError: some are there, and what belongs to them is not.
+  """
+  found = {}
+  for part in PARTS:
+    for suffix in ('.pth', '.npz'):
+      path = pathlib.Path(folder) / f'{part}{suffix}'
+      if path.is_file():
+        found[part] = path
+  wanted = PARTS if found.keys() & {'pose_encoder', 'pose'} else PARTS[:2]
+  missing = [part for part in wanted if part not in found]
+  if found and missing:
+    raise FileNotFoundError(
+      f'{folder} holds {", ".join(found)}, but no {" and no ".join(missing)}'
+      ' (.pth or .npz)'
+    )
+  return found
+
+
 def load_torch_weights(parts, variables):
   """Replaces the variables of whole parts by published weights.
 
@@ -86,6 +114,13 @@ def load_torch_weights(parts, variables):
       'weights do not fit the model:\n  ' + '\n  '.join(problems)
     )
   return flax.traverse_util.unflatten_dict({**flat, **loaded}, sep='/')
+
+
+def list_others(parts, variables):
+  """Names, sorted, of the model's modules that the parts do not hold."""
+  flat = flax.traverse_util.flatten_dict(variables, sep='/')
+  others = (k for k in flat if not any(_belongs(k, part) for part in parts))
+  return sorted({key.split('/')[1] for key in others})
 
 
 def load_imagenet_weights(config, variables):

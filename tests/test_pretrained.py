@@ -5,8 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import baseline, default
-from sgde_jax import initialization, models, pretrained
+from configs import ablation, baseline, default
+from sgde_jax import (
+  evaluate,
+  initialization,
+  models,
+  pretrained,
+  sharding,
+)
 from tests import golden
 
 _BLOCKS = {18: ((2, 2, 2, 2), 1), 50: ((3, 4, 6, 3), 4)}
@@ -171,6 +177,55 @@ def test_golden_networks(published, dtype):
               data[f'pose_{offset}_{name}'],
               atol=1e-5 if dtype == 'float64' else 1e-4,
             )
+
+
+@pytest.fixture(name='folder')
+def fixture_folder(tmp_path):
+  """A folder of published weights for a ResNet-18, as `.npz`."""
+  folder = tmp_path / 'mono_640x192'
+  folder.mkdir()
+  for part, tensors in _published_parts(18, 0).items():
+    np.savez(folder / f'{part}.npz', **tensors)
+  return folder
+
+
+@pytest.mark.parametrize('name', ['baseline', 'full'])
+def test_a_folder_of_published_weights_starts_a_run(
+  folder, tmp_path, caplog, name
+):
+  config = ablation.get_config(name)
+  config.init_from = str(folder)
+  config.data.height, config.data.width = 64, 96
+  initialization.check_weights(config, tmp_path / 'new')
+  model, state = evaluate.load_trained(
+    config, tmp_path / 'new', sharding.create_mesh()
+  )
+  expected = pretrained.load_torch_weights(
+    _published_parts(18, 0), state.variables
+  )
+  jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
+  assert int(state.step) == 0
+  assert not (tmp_path / 'new').exists()
+  told = 'semantic_levels_0' in caplog.text and 'start afresh' in caplog.text
+  assert told == (name == 'full')
+
+
+def test_published_weights_that_are_not_whole_are_refused(folder, tmp_path):
+  config = baseline.get_config()
+  config.init_from = str(folder)
+  pose = np.load(folder / 'pose.npz')
+  (folder / 'pose.npz').unlink()
+  with pytest.raises(FileNotFoundError, match='init_from: .* but no pose '):
+    initialization.check_weights(config, tmp_path / 'new')
+  np.savez(folder / 'pose.npz', **{k: pose[k] for k in list(pose)[1:]})
+  with pytest.raises(ValueError, match='init_from: .*\n.*no tensor for'):
+    initialization.check_weights(config, tmp_path / 'new')
+  (folder / 'pose.npz').unlink()
+  (folder / 'pose_encoder.npz').unlink()  # As weights that learnt from stereo.
+  initialization.check_weights(config, tmp_path / 'new')
+  (folder / 'depth.npz').unlink()
+  with pytest.raises(FileNotFoundError, match='but no depth '):
+    initialization.check_weights(config, tmp_path / 'new')
 
 
 def test_every_mismatch_is_named(published):
