@@ -12,7 +12,7 @@ FLAGS = flags.FLAGS
 
 
 def main(_):
-  """Starts the job's processes, reads the config and makes one call."""
+  """Starts the job's processes and runs the mode; one message if it fails."""
   logging.basicConfig(
     level=logging.INFO,
     format='%(asctime)s %(message)s',
@@ -31,9 +31,23 @@ def main(_):
     if FLAGS.distributed:
       command_line.join_job(jax.distributed.initialize)
     command_line.require_device(jax.devices)
-    from configs import default
-    from sgde_jax import configuration, evaluate, export, predict, train
+    with command_line.unwinding():
+      _run()
+  except (Exception, KeyboardInterrupt) as error:
+    message = command_line.explain(error, mode=FLAGS.mode)
+    if jax.distributed.is_initialized():
+      command_line.leave_job(error, message, process=jax.process_index())
+    if FLAGS.trace or not message:
+      raise
+    sys.exit(message)
 
+
+def _run():
+  """Reads the config and does what the mode says."""
+  from configs import default
+  from sgde_jax import configuration, evaluate, export, predict, sharding, train
+
+  with sharding.failing_together():
     configuration.check_fields(FLAGS.config, default.get_config())
     config = configuration.resolve(
       FLAGS.config,
@@ -42,21 +56,16 @@ def main(_):
       given=FLAGS['config'].present,
     )
     configuration.check(config)
-    if FLAGS.mode == 'train':
-      train.train_and_evaluate(config, FLAGS.workdir)
-    elif FLAGS.mode == 'evaluate':
-      evaluate.evaluate(config, FLAGS.workdir)
-    elif FLAGS.mode == 'export':
-      export.export(config, FLAGS.workdir, FLAGS.output)
-    else:
-      predict.predict(
-        config, FLAGS.workdir, FLAGS.input, FLAGS.output, write=FLAGS.write
-      )
-  except (Exception, KeyboardInterrupt) as error:
-    message = command_line.explain(error)
-    if FLAGS.trace or not message:
-      raise
-    sys.exit(message)
+  if FLAGS.mode == 'train':
+    train.train_and_evaluate(config, FLAGS.workdir)
+  elif FLAGS.mode == 'evaluate':
+    evaluate.evaluate(config, FLAGS.workdir)
+  elif FLAGS.mode == 'export':
+    export.export(config, FLAGS.workdir, FLAGS.output)
+  else:
+    predict.predict(
+      config, FLAGS.workdir, FLAGS.input, FLAGS.output, write=FLAGS.write
+    )
 
 
 if __name__ == '__main__':

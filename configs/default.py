@@ -15,8 +15,8 @@ def get_config():
   config.batch_size = 12  # Global: over all devices and processes.
   config.num_epochs = 20
   config.num_steps = 0  # 0: num_epochs passes over the training split.
-  # What a new run starts from: a workdir's best weights, or a folder of
-  # published ones: encoder.pth, depth.pth, pose_encoder.pth, pose.pth, or .npz
+  # What a new run starts from: another workdir (eval.checkpoint says which), or
+  # published weights (encoder.pth, depth.pth, pose_encoder.pth, pose.pth; .npz)
   config.init_from = ''
 
   config.data = _data()

@@ -3,7 +3,7 @@
   python main.py --config=configs/kitti_1024x320.py --workdir=W2 \
     --config.data.root=KITTI --config.init_from=W
 
-W is the workdir of a run of kitti_r18.py, whose best weights it starts from;
+W is the workdir of a run of kitti_r18.py, whose weights it starts from;
 `--config.init_from=` trains from scratch.
 """
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import logging
 import os
 
@@ -32,8 +33,8 @@ class DataSummary:
     eval_examples: number of evaluation examples.
     train_drives: drives of the training split, sorted.
     eval_drives: drives of the evaluation split, sorted.
-    sizes: native (height, width) of the images, sorted; from the first frame
-      of every drive and camera.
+    sizes: native (height, width) of the images, sorted; the commonest of some
+      frames of every drive and camera.
     train_labelled: training examples that have a mask.
     eval_labelled: evaluation examples that have a mask.
     stills: labelled stills for semantics alone.
@@ -225,6 +226,11 @@ def check_fields(config_data):
     if value not in choices:
       raise ValueError(
         f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}')
+  if (config_data.reader == 'tf'
+      and importlib.util.find_spec('tensorflow') is None):
+    raise ValueError(
+      "config.data.reader='tf' needs TensorFlow: install tensorflow-cpu, or "
+      'pass --config.data.reader=memory')
   if config_data.source == 'tfds' and config_data.unreadable == 'replace':
     raise ValueError(
       "config.data.unreadable is 'replace', and records hold only what could "
@@ -246,14 +252,13 @@ def _render_street(root, street_config):
     width=street_config.width, seed=street_config.seed,
     test_drives=street_config.test_drives, workers=os.cpu_count() or 1)
   try:
-    with command_line.cleaning_up_when_terminated():
-      try:
-        render()
-      except OSError:
-        # Another process of this run may have put the same street there first.
-        if not os.path.isdir(root):
-          raise
-        render()
+    try:
+      render()
+    except OSError:
+      # Another process of this run may have put the same street there first.
+      if not os.path.isdir(root):
+        raise
+      render()
   except ValueError as error:
     raise ValueError(
       f'config.data.root and config.data.street: {error}. For KITTI raw or '
@@ -343,8 +348,8 @@ def _refuse_missing(folder, missing):
   missing = list(missing)
   if not missing:
     return
-  hints = ['check --config.data.root, the lists and config.data.ground_truth '
-           'with its _root and _file']
+  hints = ['check the root, the lists and the kind of ground truth with its '
+           'own root or file']
   if any(path.split('/')[0].isdecimal() for path in missing):
     hints.append('a list of numbered drives is one of KITTI odometry, and '
                  'training takes KITTI raw')

@@ -55,13 +55,15 @@ def ending_in_one_message(errors=(OSError, ValueError)):
     errors: what a person can put right.
 
   Raises:
-    SystemExit: one of these was raised.
+    SystemExit: one of these was raised, or Ctrl-C ended it.
   """
   try:
     with cleaning_up_when_terminated():
       yield
   except errors as error:
     sys.exit(f'{type(error).__name__}: {error}')
+  except KeyboardInterrupt:
+    sys.exit('interrupted')
 
 
 @contextlib.contextmanager
@@ -73,8 +75,13 @@ def cleaning_up_when_terminated():
   if threading.current_thread() is not threading.main_thread():
     yield
     return
-  before = signal.signal(
-    signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+
+  def end(number, frame):
+    del frame
+    print('terminated', file=sys.stderr)
+    sys.exit(128 + number)
+
+  before = signal.signal(signal.SIGTERM, end)
   try:
     yield
   finally:

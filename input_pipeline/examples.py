@@ -164,6 +164,7 @@ class Folder:
     self.root = root
     self._calibrations = {}
     self._listings = {}
+    self._files = functools.cache(_list_files)
 
   def frames(self, kind, example):
     """Lists what the example's drive and camera have of a kind.
@@ -199,6 +200,19 @@ class Folder:
     suffix = _SUFFIXES.get(kind, ('.png',))[0]
     return os.path.join(self._data_folder(kind, example),
                         f'{example.frame + offset:010d}{suffix}')
+
+  def is_file(self, path):
+    """Whether there is a file; a link that leads nowhere is none.
+
+    Args:
+      path: the file's path, below the root or elsewhere.
+
+    Returns:
+      A bool, by a list of its folder: a network's disk answers one question
+      for each folder much sooner than one for each file.
+    """
+    folder, name = os.path.split(path)
+    return name in self._files(folder)
 
   def calibration(self, example):
     """Reads the calibration of the example's date, each date once."""
@@ -241,6 +255,14 @@ class Folder:
       os.path.join(self.root, example.drive), kind, camera)
 
 
+def _list_files(folder):
+  """Names of a folder's files; the disk is asked again about links alone."""
+  if not os.path.isdir(folder):
+    return frozenset()
+  with os.scandir(folder) as entries:
+    return frozenset(entry.name for entry in entries if entry.is_file())
+
+
 def find_missing(folder, examples, *, frame_offsets, truth=None):
   """Files that a split needs and the folder lacks.
 
@@ -254,16 +276,15 @@ def find_missing(folder, examples, *, frame_offsets, truth=None):
     Their paths relative to the root, each once, in the order of the split.
   """
   missing = {}
-  exists = functools.cache(os.path.isfile)
   for example in examples:
-    calibration = folder.calibration_files(example)[0]
-    if not exists(calibration):
-      missing[os.path.relpath(calibration, folder.root)] = None
-    for offset in frame_offsets:
-      path = folder.file('image', example, offset)
-      if path is None or not exists(path):  # A link may lead nowhere.
-        path = path or folder.expected_file('image', example, offset)
-        missing[os.path.relpath(path, folder.root)] = None
+    wanted = [folder.calibration_files(example)[0]]
+    wanted += [
+      folder.file('image', example, offset)
+      or folder.expected_file('image', example, offset)
+      for offset in frame_offsets]
+    missing |= dict.fromkeys(
+      os.path.relpath(path, folder.root) for path in wanted
+      if not folder.is_file(path))
     if truth is not None:
       missing |= dict.fromkeys(truth.missing(example))
   return list(missing)

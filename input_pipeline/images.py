@@ -5,12 +5,19 @@ reader calls it, so that their batches agree bit for bit (the Lanczos filters
 and JPEG decoders of other libraries give other values).
 """
 
+import errno
+
 import numpy as np
 from PIL import ExifTags, Image
 
 # Modes that Pillow converts to RGB without a loss of range; 16-bit and float
 # pictures would be clipped to white instead.
 _EIGHT_BIT_MODES = ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr')
+# What a disk, a network or a machine fails with, whichever file is read: no
+# other picture may take the place of one that is whole.
+_MACHINE_ERRORS = (
+  errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE,
+  errno.ENFILE, errno.ENOMEM)
 # What makes a picture of each EXIF orientation upright.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,12 +46,13 @@ def open_image(path):
   Raises:
     UnreadableError: the file is absent, truncated or no picture; the message
       names it and the reason.
+    OSError, MemoryError: the disk, the network or the machine fails.
   """
   try:
     with Image.open(path) as image:
       image.load()
   except Exception as error:  # Each of Pillow's plugins fails in its own way.
-    raise UnreadableError(_unreadable(path, error)) from error
+    raise _failure(path, error) from error
   return image
 
 
@@ -71,13 +79,13 @@ def read_size(path):
     (height, width) in pixels.
 
   Raises:
-    UnreadableError: the header cannot be read.
+    UnreadableError, OSError, MemoryError: as `open_image`.
   """
   try:
     with Image.open(path) as image:
       return image.height, image.width
   except Exception as error:  # As in open_image.
-    raise UnreadableError(_unreadable(path, error)) from error
+    raise _failure(path, error) from error
 
 
 def decode_frame(path, *, native_size=None):
@@ -179,10 +187,16 @@ def resize_nearest(array, *, height, width):
   return np.array(image.resize((width, height), Image.Resampling.NEAREST))
 
 
-def _unreadable(path, error):
+def _failure(path, error):
+  """What to raise where a picture could not be read."""
   reason = str(error) or type(error).__name__
   if isinstance(error, OSError) and error.strerror:
     reason = error.strerror
   elif 'cannot identify image file' in reason:
     reason = 'not a picture in a known format'
-  return f'{path} cannot be read: {reason}'
+  message = f'{path} cannot be read: {reason}'
+  if isinstance(error, MemoryError):
+    return MemoryError(message)
+  if getattr(error, 'errno', None) in _MACHINE_ERRORS:
+    return OSError(message)
+  return UnreadableError(message)

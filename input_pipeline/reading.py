@@ -112,8 +112,9 @@ def tf_batches(table, indices, *, steps, batch_size, replace=False):
     Name -> [batch_size, ...] array, as the table's `field_specs`.
 
   Raises:
-    ValueError: TensorFlow is not installed, or a file cannot be read; the
-      message names it.
+    ImportError: TensorFlow is not installed; `checking.check_fields` says so
+      before.
+    ValueError: a file cannot be read; the message names it.
   """
   tf = _import_tensorflow()
   specs = table.field_specs()
@@ -161,7 +162,7 @@ def _make_batch(read, specs, indices, step):
     for row, index in enumerate(rows):
       for name, value in read(index).items():
         batch[name][row] = value
-  except (ValueError, OSError) as problem:
+  except (ValueError, OSError, MemoryError) as problem:
     error = str(problem)
   return [*batch.values(), error.encode()]
 
@@ -211,12 +212,8 @@ class _Replacements:
 
 
 def _import_tensorflow():
-  try:
-    import tensorflow as tf
-  except ImportError as error:
-    raise ValueError(
-      "config.data.reader='tf' needs TensorFlow: install tensorflow-cpu, or "
-      'pass --config.data.reader=memory') from error
+  import tensorflow as tf
+
   # The accelerator's memory belongs to JAX.
   for kind in ('GPU', 'TPU'):
     tf.config.set_visible_devices([], kind)

@@ -28,6 +28,7 @@ from input_pipeline import (
   checking,
   command_line,
   examples,
+  images,
   labels,
   records,
   splits,
@@ -214,9 +215,25 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
     absent = {
       name: np.empty((0, *feature.shape[1:]), feature.np_dtype)
       for name, feature in self.info.features.items()}
-    for row, fields in enumerate(threads.in_order(read, count)):
+    problems = []
+
+    def attempt(row):
+      try:
+        return read(row)
+      except images.UnreadableError as error:
+        return error
+
+    for row, fields in enumerate(threads.in_order(attempt, count)):
+      if isinstance(fields, images.UnreadableError):
+        problems.append(str(fields))
+        continue
       present = {name: value[None] for name, value in fields.items()}
       yield row * (2**_KEY_BITS // count), absent | present
+    if problems:  # All of them, for a build takes long.
+      raise ValueError(
+        f'nothing was built: {command_line.count_of(len(problems), "picture")} '
+        'of the lists cannot be used; replace them, or leave out the examples '
+        'that need them:\n  ' + '\n  '.join(problems[:10]))
 
 
 def _stored_fields(config):

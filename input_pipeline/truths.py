@@ -59,9 +59,9 @@ def open_truth(kind, folder, *, improved_root='', file=''):
     root = improved_root or folder.root
     if not os.path.isdir(root):
       raise FileNotFoundError(
-        f'config.data.ground_truth_root: there is no folder {root}')
+        f'ground_truth_root: there is no folder {root}')
     return PictureTruth(
-      folder, lambda example: _improved_file(root, folder.root, example))
+      folder, lambda example: _improved_file(root, folder, example))
   return ScanTruth(folder, forward_distance=kind == 'lidar')
 
 
@@ -70,7 +70,7 @@ class PictureTruth:
 
   def __init__(self, folder, find):
     """Takes `find`: example -> path, whether there is a file or not."""
-    self._root = folder.root
+    self._folder = folder
     self._find = find
 
   def sources(self, example):
@@ -79,7 +79,7 @@ class PictureTruth:
 
   def missing(self, example):
     """See `open_truth`."""
-    return _absent(self.sources(example), self._root)
+    return _absent(self.sources(example), self._folder)
 
   def size(self, example):
     """See `open_truth`."""
@@ -104,7 +104,7 @@ class ScanTruth:
 
   def missing(self, example):
     """See `open_truth`."""
-    return _absent(self.sources(example), self._folder.root)
+    return _absent(self.sources(example), self._folder)
 
   def size(self, example):
     """See `open_truth`."""
@@ -133,7 +133,7 @@ class StoredTruth:
     """Reads the file's list of examples; see `open_truth`."""
     if not os.path.isfile(path):
       raise FileNotFoundError(
-        f'config.data.ground_truth_file: there is no file {path}; '
+        f'ground_truth_file: there is no file {path}; '
         'python -m input_pipeline.ground_truth writes it')
     self._path = os.fspath(path)
     stored = str(self._load('kind'))
@@ -179,18 +179,18 @@ def member(row):
   return f'depth_{row:06d}'
 
 
-def _absent(paths, root):
-  return [os.path.relpath(path, root) for path in paths
-          if not os.path.isfile(path)]
+def _absent(paths, folder):
+  return [os.path.relpath(path, folder.root) for path in paths
+          if not folder.is_file(path)]
 
 
-def _improved_file(root, raw_root, example):
+def _improved_file(root, folder, example):
   """Path of an annotated depth map; where it should be if it is absent."""
   drive = os.path.basename(example.drive)
   below = os.path.join('proj_depth', 'groundtruth',
                        f'image_{example.camera:02d}',
                        f'{example.frame:010d}.png')
   drives = [os.path.join(root, part, drive) for part in ('train', 'val', '')]
-  drives.append(os.path.join(raw_root, example.drive))
-  places = [os.path.join(folder, below) for folder in drives]
-  return next(filter(os.path.isfile, places), places[0])
+  drives.append(os.path.join(folder.root, example.drive))
+  places = [os.path.join(path, below) for path in drives]
+  return next(filter(folder.is_file, places), places[0])

@@ -56,9 +56,12 @@ class Checkpoints:
     """The newest checkpoint's step, or None."""
     return self._manager.latest_step()
 
-  def best_step(self):
-    """The step of the lowest abs_rel, or the latest if none was measured."""
-    best = self._manager.best_step()
+  def find_step(self, which):
+    """The step of the `latest` or of the `best` checkpoint, or None.
+
+    The best has the lowest abs_rel; without any it is the latest.
+    """
+    best = self._manager.best_step() if which == 'best' else None
     return self.latest_step() if best is None else best
 
   def save(self, state, *, step, metrics=None):

@@ -1,9 +1,11 @@
 """The flags of main.py; whatever is wrong with them is one message."""
 
+import contextlib
 import errno
 import os
 import re
 import sys
+import time
 import traceback
 
 from absl import flags
@@ -17,6 +19,12 @@ _TAKEN_BY = {
   'distributed': ('train', 'evaluate'),
 }  # Flag -> modes.
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
+_WHAT_STAYS = {
+  'train': 'training goes on from its latest checkpoint, if there is one',
+  'predict': 'masks that are written already stay, all else begins anew',
+  'evaluate': 'it begins anew',
+  'export': 'it begins anew',
+}  # Mode -> what the same command does when it is given again.
 _NO_CONFIG = (
   '--config: this file has no get_config() that returns a config; see'
   ' configs/demo.py'
@@ -123,20 +131,31 @@ def require_device(find):
     ) from error
 
 
-def explain(error):
+def unwinding():
+  """A context in which SIGTERM lets the command clean up, as Ctrl-C does.
+
+  In a job of several processes JAX notes it for training, which asks.
+  """
+  from input_pipeline import command_line  # After the flags, as all of it.
+
+  if FLAGS.distributed and FLAGS.mode == 'train':
+    return contextlib.nullcontext()
+  return command_line.cleaning_up_when_terminated()
+
+
+def explain(error, *, mode):
   """Says in one message what a person can put right.
 
   Args:
     error: what ended the command.
+    mode: what it did, the value of `--mode`.
 
   Returns:
     The message; '' for an error of the program.
   """
+  again = f'give the same command again, {_WHAT_STAYS[mode]}'
   if isinstance(error, KeyboardInterrupt):
-    return (
-      'interrupted; give the same command again, training goes on from its'
-      ' latest checkpoint'
-    )
+    return f'interrupted; {again}'
   text = f'{type(error).__name__}: {error}'
   if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
     return (
@@ -146,11 +165,30 @@ def explain(error):
     )
   if getattr(error, 'errno', None) == errno.ENOSPC:
     return (
-      f'{text}: the disk of --workdir or --output is full; make room and give'
-      ' the same command again, it goes on from what is whole'
+      f'{text}: the disk of --workdir or --output is full; make room and'
+      f' {again}'
     )
   known = isinstance(error, (ValueError, OSError, FloatingPointError))
   return text if known else ''
+
+
+def leave_job(error, message, *, process):
+  """Ends this process of a job, whatever the others do.
+
+  They notice within two minutes. At a usual end of this process it would wait
+  for them, and they for it, five minutes.
+
+  Args:
+    error: what ended the command.
+    message: what `explain` says about it.
+    process: the number of this process.
+  """
+  if FLAGS.trace or not message:
+    traceback.print_exception(error)
+  print(f'process {process}: {message or error}', file=sys.stderr, flush=True)
+  if process == 0:  # The others need it to end as tidily, if they end, too.
+    time.sleep(2)
+  os._exit(1)
 
 
 def _explain_config(error):

@@ -304,8 +304,7 @@ def load_trained(config, workdir, mesh):
       )
       return model, initialization.new_state(config, model, optimizer, mesh)
     template = initialization.abstract_train_state(config, model, mesh)
-    best = config.eval.checkpoint == 'best'
-    step = checkpoints.best_step() if best else None
+    step = checkpoints.find_step(config.eval.checkpoint)
     return model, checkpoints.restore(template, step=step)
 
 

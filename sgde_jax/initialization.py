@@ -41,10 +41,12 @@ def start_state(config, model, optimizer, mesh, checkpoints, *, num_steps):
 
   Raises:
     FileNotFoundError: a checkpoint or weights are absent.
-    ValueError: they do not fit the config, or the run is beyond its end.
+    ValueError: they do not fit the config, the run is beyond its end, or the
+      processes of the job see different checkpoints.
   """
   template = abstract_train_state(config, model, mesh)
   latest = checkpoints.latest_step()
+  sharding.refuse_differences({'checkpoints': str(latest)})
   if latest is not None:
     if latest > num_steps:
       raise ValueError(
@@ -83,15 +85,10 @@ def new_state(config, model, optimizer, mesh):
     with _other_weights(config.init_from) as (parts, other):
       if parts:
         new = pretrained.load_torch_weights(parts, state.variables)
-        others = pretrained.list_others(parts, state.variables)
-        if others:
-          logging.warning(
-            '%s has no weights of %s, which start afresh',
-            config.init_from,
-            ', '.join(others),
-          )
+        _warn_of_differences(config, parts, state.variables)
       else:
-        new = other.restore(template, step=other.best_step()).variables
+        step = other.find_step(config.eval.checkpoint)
+        new = other.restore(template, step=step).variables
     state = state.replace(**new)
   return sharding.replicate(state, mesh)
 
@@ -122,12 +119,34 @@ def check_weights(config, workdir):
     _check_imagenet_files(config.model, template)
 
 
+def _warn_of_differences(config, parts, variables):
+  """Warns where published weights are not all that the config describes."""
+  others = pretrained.list_others(parts, variables)
+  if others:
+    logging.warning(
+      '%s has no weights of %s, which start afresh',
+      config.init_from,
+      ', '.join(others),
+    )
+  size = pretrained.trained_size(parts)
+  if size not in (None, (config.data.height, config.data.width)):
+    logging.warning(
+      '%s learnt from frames of %dx%d, and these are %dx%d: they come out best'
+      ' with --config.data.height=%d --config.data.width=%d',
+      config.init_from,
+      *size[::-1],
+      config.data.width,
+      config.data.height,
+      *size,
+    )
+
+
 def _check_init_from(config, template):
   with _other_weights(config.init_from) as (parts, other):
     if parts:  # Names and shapes are compared, whatever the template's values.
       pretrained.load_torch_weights(parts, template.variables)
     else:
-      other.check(template, step=other.best_step())
+      other.check(template, step=other.find_step(config.eval.checkpoint))
 
 
 @contextlib.contextmanager

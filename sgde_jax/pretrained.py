@@ -116,6 +116,21 @@ def load_torch_weights(parts, variables):
   return flax.traverse_util.unflatten_dict({**flat, **loaded}, sep='/')
 
 
+def trained_size(parts):
+  """Size of the frames that published weights learnt from.
+
+  Args:
+    parts: as for `load_torch_weights`.
+
+  Returns:
+    (height, width); None where the encoder does not say.
+  """
+  state = _read_state(parts['encoder']) if 'encoder' in parts else {}
+  if not {'height', 'width'} <= state.keys():
+    return None
+  return int(state['height']), int(state['width'])
+
+
 def list_others(parts, variables):
   """Names, sorted, of the model's modules that the parts do not hold."""
   flat = flax.traverse_util.flatten_dict(variables, sep='/')

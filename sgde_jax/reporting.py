@@ -58,16 +58,22 @@ class Reporter:
       self.workdir.mkdir(parents=True, exist_ok=True)
     self._drop_after(start_step)
 
-  @contextlib.contextmanager
-  def waiting_for_data(self):
-    """Counts the time in its body as waiting for data.
+  def wait_for_data(self, batches):
+    """Takes the next batch, and counts the time as waiting for data.
 
     On an accelerator it overlaps with steps that are still to be computed: a
     large share there is no loss as long as `ms_per_step` stays.
+
+    Args:
+      batches: an iterator of batches.
+
+    Returns:
+      The batch.
     """
     start = time.monotonic()
-    yield
+    batch = next(batches)
     self._data_seconds += time.monotonic() - start
+    return batch
 
   def profile(self, count, state, *, enabled):
     """Traces ten steps, from the tenth of this process on, if enabled.

@@ -1,5 +1,7 @@
 """The mesh and what lies where on it: data parallel over one axis."""
 
+import contextlib
+import hashlib
 import logging
 
 import jax
@@ -117,3 +119,46 @@ def gather_rows(rows):
   parts = np.ascontiguousarray(rows)[..., None].view(np.uint8)
   gathered = multihost_utils.process_allgather(parts, tiled=True)
   return np.ascontiguousarray(gathered).view(rows.dtype)[..., 0]
+
+
+@contextlib.contextmanager
+def failing_together():
+  """Ends its body on every process where it fails on one.
+
+  Raises:
+    ConnectionError: the body failed on another process alone, which says why.
+  """
+  error = None
+  try:
+    yield
+  except Exception as problem:
+    error = problem
+  failed = gather_rows(np.array([error is not None]))
+  if error is not None:
+    raise error
+  if failed.any():
+    raise ConnectionError(
+      f'process {failed.argmax()} of this job was refused: see its message'
+    )
+
+
+def refuse_differences(values):
+  """Refuses processes that were not given the same.
+
+  Args:
+    values: dict of what it is -> text.
+
+  Raises:
+    ValueError: they differ; the message names what does.
+  """
+  digests = [hashlib.sha256(text.encode()).digest() for text in values.values()]
+  own = np.array([list(digest) for digest in digests], np.uint8)
+  everyone = gather_rows(own[None])
+  differing = (everyone != own).any(axis=(0, 2))
+  if differing.any():
+    names = [name for name, is_other in zip(values, differing, strict=True)
+             if is_other]
+    raise ValueError(
+      f'the processes of this job have different {", ".join(names)}: give each'
+      ' the same command, files and --workdir, on a disk that all share'
+    )

@@ -13,6 +13,7 @@ from sgde_jax import (
   evaluate,
   folders,
   initialization,
+  interruption,
   reporting,
   sharding,
 )
@@ -34,17 +35,15 @@ def train_and_evaluate(config, workdir):
   Raises:
     FileNotFoundError, ValueError: what was given does not fit; before any work.
     FloatingPointError: the loss is not finite.
+    KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM; the last step is saved.
   """
   mesh = sharding.create_mesh()
   data = _check(config, workdir, mesh)
-  num_steps, steps_per_epoch = _count_steps(config, data.train_examples)
   model = initialization.create_model(config)
-  optimizer = initialization.create_optimizer(
-    config.optimizer, steps_per_epoch=steps_per_epoch
-  )
+  num_steps, optimizer = _plan(config, data.train_examples)
   checkpoints = checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints)
   explain = functools.partial(reporting.explain_loss, config, data, checkpoints)
-  with checkpoints:  # Whatever ends it, what is being saved will be whole.
+  with checkpoints, interruption.Signals() as signals:
     state = initialization.start_state(
       config, model, optimizer, mesh, checkpoints, num_steps=num_steps
     )
@@ -62,12 +61,12 @@ def train_and_evaluate(config, workdir):
     unread = []  # Scalars still on the device: (step, dict of arrays).
     for step in range(start_step + 1, num_steps + 1):
       reporter.profile(step - start_step, state, enabled=config.profile)
-      with reporter.waiting_for_data():
-        batch = next(batches)
+      batch = reporter.wait_for_data(batches)
       state, scalars = train_step(state, batch)
       unread.append((step, scalars))
       due = functools.partial(_is_due, step, num_steps)
-      if any(due(config[name]) for name in _REPORTED):
+      ending = signals.end_after(step)
+      if ending or any(due(config[name]) for name in _REPORTED):
         means = reporting.read_scalars(unread, explain)
         reporter.training(step, means, batch_size=config.batch_size)
         checkpoints.refuse_failed()
@@ -76,30 +75,35 @@ def train_and_evaluate(config, workdir):
         reporter.previews(step, preview_step(state.variables, batch))
       if due(config.eval_every):
         evaluator.report(state, reporter, step)
-      if due(config.eval_every) or due(config.checkpoint_every):
+      if ending or due(config.eval_every) or due(config.checkpoint_every):
         measures = reporter.evaluations.get(step)
         checkpoints.save(state, step=step, metrics=measures)
         reporter.restart_clock()
+      if ending:
+        signals.end(step)
   return reporter.close()
 
 
 def _check(config, workdir, mesh):
   """Refuses what cannot be trained; returns what the data holds."""
-  configuration.check(config)
-  folders.refuse_unwritable('--workdir', workdir)
-  for part, name in ((config, 'config'), (config.eval, 'config.eval')):
-    sharding.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
-  count = input_pipeline.count_stills(config.data, config.batch_size)
-  sharding.check_batch_size(count, mesh, 'stills by config.data.semantic_share')
-  initialization.check_weights(config, workdir)
-  data = input_pipeline.check_data(config.data)
+  with sharding.failing_together():
+    configuration.check(config)
+    folders.refuse_unwritable('--workdir', workdir)
+    for part, name in ((config, 'config'), (config.eval, 'config.eval')):
+      sharding.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
+    count = input_pipeline.count_stills(config.data, config.batch_size)
+    name = 'stills by config.data.semantic_share'
+    sharding.check_batch_size(count, mesh, name)
+    initialization.check_weights(config, workdir)
+    data = input_pipeline.check_data(config.data)
+    initialization.check_labels(config.model, data)
+  sharding.refuse_differences({'configs': config.to_json(), 'data': str(data)})
   logging.info('%s', data)
-  initialization.check_labels(config.model, data)
   return data
 
 
-def _count_steps(config, num_examples):
-  """Returns the steps to train and those in one pass over the examples."""
+def _plan(config, num_examples):
+  """Returns the steps to train and the optimizer."""
   per_epoch = num_examples / config.batch_size
   num_steps = config.num_steps or math.ceil(config.num_epochs * per_epoch)
   logging.info(
@@ -108,7 +112,10 @@ def _count_steps(config, num_examples):
       config.optimizer, steps_per_epoch=per_epoch, num_steps=num_steps
     ),
   )
-  return num_steps, per_epoch
+  optimizer = initialization.create_optimizer(
+    config.optimizer, steps_per_epoch=per_epoch
+  )
+  return num_steps, optimizer
 
 
 def _is_due(step, num_steps, every):

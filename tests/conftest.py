@@ -5,6 +5,8 @@ and the processes started by tests share. What needs an accelerator is tested
 there by `TEST_PLATFORM=cuda python -m pytest tests/test_attention.py`.
 """
 
+import collections
+import fcntl
 import importlib.metadata
 import os
 import tempfile
@@ -33,18 +35,43 @@ from sgde_jax import sharding  # noqa: E402
 from tests import runs  # noqa: E402
 
 
+def pytest_collection_modifyitems(items):
+  """Puts the files with most slow tests first: both workers end together."""
+  slow = collections.Counter(
+    item.path for item in items if item.get_closest_marker('slow')
+  )
+  items.sort(key=lambda item: -slow[item.path])
+
+
+def _make_once(tmp_path_factory, name, make):
+  """Makes a folder that all workers of a session share and none changes."""
+  base = tmp_path_factory.getbasetemp()
+  if 'PYTEST_XDIST_WORKER' in os.environ:  # Each has its own below.
+    base = base.parent
+  made = base / f'{name}.made'
+  with open(base / f'{name}.lock', 'w') as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    if not made.exists():
+      make(base / name)
+      made.touch()
+  return base / name
+
+
 @pytest.fixture(scope='session', name='root')
 def fixture_root(tmp_path_factory):
   """A KITTI raw folder of random frames: 4 training and 3 test examples."""
-  return runs.write_root(tmp_path_factory.mktemp('data') / 'kitti')
+  return _make_once(tmp_path_factory, 'kitti', runs.write_root)
 
 
 @pytest.fixture(scope='session', name='trained')
 def fixture_trained(root, tmp_path_factory):
   """Workdir of 20 steps in one go, with checkpoints of steps 10 and 20."""
-  workdir = tmp_path_factory.mktemp('trained')
-  runs.run_main(f'--workdir={workdir}', *runs.make_flags(root))
-  return workdir
+  flags = runs.make_flags(root)
+  return _make_once(
+    tmp_path_factory,
+    'trained',
+    lambda workdir: runs.run_main(f'--workdir={workdir}', *flags),
+  )
 
 
 @pytest.fixture(name='one_device')

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -18,6 +19,7 @@ _SETTINGS = {
   'num_steps': 20,
   'model.encoder_layers': 10,
   'model.pose_layers': 10,
+  'model.attention.levels': (4,),
   'optimizer.decay_epochs': (),
   'data.source': 'kitti',
   'data.height': 32,
@@ -63,6 +65,13 @@ def start(*arguments, script=('main.py',)):
     stderr=subprocess.PIPE,
     text=True,
   )
+
+
+def free_address():
+  """A HOST:PORT at which the processes of a job can find each other."""
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    return f'localhost:{free.getsockname()[1]}'
 
 
 def finish(process, *, fails=False):

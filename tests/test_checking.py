@@ -2,6 +2,7 @@
 
 import pathlib
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -133,6 +134,15 @@ def test_bad_config_is_refused(root, overrides, error, message):
     input_pipeline.check_data(config)
   with pytest.raises(error, match=message):
     take_train(config)
+
+
+def test_the_tf_reader_without_tensorflow_is_refused(root, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)
+  input_pipeline.check_data(kitti_folder.make_config(root))
+  config = kitti_folder.make_config(root, reader='tf')
+  for open_data in (input_pipeline.check_data, take_train):
+    with pytest.raises(ValueError, match="reader='tf' needs TensorFlow: inst"):
+      open_data(config)
 
 
 @pytest.fixture(name='street_config')

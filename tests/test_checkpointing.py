@@ -67,7 +67,7 @@ def test_keeps_the_latest_and_the_best(tmp_path, metrics, keep, kept, best):
   _save(tmp_path, metrics, keep=keep)
   assert _kept(tmp_path) == kept
   reader = checkpointing.Checkpoints(tmp_path, read_only=True)
-  assert reader.best_step() == best
+  assert reader.find_step('best') == best
   assert reader.latest_step() == max(metrics)
   restored = reader.restore(_state(0), step=best)
   assert int(restored['step']) == best
@@ -180,7 +180,7 @@ def test_says_that_there_is_no_checkpoint(tmp_path, read_only):
   workdir = tmp_path / 'none'
   checkpoints = checkpointing.Checkpoints(workdir, read_only=read_only)
   assert checkpoints.latest_step() is None
-  assert checkpoints.best_step() is None
+  assert checkpoints.find_step('best') is None
   with pytest.raises(FileNotFoundError, match='train first') as error:
     checkpoints.restore(_state(0))
   assert str(workdir) in str(error.value)

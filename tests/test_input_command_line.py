@@ -42,6 +42,9 @@ def test_what_a_person_can_put_right_is_one_message():
   with refused as ended, command_line.ending_in_one_message():
     raise ValueError('no such folder')
   assert ended.value.code == 'ValueError: no such folder'
+  with refused as ended, command_line.ending_in_one_message():
+    raise KeyboardInterrupt
+  assert ended.value.code == 'interrupted'
   with pytest.raises(KeyError), command_line.ending_in_one_message():
     raise KeyError('ours')
 

@@ -1,6 +1,7 @@
 """main.py: a wrong command ends at once, in one message that helps."""
 
 import errno
+import functools
 
 import jax
 import pytest
@@ -158,14 +159,30 @@ def test_a_platform_that_is_not_there(tmp_path, monkeypatch):
 
 
 def test_what_ends_a_command_is_explained():
-  explain = command_line.explain
+  explain = functools.partial(command_line.explain, mode='train')
   lack = 'out of memory: '
   assert explain(MemoryError('103 GiB')).startswith(lack)
   full = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory\nmore')
   assert explain(full).startswith(lack)
   assert 'config.batch_size' in explain(full)
   assert explain(OSError('gone')) == 'OSError: gone'
-  message = explain(OSError(errno.ENOSPC, 'No space left on device', 'a.png'))
-  assert "'a.png'" in message and 'make room' in message
   assert explain(KeyError('ours')) == ''
-  assert explain(KeyboardInterrupt()).startswith('interrupted; give the same')
+
+
+@pytest.mark.parametrize(
+  ('mode', 'stays'),
+  [
+    ('train', 'goes on from its latest checkpoint'),
+    ('predict', 'masks that are written already stay'),
+    ('evaluate', 'begins anew'),
+    ('export', 'begins anew'),
+  ],
+)
+def test_what_is_broken_off_says_how_it_goes_on(mode, stays):
+  full = OSError(errno.ENOSPC, 'No space left on device', 'a.png')
+  message = command_line.explain(full, mode=mode)
+  assert "'a.png'" in message and 'make room and give the same' in message
+  assert stays in message
+  message = command_line.explain(KeyboardInterrupt(), mode=mode)
+  assert message.startswith('interrupted; give the same command again')
+  assert stays in message

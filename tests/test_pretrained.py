@@ -189,11 +189,8 @@ def fixture_folder(tmp_path):
   return folder
 
 
-@pytest.mark.parametrize('name', ['baseline', 'full'])
-def test_a_folder_of_published_weights_starts_a_run(
-  folder, tmp_path, caplog, name
-):
-  config = ablation.get_config(name)
+def test_a_folder_of_published_weights_starts_a_run(folder, tmp_path):
+  config = ablation.get_config('full')
   config.init_from = str(folder)
   config.data.height, config.data.width = 64, 96
   initialization.check_weights(config, tmp_path / 'new')
@@ -206,8 +203,27 @@ def test_a_folder_of_published_weights_starts_a_run(
   jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
   assert int(state.step) == 0
   assert not (tmp_path / 'new').exists()
-  told = 'semantic_levels_0' in caplog.text and 'start afresh' in caplog.text
-  assert told == (name == 'full')
+
+
+@pytest.mark.parametrize(
+  ('name', 'size', 'told'),
+  [
+    ('baseline', (192, 640), []),
+    ('baseline', (320, 1024), ['frames of 640x192, and these are 1024x320']),
+    ('full', (192, 640), ['attentions_2, ', 'which start afresh']),
+  ],
+)
+def test_what_published_weights_lack_is_told(caplog, name, size, told):
+  config = ablation.get_config(name)
+  config.data.height, config.data.width = size
+  initialization._warn_of_differences(
+    config,
+    _published_parts(18, 0),
+    _zeros(models.create_model(config.model)),
+  )
+  assert len(caplog.records) == (1 if told else 0)
+  for part in told:
+    assert part in caplog.text
 
 
 def test_published_weights_that_are_not_whole_are_refused(folder, tmp_path):

@@ -45,8 +45,12 @@ def test_entries_hold_scalars_and_speed(tmp_path, clock, caplog):
   caplog.set_level('INFO')
   reporter = _reporter(tmp_path / 'new' / 'run', start_step=10, num_steps=50)
   clock.now += 6
-  with reporter.waiting_for_data():
+
+  def read():
     clock.now += 2
+    yield 'batch'
+
+  assert reporter.wait_for_data(read()) == 'batch'
   reporter.training(14, {'loss': np.float32(0.25)}, batch_size=3)
   clock.now += 1
   reporter.training(16, {'loss': 0.125}, batch_size=3)

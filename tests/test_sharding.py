@@ -3,7 +3,6 @@
 import functools
 import math
 import re
-import socket
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +107,6 @@ _SETTINGS = {
   'batch_size': 8,
   'num_steps': 1,
   'data__width': 32,
-  'model__attention__levels': (4,),
   'eval__batch_size': 8,
   'log_every': 1,
   'picture_every': 1,
@@ -144,15 +142,13 @@ def fixture_workdirs(root, tmp_path_factory):
 
 def _start_two(root, workdir):
   """Starts a run of two processes with a device each."""
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    port = free.getsockname()[1]
+  address = runs.free_address()
   return [
     runs.start(
       f'--workdir={workdir}',
       *runs.make_flags(root, **_SETTINGS),
       '--distributed',
-      f'--coordinator_address=localhost:{port}',
+      f'--coordinator_address={address}',
       '--num_processes=2',
       f'--process_id={number}',
       script=('-m', 'tests.float64'),

@@ -307,6 +307,7 @@ def test_learns_one_batch_of_the_street(tmp_path):
   (stills / 'semantic').symlink_to(drive / 'semantic_02/data')
   config = runs.make_config(
     root,
+    model__attention__levels=(4, 3, 2),
     data__semantic_root=str(stills),
     data__semantic_labels='train_ids',
     data__semantic_share=0.25,
@@ -327,7 +328,8 @@ def test_learns_one_batch_of_the_street(tmp_path):
     values = [term[name] for term in terms]
     assert np.mean(values[-4:]) < 0.9 * np.mean(values[:4]), (name, values)
   moments = state.opt_state[1][0].mu
-  assert {'attentions_4', 'refiner', 'semantic_head'} <= moments.keys()
+  levels = {f'attentions_{level}' for level in (2, 3, 4)}
+  assert levels | {'refiner', 'semantic_head'} <= moments.keys()
   for path, moment in jax.tree_util.tree_leaves_with_path(moments):
     assert np.isfinite(moment).all()
     # A key's bias moves all scores of a query alike: softmax does not see it.

@@ -77,6 +77,25 @@ def test_a_killed_run_goes_on(root, trained, tmp_path):
   _assert_same_run(runs.make_config(root), tmp_path, trained)
 
 
+@slow
+def test_a_terminated_run_saves_its_last_step(root, trained, tmp_path):
+  flags = runs.make_flags(root, checkpoint_every=20)
+  process = runs.start(f'--workdir={tmp_path}', *flags)
+  _wait_for(process, (tmp_path / 'metrics.jsonl').exists)
+  _wait_for(process, lambda: 5 in runs.read_scalars(tmp_path, 'train/loss'))
+  process.terminate()
+  _, errors = runs.finish(process, fails=True)
+  assert process.returncode == 128 + signal.SIGTERM
+  *_, step = runs.list_checkpoints(tmp_path)
+  assert 5 < step < 20
+  assert f'ended after step {step}; the same command goes on' in errors
+  assert step in runs.read_scalars(tmp_path, 'train/loss')
+  runs.run_main(f'--workdir={tmp_path}')
+  config = runs.make_config(root)
+  state, other = (runs.restore(config, w) for w in (tmp_path, trained))
+  jax.tree.map(np.testing.assert_array_equal, state, other)
+
+
 def _wait_for(process, condition):
   """Waits until something holds, while a run is running."""
   while not condition():
@@ -225,8 +244,11 @@ def test_an_end_before_the_run_stands_is_refused(root, trained, tmp_path):
 
 
 @slow
-def test_starts_from_the_best_weights_of_another_run(root, trained, tmp_path):
-  config = runs.make_config(root, init_from=str(trained))
+@pytest.mark.parametrize('which', ['latest', 'best'])
+def test_starts_from_the_weights_of_another_run(root, tmp_path, trained, which):
+  config = runs.make_config(
+    root, init_from=str(trained), eval__checkpoint=which
+  )
   mesh = runs.one_device_mesh()
   initialization.check_weights(config, tmp_path)
   checkpoints = checkpointing.Checkpoints(tmp_path)
@@ -243,9 +265,9 @@ def test_starts_from_the_best_weights_of_another_run(root, trained, tmp_path):
   )
   checkpoints.close()
   errors = runs.read_scalars(trained, 'eval/abs_rel')
-  best = min((10, 20), key=errors.get)
-  other = runs.restore(config, trained, step=best)
-  assert int(state.step) == 0 and int(other.step) == best
+  step = 20 if which == 'latest' else min((10, 20), key=errors.get)
+  other = runs.restore(config, trained, step=step)
+  assert int(state.step) == 0 and int(other.step) == step
   jax.tree.map(
     np.testing.assert_array_equal, state.variables, other.variables
   )

@@ -1,5 +1,6 @@
 """Training examples that cannot be read: refused, or replaced and counted."""
 
+import errno
 import itertools
 import logging
 import os
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import input_pipeline
+from input_pipeline import images, tfds_builder
 from tests import kitti_folder
 
 DRIVE = kitti_folder.DRIVE
@@ -143,6 +145,43 @@ def test_evaluation_and_calibration_always_stop(root):
     take(root)
 
 
+@READERS
+@pytest.mark.parametrize('failure, message', [
+  (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
+  (OSError(errno.EMFILE, 'Too many open files'), 'Too many open files'),
+  (MemoryError(), 'MemoryError'),
+])
+def test_a_failing_machine_changes_no_order(
+    root, reader, failure, message, monkeypatch):
+  open_image = images.Image.open
+
+  def fail(path):
+    # A neighbour: read during training, after the checks.
+    if str(path) == str(frame_path(root, 3)) and checked:
+      raise failure
+    return open_image(path)
+
+  checked = []
+  monkeypatch.setattr(images.Image, 'open', fail)
+  input_pipeline.check_data(kitti_folder.make_config(root))
+  checked.append(True)
+  with pytest.raises((OSError, ValueError, MemoryError),
+                     match=f'0000000003.png cannot be read: {message}'):
+    take(root, reader)
+
+
+def test_checking_asks_the_disk_for_no_single_frame(root, monkeypatch):
+  asked = []
+  isfile = os.path.isfile
+  monkeypatch.setattr(
+    os.path, 'isfile', lambda path: asked.append(str(path)) or isfile(path))
+  frame_path(root, 5).unlink()
+  input_pipeline.check_data(
+    kitti_folder.make_config(root, unreadable='replace'))
+  assert asked
+  assert [path for path in asked if path.endswith('.png')] == []
+
+
 def test_value_of_the_option_is_checked(root):
   with pytest.raises(ValueError, match="unreadable is 'skip'; choose one of"):
     take(root, unreadable='skip')
@@ -184,6 +223,20 @@ def test_records_are_not_replaced(root):
   config = kitti_folder.make_config(root, source='tfds', unreadable='replace')
   with pytest.raises(ValueError, match='hold only what could be read'):
     input_pipeline.check_data(config)
+
+
+def test_a_build_of_records_names_all_that_is_damaged(root, tmp_path):
+  for frame in (2, 7):
+    truncate(frame_path(root, frame))
+  config = tfds_builder.RecordsConfig(
+    name='kitti', root=str(root), height=8, width=16, labels='ids',
+    ground_truth='none')
+  output = tmp_path / 'records'
+  with pytest.raises(ValueError, match='nothing was built: 2 pict') as raised:
+    tfds_builder.build(config, output)
+  for frame in (2, 7):
+    assert f'{frame_path(root, frame)} cannot be read: ' in str(raised.value)
+  assert [path for path in output.rglob('*') if path.is_file()] == []
 
 
 def test_passes_leave_no_threads_behind(root):

@@ -1,0 +1,47 @@
+"""One process of a job without a model; see test_job.py.
+
+python -m tests.in_job WHAT ADDRESS COUNT NUMBER
+"""
+
+import itertools
+import sys
+import time
+
+import jax
+
+from sgde_jax import interruption, sharding
+
+
+def loop():
+  """Steps until the job is asked to end."""
+  with interruption.Signals() as signals:
+    for step in itertools.count():
+      if step == 5:
+        print('looping', flush=True)
+      time.sleep(0.02)
+      if signals.end_after(step):
+        print(step, flush=True)
+        signals.end(step)
+
+
+def fail():
+  """Fails in process 1 alone."""
+  with sharding.failing_together():
+    if jax.process_index():
+      raise ValueError('no such file')
+
+
+def differ():
+  """Is given another seed in process 1."""
+  sharding.refuse_differences({'root': 'kitti', 'size': '640x192'})
+  seed = str(jax.process_index())
+  sharding.refuse_differences({'root': 'kitti', 'seeds': seed})
+
+
+if __name__ == '__main__':
+  what, address, count, number = sys.argv[1:]
+  jax.distributed.initialize(address, int(count), int(number))
+  try:
+    {'loop': loop, 'fail': fail, 'differ': differ}[what]()
+  except (ValueError, ConnectionError) as error:
+    print(f'{type(error).__name__}: {error}', flush=True)

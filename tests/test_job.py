@@ -1,0 +1,48 @@
+"""Several processes: they end together, and none goes on with other data."""
+
+import re
+import signal
+
+import pytest
+
+from tests import runs
+
+
+def _start(what):
+  """Starts a job of two processes."""
+  address = runs.free_address()
+  return [
+    runs.start(what, address, 2, number, script=('-m', 'tests.in_job'))
+    for number in range(2)
+  ]
+
+
+def test_a_signal_to_one_ends_all_after_the_same_step():
+  processes = _start('loop')
+  for process in processes:
+    assert process.stdout.readline() == 'looping\n'
+  processes[1].terminate()
+  steps = [runs.finish(process, fails=True)[0] for process in processes]
+  assert steps[0] == steps[1]
+  assert int(steps[0]) > 5
+  codes = [process.returncode for process in processes]
+  assert codes == [128 + signal.SIGTERM] * 2
+
+
+@pytest.mark.parametrize(
+  ('what', 'messages'),
+  [
+    (
+      'fail',
+      [
+        'ConnectionError: process 1 of this job was refused: see its message',
+        'ValueError: no such file',
+      ],
+    ),
+    ('differ', ['ValueError: .* have different seeds: give each'] * 2),
+  ],
+)
+def test_what_one_is_refused_for_ends_all(what, messages):
+  outputs = [runs.finish(process)[0] for process in _start(what)]
+  for output, message in zip(outputs, messages, strict=True):
+    assert re.match(message, output.splitlines()[-1]), output
