@@ -260,7 +260,10 @@ def _list_files(folder):
   if not os.path.isdir(folder):
     return frozenset()
   with os.scandir(folder) as entries:
-    return frozenset(entry.name for entry in entries if entry.is_file())
+    return frozenset(
+      entry.name for entry in entries
+      if (os.path.isfile(entry.path) if entry.is_symlink()
+          else entry.is_file()))
 
 
 def find_missing(folder, examples, *, frame_offsets, truth=None):

@@ -163,7 +163,7 @@ def _make_batch(read, specs, indices, step):
       for name, value in read(index).items():
         batch[name][row] = value
   except (ValueError, OSError, MemoryError) as problem:
-    error = str(problem)
+    error = str(problem) or type(problem).__name__
   return [*batch.values(), error.encode()]
 
 

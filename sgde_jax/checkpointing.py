@@ -179,6 +179,11 @@ class Checkpoints:
     except Exception as error:  # Of Orbax, TensorStore, JSON: no common class.
       if 'RESOURCE_EXHAUSTED' in str(error):
         raise
+      if not (self._folder / str(step)).exists():
+        raise FileNotFoundError(
+          f'checkpoint {self._folder}/{step} gave way to a newer one while it'
+          ' was read: give the same command again'
+        ) from error
       raise self._damaged(step, _first_line(error)[:200]) from error
 
   def _refuse_mismatch(self, template, step):
@@ -212,6 +217,16 @@ class Checkpoints:
       f'checkpoint {self._folder}/{step} is damaged ({reason}): move that'
       f' folder away to go on from {other}'
     )
+
+
+def latest_step(workdir):
+  """The newest whole checkpoint's step, or None, without opening any.
+
+  Unlike `Checkpoints` it waits for no other process of the job.
+  """
+  folder = pathlib.Path(workdir) / 'checkpoints'
+  steps = (path.name for path in folder.glob('[0-9]*'))
+  return max((int(step) for step in steps if step.isdecimal()), default=None)
 
 
 def _handler_registry():

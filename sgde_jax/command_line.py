@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import re
+import signal
 import sys
 import time
 import traceback
@@ -134,13 +135,16 @@ def require_device(find):
 def unwinding():
   """A context in which SIGTERM lets the command clean up, as Ctrl-C does.
 
-  In a job of several processes JAX notes it for training, which asks.
+  In a job of several processes JAX notes it, and training asks for it. Other
+  modes end at once there: at a usual end a process waits for the others.
   """
   from input_pipeline import command_line  # After the flags, as all of it.
 
-  if FLAGS.distributed and FLAGS.mode == 'train':
-    return contextlib.nullcontext()
-  return command_line.cleaning_up_when_terminated()
+  if not FLAGS.distributed:
+    return command_line.cleaning_up_when_terminated()
+  if FLAGS.mode != 'train':
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  return contextlib.nullcontext()
 
 
 def explain(error, *, mode):

@@ -231,7 +231,9 @@ def evaluate(config, workdir):
   """
   workdir = pathlib.Path(workdir)
   mesh = sharding.create_mesh()
-  _check(config, workdir, mesh)
+  with sharding.failing_together():
+    given = _check(config, workdir, mesh)
+  sharding.refuse_differences(given)
   model, state = load_trained(config, workdir, mesh)
   stills = segmentation.open_table(config)
   sequences = odometry.open_sequences(config)
@@ -248,7 +250,7 @@ def evaluate(config, workdir):
 
 
 def _check(config, workdir, mesh):
-  """Refuses what cannot be measured, before anything is read."""
+  """Refuses what cannot be measured; returns what all processes need alike."""
   others = config.eval.odometry or config.eval.semantic_root
   if not (others or odometry.has_depth(config)):
     raise ValueError(
@@ -259,6 +261,8 @@ def _check(config, workdir, mesh):
     config.eval.batch_size, mesh, 'config.eval.batch_size'
   )
   folders.refuse_unwritable('--workdir', workdir)
+  latest = checkpointing.latest_step(workdir)
+  return {'configs': config.to_json(), 'checkpoints': str(latest)}
 
 
 def _evaluate_images(evaluator, workdir, state):

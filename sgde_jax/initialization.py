@@ -41,12 +41,10 @@ def start_state(config, model, optimizer, mesh, checkpoints, *, num_steps):
 
   Raises:
     FileNotFoundError: a checkpoint or weights are absent.
-    ValueError: they do not fit the config, the run is beyond its end, or the
-      processes of the job see different checkpoints.
+    ValueError: they do not fit the config, or the run is beyond its end.
   """
   template = abstract_train_state(config, model, mesh)
   latest = checkpoints.latest_step()
-  sharding.refuse_differences({'checkpoints': str(latest)})
   if latest is not None:
     if latest > num_steps:
       raise ValueError(
@@ -105,10 +103,8 @@ def check_weights(config, workdir):
       or a file of ImageNet weights is absent, the message says which to get.
     ValueError: the weights do not fit the config, or cannot be read.
   """
-  checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
-  new = checkpoints.latest_step() is None
-  checkpoints.close()
   files = config.model.encoder_weights or config.model.pose_weights
+  new = checkpointing.latest_step(workdir) is None
   if not new or not (config.init_from or files):
     return
   model = create_model(config)

@@ -15,8 +15,9 @@ class Signals:
   The first SIGTERM or Ctrl-C that comes while the loop runs is noted. Before
   the loop, and a second time, they act as they did outside of the context.
 
-  In a job of several processes SIGTERM to any of them ends all after the same
-  step: JAX notes it, and tells the others. Ctrl-C acts at once there.
+  In a job of several processes SIGTERM to any of them, also before the loop,
+  ends all after the same step: JAX notes it (`jax.distributed.initialize`) and
+  tells the others. Ctrl-C acts at once there.
   """
 
   def __init__(self):
@@ -28,7 +29,8 @@ class Signals:
     main = threading.current_thread() is threading.main_thread()
     if main and jax.process_count() == 1:
       for number in (signal.SIGINT, signal.SIGTERM):
-        self._before[number] = signal.signal(number, self._note)
+        if signal.getsignal(number) != signal.SIG_IGN:  # As in `command &`.
+          self._before[number] = signal.signal(number, self._note)
     return self
 
   def __exit__(self, *_):
@@ -37,10 +39,12 @@ class Signals:
 
   def end_after(self, step):
     """Whether the loop is to save this step and to `end`; ask at every step."""
-    self._looping = True
-    if jax.process_count() > 1:
-      return multihost_utils.reached_preemption_sync_point(step)
-    return self._noted is not None
+    first, self._looping = not self._looping, True
+    if jax.process_count() == 1:
+      return self._noted is not None
+    reached = multihost_utils.reached_preemption_sync_point
+    # Signals before the loop ask for an end at step 1, wherever it starts.
+    return (first and step > 1 and reached(1)) or reached(step)
 
   def end(self, step):
     """Ends the loop as the signal would have done.

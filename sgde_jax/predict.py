@@ -229,12 +229,19 @@ def _refuse_overwriting(jobs, *, replaced):
   elsewhere they are of an earlier prediction, beside the images they are taken
   for the user's.
   """
-  inputs = {file.resolve() for file in jobs}
+  real_folder = functools.cache(pathlib.Path.resolve)
+
+  def real(path):
+    if path.is_symlink():
+      return path.resolve()
+    return real_folder(path.parent) / path.name
+
+  inputs = set(map(real, jobs))
   first = {}
   for file, target in jobs.items():
-    lost = [target] if target.resolve() in inputs else []
-    if target.parent.resolve() == file.parent.resolve():
-      if file.parent.resolve().parts[-2:] in _FRAME_PARTS:
+    lost = [target] if real(target) in inputs else []
+    if real_folder(target.parent) == real_folder(file.parent):
+      if real_folder(file.parent).parts[-2:] in _FRAME_PARTS:
         raise ValueError(
           f'what is written of {file} would lie among the frames, as one of'
           ' them: use another --output'

@@ -5,7 +5,6 @@ and `pose`; torchvision's ImageNet ResNets are encoders without a prefix.
 """
 
 import pathlib
-import pickle
 import zipfile
 import zlib
 
@@ -203,12 +202,13 @@ def _read_state(source):
     ) from error
   try:
     state = torch.load(path, map_location='cpu', weights_only=True)
-  except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+  except Exception as error:  # A damaged pickle can do anything.
     raise ValueError(f'weights {path} cannot be read: {error}') from error
   if not isinstance(state, dict):
     raise ValueError(f'weights {path}: not a state dict, a {type(state)}')
-  return {
-    k: v.numpy() if hasattr(v, 'numpy') else v for k, v in state.items()
+  return {  # NumPy has no bfloat16, and takes no tensor with gradients.
+    k: v.detach().float().numpy() if torch.is_tensor(v) else v
+    for k, v in state.items()
   }
 
 

@@ -65,7 +65,7 @@ def train_and_evaluate(config, workdir):
       state, scalars = train_step(state, batch)
       unread.append((step, scalars))
       due = functools.partial(_is_due, step, num_steps)
-      ending = signals.end_after(step)
+      ending = signals.end_after(step) and step < num_steps
       if ending or any(due(config[name]) for name in _REPORTED):
         means = reporting.read_scalars(unread, explain)
         reporter.training(step, means, batch_size=config.batch_size)
@@ -73,7 +73,7 @@ def train_and_evaluate(config, workdir):
         unread = []
       if due(config.picture_every):
         reporter.previews(step, preview_step(state.variables, batch))
-      if due(config.eval_every):
+      if due(config.eval_every) and not ending:
         evaluator.report(state, reporter, step)
       if ending or due(config.eval_every) or due(config.checkpoint_every):
         measures = reporter.evaluations.get(step)
@@ -89,15 +89,20 @@ def _check(config, workdir, mesh):
   with sharding.failing_together():
     configuration.check(config)
     folders.refuse_unwritable('--workdir', workdir)
+    latest = checkpointing.latest_step(workdir)
     for part, name in ((config, 'config'), (config.eval, 'config.eval')):
       sharding.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
     count = input_pipeline.count_stills(config.data, config.batch_size)
     name = 'stills by config.data.semantic_share'
     sharding.check_batch_size(count, mesh, name)
-    initialization.check_weights(config, workdir)
+  sharding.refuse_differences(
+    {'configs': config.to_json(), 'checkpoints': str(latest)}
+  )
+  initialization.check_weights(config, workdir)
+  with sharding.failing_together():
     data = input_pipeline.check_data(config.data)
     initialization.check_labels(config.model, data)
-  sharding.refuse_differences({'configs': config.to_json(), 'data': str(data)})
+  sharding.refuse_differences({'data': str(data)})
   logging.info('%s', data)
   return data
 

@@ -9,6 +9,7 @@ import collections
 import fcntl
 import importlib.metadata
 import os
+import shutil
 import tempfile
 
 # Compiling takes most of the time, by XLA's defaults twice as long.
@@ -52,6 +53,7 @@ def _make_once(tmp_path_factory, name, make):
   with open(base / f'{name}.lock', 'w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     if not made.exists():
+      shutil.rmtree(base / name, ignore_errors=True)  # Of one that failed.
       make(base / name)
       made.touch()
   return base / name

@@ -3,7 +3,6 @@
 python -m tests.in_job WHAT ADDRESS COUNT NUMBER
 """
 
-import itertools
 import sys
 import time
 
@@ -12,12 +11,19 @@ import jax
 from sgde_jax import interruption, sharding
 
 
-def loop():
+def resume():
+  """Starts slowly, and at a later step."""
+  print('ready', flush=True)
+  time.sleep(5)
+  loop(1001)
+
+
+def loop(start=1):
   """Steps until the job is asked to end."""
   with interruption.Signals() as signals:
-    for step in itertools.count():
+    for step in range(start, start + 1000):
       if step == 5:
-        print('looping', flush=True)
+        print('ready', flush=True)
       time.sleep(0.02)
       if signals.end_after(step):
         print(step, flush=True)
@@ -42,6 +48,8 @@ if __name__ == '__main__':
   what, address, count, number = sys.argv[1:]
   jax.distributed.initialize(address, int(count), int(number))
   try:
-    {'loop': loop, 'fail': fail, 'differ': differ}[what]()
+    {
+      'loop': loop, 'resume': resume, 'fail': fail, 'differ': differ
+    }[what]()
   except (ValueError, ConnectionError) as error:
     print(f'{type(error).__name__}: {error}', flush=True)

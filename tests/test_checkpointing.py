@@ -125,6 +125,14 @@ def _tear_data(folder):
     path.write_bytes(path.read_bytes()[:10])
 
 
+def test_a_checkpoint_that_training_deleted_is_not_called_damaged(tmp_path):
+  _save(tmp_path, {1: 0.2, 2: 0.1})
+  reader = checkpointing.Checkpoints(tmp_path, read_only=True)
+  shutil.rmtree(tmp_path / 'checkpoints' / '1')
+  with pytest.raises(FileNotFoundError, match='/1 gave way to a newer one'):
+    reader.restore(_state(0), step=1)
+
+
 @pytest.mark.parametrize(
   'damage', [_remove_state, _remove_list, _tear_list, _tear_data]
 )

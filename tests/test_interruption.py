@@ -12,21 +12,19 @@ SIGNALS = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture(name='before', autouse=True)
-def fixture_before():
-  """Lets SIGTERM raise, as main.py does; checks that it is put back."""
+@pytest.fixture(name='handlers', autouse=True)
+def fixture_handlers():
+  """Lets both signals raise, as in main.py; checks that this is put back."""
 
   def end(number, frame):
     del frame
     raise SystemExit(128 + number)
 
-  old = signal.signal(signal.SIGTERM, end)
-  before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+  handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: end}
+  before = {n: signal.signal(n, handler) for n, handler in handlers.items()}
   yield
-  assert before == [
-    signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)
-  ]
-  signal.signal(signal.SIGTERM, old)
+  after = {n: signal.signal(n, handler) for n, handler in before.items()}
+  assert after == handlers
 
 
 @SIGNALS
@@ -54,3 +52,12 @@ def test_the_second_acts_at_once(number, error):
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(number)
     pytest.fail('went on')
+
+
+def test_what_is_ignored_stays_so():
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  with interruption.Signals() as signals:
+    assert not signals.end_after(1)
+    signal.raise_signal(signal.SIGINT)
+    assert not signals.end_after(2)
+  signal.signal(signal.SIGINT, signal.default_int_handler)

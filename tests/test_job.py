@@ -17,14 +17,15 @@ def _start(what):
   ]
 
 
-def test_a_signal_to_one_ends_all_after_the_same_step():
-  processes = _start('loop')
+@pytest.mark.parametrize(('what', 'after'), [('loop', 5), ('resume', 1000)])
+def test_a_signal_to_one_ends_all_after_the_same_step(what, after):
+  processes = _start(what)
   for process in processes:
-    assert process.stdout.readline() == 'looping\n'
+    assert process.stdout.readline() == 'ready\n'
   processes[1].terminate()
   steps = [runs.finish(process, fails=True)[0] for process in processes]
   assert steps[0] == steps[1]
-  assert int(steps[0]) > 5
+  assert int(steps[0]) > after
   codes = [process.returncode for process in processes]
   assert codes == [128 + signal.SIGTERM] * 2
 

@@ -79,6 +79,7 @@ def test_a_killed_run_goes_on(root, trained, tmp_path):
 
 @slow
 def test_a_terminated_run_saves_its_last_step(root, trained, tmp_path):
+  del trained  # It has put the program into the cache.
   flags = runs.make_flags(root, checkpoint_every=20)
   process = runs.start(f'--workdir={tmp_path}', *flags)
   _wait_for(process, (tmp_path / 'metrics.jsonl').exists)
@@ -90,10 +91,7 @@ def test_a_terminated_run_saves_its_last_step(root, trained, tmp_path):
   assert 5 < step < 20
   assert f'ended after step {step}; the same command goes on' in errors
   assert step in runs.read_scalars(tmp_path, 'train/loss')
-  runs.run_main(f'--workdir={tmp_path}')
-  config = runs.make_config(root)
-  state, other = (runs.restore(config, w) for w in (tmp_path, trained))
-  jax.tree.map(np.testing.assert_array_equal, state, other)
+  assert int(runs.restore(runs.make_config(root), tmp_path).step) == step
 
 
 def _wait_for(process, condition):
@@ -104,27 +102,17 @@ def _wait_for(process, condition):
 
 
 @slow
-def test_runs_without_tensorflow_and_clu(root, trained, tmp_path):
-  _, errors = runs.run_main(
-    f'--workdir={tmp_path}',
-    *runs.make_flags(root, num_steps=5),
-    script=('-m', 'tests.without_tensorflow'),
-  )
-  assert 'no TensorBoard events' in errors
-  assert runs.list_checkpoints(tmp_path) == [5]
-  assert {'config.json', 'metrics.jsonl'} <= set(runs.list_files(tmp_path))
-  losses = runs.read_scalars(tmp_path, 'train/loss')
-  assert losses[5] == runs.read_scalars(trained, 'train/loss')[5]
-
-
-@slow
-def test_trains_on_video_without_ground_truth(root, trained, tmp_path):
+def test_runs_without_tensorflow_clu_and_ground_truth(root, trained, tmp_path):
   flags = runs.make_flags(
     root, num_steps=5, data__ground_truth='none', data__eval_split='none.txt'
   )
-  _, errors = runs.run_main(f'--workdir={tmp_path}', *flags)
+  _, errors = runs.run_main(
+    f'--workdir={tmp_path}', *flags, script=('-m', 'tests.without_tensorflow')
+  )
+  assert 'no TensorBoard events' in errors
   assert 'eval: 0 from 0 drives' in errors
   assert runs.list_checkpoints(tmp_path) == [5]
+  assert {'config.json', 'metrics.jsonl'} <= set(runs.list_files(tmp_path))
   assert not runs.read_scalars(tmp_path, 'eval/abs_rel')
   losses = runs.read_scalars(tmp_path, 'train/loss')
   assert losses[5] == runs.read_scalars(trained, 'train/loss')[5]

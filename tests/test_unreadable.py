@@ -170,11 +170,35 @@ def test_a_failing_machine_changes_no_order(
     take(root, reader)
 
 
+@READERS
+def test_memory_that_ends_between_files_is_no_batch(root, reader, monkeypatch):
+  def fail(*args, **kwargs):
+    raise MemoryError
+
+  monkeypatch.setattr(images, 'resize_frame', fail)
+  with pytest.raises((MemoryError, ValueError)) as raised:
+    take(root, reader)
+  assert 'MemoryError' in repr(raised.value)
+
+
+def test_links_that_lead_nowhere_are_nobodys_unless_listed(root):
+  folder = frame_path(root, 3).parent
+  for name, target in (('0000000098', 'gone'), ('0000000099', '0000000099')):
+    (folder / f'{name}.png').symlink_to(folder / f'{target}.png')
+  config = kitti_folder.make_config(root)
+  input_pipeline.check_data(config)
+  frame_path(root, 5).unlink()
+  frame_path(root, 5).symlink_to(folder / '0000000099.png')
+  with pytest.raises(ValueError, match='lacks 1 file .*0000000005.png'):
+    input_pipeline.check_data(config)
+
+
 def test_checking_asks_the_disk_for_no_single_frame(root, monkeypatch):
   asked = []
-  isfile = os.path.isfile
+  stat = os.stat
   monkeypatch.setattr(
-    os.path, 'isfile', lambda path: asked.append(str(path)) or isfile(path))
+    os, 'stat', lambda path, **kwargs: (
+      asked.append(str(path)) or stat(path, **kwargs)))
   frame_path(root, 5).unlink()
   input_pipeline.check_data(
     kitti_folder.make_config(root, unreadable='replace'))
