@@ -29,7 +29,8 @@ class Signals:
     main = threading.current_thread() is threading.main_thread()
     if main and jax.process_count() == 1:
       for number in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(number) != signal.SIG_IGN:  # As in `command &`.
+        # Ignored in `command &`; None is a handler that is not Python's.
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):
           self._before[number] = signal.signal(number, self._note)
     return self
 
