@@ -45,7 +45,7 @@ def main(_):
 def _run():
   """Reads the config and does what the mode says."""
   from configs import default
-  from sgde_jax import configuration, evaluate, export, predict, sharding, train
+  from sgde_jax import checkpointing, configuration, sharding
 
   with sharding.failing_together():
     configuration.check_fields(FLAGS.config, default.get_config())
@@ -56,6 +56,12 @@ def _run():
       given=FLAGS['config'].present,
     )
     configuration.check(config)
+    latest = checkpointing.latest_step(FLAGS.workdir)
+  sharding.refuse_differences(
+    {'configs': config.to_json(), 'checkpoints': str(latest)}
+  )
+  from sgde_jax import evaluate, export, predict, train
+
   if FLAGS.mode == 'train':
     train.train_and_evaluate(config, FLAGS.workdir)
   elif FLAGS.mode == 'evaluate':

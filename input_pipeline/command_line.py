@@ -47,6 +47,14 @@ def count_of(count, what):
   return f'{count} {what}' + ('' if count == 1 else 's')
 
 
+def list_first(problems, most=10):
+  """Lists the first of some problems, a line each, and how many more."""
+  lines = list(problems[:most])
+  if len(problems) > most:
+    lines.append(f'(+{len(problems) - most} more)')
+  return ''.join(f'\n  {line}' for line in lines)
+
+
 @contextlib.contextmanager
 def ending_in_one_message(errors=(OSError, ValueError)):
   """Ends a command in one message, and cleans up before it ends.

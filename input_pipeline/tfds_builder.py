@@ -230,11 +230,10 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
       present = {name: value[None] for name, value in fields.items()}
       yield row * (2**_KEY_BITS // count), absent | present
     if problems:  # All at once, for a build takes long.
-      more = f'\n  (+{len(problems) - 10} more)' if len(problems) > 10 else ''
       raise ValueError(
         f'nothing was built: {command_line.count_of(len(problems), "picture")} '
         'of the lists cannot be used; replace them, or leave out the examples '
-        'that need them:\n  ' + '\n  '.join(problems[:10]) + more)
+        f'that need them:{command_line.list_first(problems)}')
 
 
 def _stored_fields(config):

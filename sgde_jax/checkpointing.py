@@ -7,6 +7,8 @@ import pathlib
 import jax
 import orbax.checkpoint as ocp
 
+from input_pipeline import command_line
+
 _STATE = 'state'
 _managers = ocp.checkpoint_managers
 
@@ -201,12 +203,10 @@ class Checkpoints:
       if saved.get(name) != wanted.get(name)
     ]
     if problems:
-      more = f'\n  (+{len(problems) - 20} more)' if len(problems) > 20 else ''
       raise ValueError(
         f'checkpoint {self._folder}/{step} does not fit the config; use the'
-        ' config it was trained with, or another folder:\n  '
-        + '\n  '.join(problems[:20])
-        + more
+        ' config it was trained with, or another folder:'
+        + command_line.list_first(problems, 20)
       )
 
   def _damaged(self, step, reason):

@@ -232,8 +232,7 @@ def evaluate(config, workdir):
   workdir = pathlib.Path(workdir)
   mesh = sharding.create_mesh()
   with sharding.failing_together():
-    given = _check(config, workdir, mesh)
-  sharding.refuse_differences(given)
+    _check(config, workdir, mesh)
   model, state = load_trained(config, workdir, mesh)
   stills = segmentation.open_table(config)
   sequences = odometry.open_sequences(config)
@@ -250,7 +249,7 @@ def evaluate(config, workdir):
 
 
 def _check(config, workdir, mesh):
-  """Refuses what cannot be measured; returns what all processes need alike."""
+  """Refuses what cannot be measured, before anything is read."""
   others = config.eval.odometry or config.eval.semantic_root
   if not (others or odometry.has_depth(config)):
     raise ValueError(
@@ -261,8 +260,6 @@ def _check(config, workdir, mesh):
     config.eval.batch_size, mesh, 'config.eval.batch_size'
   )
   folders.refuse_unwritable('--workdir', workdir)
-  latest = checkpointing.latest_step(workdir)
-  return {'configs': config.to_json(), 'checkpoints': str(latest)}
 
 
 def _evaluate_images(evaluator, workdir, state):

@@ -150,7 +150,7 @@ def _other_weights(folder):
   """Yields a folder's published weights, by part, and its checkpoints."""
   other = checkpointing.Checkpoints(folder, read_only=True)
   try:
-    yield pretrained.find_parts(folder), other
+    yield pretrained.read_parts(folder), other
   except (FileNotFoundError, ValueError) as error:
     raise type(error)(f'config.init_from: {error}') from error
   finally:

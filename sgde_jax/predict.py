@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from input_pipeline import appearing, images
+from input_pipeline import appearing, command_line, images
 from input_pipeline import labels as cityscapes
 from sgde_jax import (
   compiling,
@@ -296,11 +296,9 @@ def _without_those_there(jobs):
 def _refuse_unreadable(problems):
   """Ends a run in which images could not be read; names the first ten."""
   if problems:
-    more = f'\n  (+{len(problems) - 10} more)' if len(problems) > 10 else ''
     raise ValueError(
-      f'unreadable images: {len(problems)}, the others are written:\n  '
-      + '\n  '.join(problems[:10])
-      + more
+      f'unreadable images: {len(problems)}, the others are written:'
+      + command_line.list_first(problems)
     )
 
 

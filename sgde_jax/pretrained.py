@@ -35,17 +35,18 @@ _NPZ_ERRORS = (
 PARTS = ('encoder', 'depth', 'pose_encoder', 'pose')
 
 
-def find_parts(folder):
-  """Finds published weights: `encoder.pth`, `depth.pth` and so on, or `.npz`.
+def read_parts(folder):
+  """Reads published weights: `encoder.pth`, `depth.pth` and so on, or `.npz`.
 
   Args:
     folder: where they may be. What learnt from stereo has no pose network.
 
   Returns:
-    Part -> path, as for `load_torch_weights`; {} where none of them is there.
+    Part -> state dict, as for `load_torch_weights`; {} where none is there.
 
   Raises:
     FileNotFoundError: some are there, and what belongs to them is not.
+    ValueError: one cannot be read.
   """
   found = {}
   for part in PARTS:
@@ -60,7 +61,7 @@ def find_parts(folder):
       f'{folder} holds {", ".join(found)}, but no {" and no ".join(missing)}'
       ' (.pth or .npz)'
     )
-  return found
+  return {part: _read_state(path) for part, path in found.items()}
 
 
 def load_torch_weights(parts, variables):
@@ -119,15 +120,15 @@ def trained_size(parts):
   """Size of the frames that published weights learnt from.
 
   Args:
-    parts: as for `load_torch_weights`.
+    parts: what `read_parts` returns.
 
   Returns:
     (height, width); None where the encoder does not say.
   """
-  state = _read_state(parts['encoder']) if 'encoder' in parts else {}
-  if not {'height', 'width'} <= state.keys():
+  encoder = parts['encoder']
+  if not {'height', 'width'} <= encoder.keys():
     return None
-  return int(state['height']), int(state['width'])
+  return int(encoder['height']), int(encoder['width'])
 
 
 def list_others(parts, variables):

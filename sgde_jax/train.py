@@ -89,15 +89,11 @@ def _check(config, workdir, mesh):
   with sharding.failing_together():
     configuration.check(config)
     folders.refuse_unwritable('--workdir', workdir)
-    latest = checkpointing.latest_step(workdir)
     for part, name in ((config, 'config'), (config.eval, 'config.eval')):
       sharding.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
     count = input_pipeline.count_stills(config.data, config.batch_size)
     name = 'stills by config.data.semantic_share'
     sharding.check_batch_size(count, mesh, name)
-  sharding.refuse_differences(
-    {'configs': config.to_json(), 'checkpoints': str(latest)}
-  )
   initialization.check_weights(config, workdir)
   with sharding.failing_together():
     data = input_pipeline.check_data(config.data)

@@ -19,7 +19,6 @@ _SETTINGS = {
   'num_steps': 20,
   'model.encoder_layers': 10,
   'model.pose_layers': 10,
-  'model.attention.levels': (4,),
   'optimizer.decay_epochs': (),
   'data.source': 'kitti',
   'data.height': 32,

@@ -16,7 +16,6 @@ _POINTS = 64
 
 def _config(part='full'):
   config = ablation.get_config(part).model
-  config.encoder_layers = config.pose_layers = 10
   config.seem.points, config.seem.chunk = _POINTS, 100
   return config
 
@@ -119,8 +118,8 @@ def test_parts_without_semantics_are_refused(field, value):
 
 def test_a_fresh_method_predicts_as_the_baseline(full):
   variables, _, predict = full
-  config = _config('baseline')
-  plain, shapes = models.create_model(config), _shapes(config)
+  plain = models.create_model(baseline.get_config().model)
+  shapes = _shapes(baseline.get_config().model)
   shared = {
     kind: {name: variables[kind][name] for name in shapes[kind]}
     for kind in shapes

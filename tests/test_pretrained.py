@@ -189,8 +189,11 @@ def fixture_folder(tmp_path):
   return folder
 
 
-def test_a_folder_of_published_weights_starts_a_run(folder, tmp_path):
-  config = ablation.get_config('full')
+@pytest.mark.parametrize('name', ['baseline', 'full'])
+def test_a_folder_of_published_weights_starts_a_run(
+  folder, tmp_path, caplog, name
+):
+  config = ablation.get_config(name)
   config.init_from = str(folder)
   config.data.height, config.data.width = 64, 96
   initialization.check_weights(config, tmp_path / 'new')
@@ -203,6 +206,8 @@ def test_a_folder_of_published_weights_starts_a_run(folder, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
   assert int(state.step) == 0
   assert not (tmp_path / 'new').exists()
+  told = 'semantic_levels_0' in caplog.text and 'start afresh' in caplog.text
+  assert told == (name == 'full')
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ _SETTINGS = {
   'batch_size': 8,
   'num_steps': 1,
   'data__width': 32,
+  'model__attention__levels': (4,),
   'eval__batch_size': 8,
   'log_every': 1,
   'picture_every': 1,

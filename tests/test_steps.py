@@ -299,7 +299,7 @@ def test_learns_one_batch_of_the_street(tmp_path):
   street.render_street(
     root, drives=1, frames=5, height=32, width=64, seed=0, workers=1
   )
-  # Its own frames as labelled stills, one to a batch of two.
+  # Its own frames as labelled stills, one to a batch of four.
   drive = next(root.glob('*/*_sync'))
   stills = tmp_path / 'stills'
   stills.mkdir()
@@ -307,13 +307,12 @@ def test_learns_one_batch_of_the_street(tmp_path):
   (stills / 'semantic').symlink_to(drive / 'semantic_02/data')
   config = runs.make_config(
     root,
-    model__attention__levels=(4, 3, 2),
     data__semantic_root=str(stills),
     data__semantic_labels='train_ids',
-    data__semantic_share=0.5,
+    data__semantic_share=0.25,
   )
   batches = input_pipeline.create_train_batches(
-    config.data, seed=0, start_step=0, batch_size=2
+    config.data, seed=0, start_step=0, batch_size=4
   )
   step, state, batches = runs.compile_step(
     config, runs.one_device_mesh(), batches
