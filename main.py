@@ -21,7 +21,7 @@ def main(_):
   )
   logging.getLogger('jax').setLevel(logging.WARNING)
   # Orbax warns of what we ask it for, and traces errors that it also raises.
-  for library in ('absl', 'orbax'):
+  for library in ('absl', 'orbax', 'asyncio'):
     logging.getLogger(library).setLevel(logging.CRITICAL)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')  # And its two notices.
@@ -60,10 +60,11 @@ def _run():
   sharding.refuse_differences(
     {'configs': config.to_json(), 'checkpoints': str(latest)}
   )
-  from sgde_jax import evaluate, export, predict, train
+  from sgde_jax import evaluate, export, folders, predict, train
 
   if FLAGS.mode == 'train':
-    train.train_and_evaluate(config, FLAGS.workdir)
+    with folders.claimed(FLAGS.workdir):
+      train.train_and_evaluate(config, FLAGS.workdir)
   elif FLAGS.mode == 'evaluate':
     evaluate.evaluate(config, FLAGS.workdir)
   elif FLAGS.mode == 'export':

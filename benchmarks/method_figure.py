@@ -3,12 +3,13 @@
   python -m benchmarks.method_figure --workdir=runs/demo
 
 Takes the first example of the first batch of a trained run and writes
-docs/method.png.
+WORKDIR/method.png.
 """
 
 import functools
 import itertools
 import logging
+import pathlib
 
 import jax
 from absl import flags
@@ -32,12 +33,13 @@ FLAGS = flags.FLAGS
 def define_flags():
   """Defines what the command line takes."""
   flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
-  flags.DEFINE_string('output', 'docs/method.png', 'PNG to write.')
+  flags.DEFINE_string('output', '', 'A PNG; WORKDIR/method.png if empty.')
 
 
 def main(_):
   """Restores the run, predicts a batch and draws it."""
   logging.basicConfig(level=logging.WARNING)
+  logging.getLogger('absl').setLevel(logging.WARNING)  # Orbax tells much.
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
   mesh = sharding.create_mesh(jax.devices()[:1])
   model, state = evaluate.load_trained(config, FLAGS.workdir, mesh)
@@ -49,8 +51,9 @@ def main(_):
   )
   pictures = jax.device_get(preview(state.variables, batch))
   example = {name: array[0] for name, array in pictures.items()}
-  visualization.write_png(FLAGS.output, panels.training_panel(example))
-  print(f'wrote {FLAGS.output}')
+  output = pathlib.Path(FLAGS.output or f'{FLAGS.workdir}/method.png')
+  visualization.write_png(output, panels.training_panel(example))
+  print(f'wrote {output}')
 
 
 if __name__ == '__main__':

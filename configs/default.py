@@ -127,7 +127,7 @@ def _data():
   # Cityscapes (leftImg8bit, gtFine) or KITTI semantic (image_2, semantic).
   data.semantic_root = ''
   data.semantic_labels = 'ids'  # Their coding.
-  data.semantic_share = 0.5  # Stills per frame of a batch.
+  data.semantic_share = 0.5  # Stills per example of a batch.
   # lidar (forward distance, the usual), lidar_z (camera z), improved (KITTI's
   # annotated depth; evaluate it with eval.crop none), dense (depth_02) or none:
   # nothing is evaluated, and no eval_split needed

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import logging
 import os
@@ -39,6 +40,7 @@ class DataSummary:
     eval_labelled: evaluation examples that have a mask.
     stills: labelled stills for semantics alone.
     replaced: training examples that lack a frame; others take their place.
+    lists: a digest of both lists' lines.
   """
 
   train_examples: int
@@ -50,6 +52,7 @@ class DataSummary:
   eval_labelled: int
   stills: int
   replaced: int
+  lists: str = ''
 
   def __str__(self):
     sizes = ', '.join(f'{width}x{height}' for height, width in self.sizes)
@@ -146,7 +149,8 @@ def check_folder(config_data, folder, *, truth, replace=False):
     train_drives=_drives(train), eval_drives=_drives(evaluation),
     sizes=tuple(sorted(set(sizes.values()))),
     train_labelled=len(train_masks), eval_labelled=len(eval_masks),
-    stills=0, replaced=len(train) - len(complete))
+    stills=0, replaced=len(train) - len(complete),
+    lists=hashlib.sha256(repr((train, evaluation)).encode()).hexdigest())
 
 
 def open_table(config_data, split, *, frame_offsets, ground_truth=False):

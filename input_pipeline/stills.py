@@ -113,7 +113,7 @@ def count_stills(config_data, batch_size):
   if not config_data.semantic_root:
     return 0
   count = config_data.semantic_share * batch_size
-  if not (0 < count < math.inf and count == round(count)):
+  if not (0 < count < math.inf and math.isclose(count, round(count))):
     raise ValueError(
       f'config.data.semantic_share = {config_data.semantic_share} of a batch '
       f'of {batch_size} is {count} stills: choose it so that this is a '

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -132,19 +133,32 @@ def require_device(find):
     ) from error
 
 
+@contextlib.contextmanager
 def unwinding():
   """A context in which SIGTERM lets the command clean up, as Ctrl-C does.
 
-  In a job of several processes JAX notes it, and training asks for it. Other
-  modes end at once there: at a usual end a process waits for the others.
+  After either the process ends at once: at its usual end Python waits for what
+  XLA still compiles, and may crash. In a job of several processes JAX notes
+  SIGTERM, and training asks for it. Other modes end at once there: at a usual
+  end a process waits for the others.
   """
   from input_pipeline import command_line  # After the flags, as all of it.
 
-  if not FLAGS.distributed:
-    return command_line.cleaning_up_when_terminated()
-  if FLAGS.mode != 'train':
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-  return contextlib.nullcontext()
+  if FLAGS.distributed:
+    if FLAGS.mode != 'train':
+      signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    return
+  try:
+    with command_line.cleaning_up_when_terminated():
+      yield
+  except SystemExit as end:  # Its message has been printed.
+    _leave(end.code)
+  except KeyboardInterrupt as error:
+    if FLAGS.trace:
+      traceback.print_exception(error)
+    print(explain(error, mode=FLAGS.mode), file=sys.stderr)
+    _leave(1)
 
 
 def explain(error, *, mode):
@@ -161,16 +175,19 @@ def explain(error, *, mode):
   if isinstance(error, KeyboardInterrupt):
     return f'interrupted; {again}'
   text = f'{type(error).__name__}: {error}'
+  if isinstance(error, ImportError):
+    return f'{text}: install what requirements.txt names anew'
+  no_space = os.strerror(errno.ENOSPC) in text  # TensorFlow has its own error.
+  if getattr(error, 'errno', errno.ENOSPC * no_space) == errno.ENOSPC:
+    return (
+      f'{text}: the disk of --workdir or --output is full; make room and'
+      f' {again}'
+    )
   if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
     return (
       f'out of memory: {text.splitlines()[0][:200]}. Use a smaller'
       ' config.batch_size, config.eval.batch_size or config.data.height and'
       ' width; for the host, config.data.reader=tf'
-    )
-  if getattr(error, 'errno', None) == errno.ENOSPC:
-    return (
-      f'{text}: the disk of --workdir or --output is full; make room and'
-      f' {again}'
     )
   known = isinstance(error, (ValueError, OSError, FloatingPointError))
   return text if known else ''
@@ -192,7 +209,14 @@ def leave_job(error, message, *, process):
   print(f'process {process}: {message or error}', file=sys.stderr, flush=True)
   if process == 0:  # The others need it to end as tidily, if they end, too.
     time.sleep(2)
-  os._exit(1)
+  _leave(1)
+
+
+def _leave(status):
+  """Ends the process without Python's own end."""
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
 
 
 def _explain_config(error):
@@ -223,7 +247,8 @@ def _places(error):
 
 
 def _define():
-  config_flags.DEFINE_config_file('config', 'configs/default.py')
+  reference = pathlib.Path(__file__).parents[1] / 'configs' / 'default.py'
+  config_flags.DEFINE_config_file('config', str(reference))
   flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
   flags.DEFINE_enum(
     'mode', 'train', ['train', 'evaluate', 'predict', 'export'], 'What to do.'

@@ -32,6 +32,9 @@ class Evaluator:
 
   The batches are opened once and the prediction is compiled once; `run` can
   be called as often as training likes.
+
+  Attributes:
+    split: the list of examples, `config.data.eval_split`.
   """
 
   def __init__(self, config, *, model, mesh):
@@ -49,7 +52,7 @@ class Evaluator:
       config.eval.batch_size, mesh, 'config.eval.batch_size'
     )
     self._config = config.eval
-    self._split = config.data.eval_split
+    self.split = config.data.eval_split
     self._truth = config.data.ground_truth
     self._truth_file = config.data.ground_truth_file
     self._names = ['index', *metrics.DEPTH_ERRORS, 'ratio']
@@ -71,6 +74,11 @@ class Evaluator:
       mesh,
     )
 
+  @property
+  def lines(self):
+    """The lines of `split`, an example each."""
+    return self._batches.lines
+
   def run(self, variables, *, pictures=None):
     """Evaluates.
 
@@ -84,18 +92,20 @@ class Evaluator:
       `example` (its line of the split list), the seven errors, `ratio` and
       with labels the columns of `evidence.measure`.
     """
-    rows, lines = [], self._batches.lines
+    rows, lines = [], self.lines
     panels = self._config.panels if jax.process_index() == 0 else 0
     for example, prediction in self.examples(variables):
       try:
         measured = self._measure(example, prediction)
       except ValueError as error:
         raise ValueError(
-          f'{lines[example["index"]]} of {self._split}: {error}'
+          f'{lines[example["index"]]} of {self.split}: {error}'
         ) from error
       rows.append({name: measured[name] for name in self._names})
       if pictures and example['index'] < panels:
         self._draw(example, measured, pathlib.Path(pictures))
+    if pictures and panels:
+      _remove_panels(pathlib.Path(pictures), drawn=min(panels, len(lines)))
     rows = [
       {'index': row['index'], 'example': str(lines[row['index']])} | row
       for row in _gather(rows, self._names)
@@ -192,6 +202,14 @@ class Evaluator:
     )
 
 
+def _remove_panels(folder, *, drawn):
+  """Removes those of earlier evaluations that had more images."""
+  for path in folder.glob('eval_*.png'):
+    number = path.stem.removeprefix('eval_')
+    if number.isdecimal() and int(number) >= drawn:
+      path.unlink()
+
+
 class NoEvaluator:
   """In the place of an `Evaluator` where there is no ground truth."""
 
@@ -264,15 +282,19 @@ def _check(config, workdir, mesh):
 
 def _evaluate_images(evaluator, workdir, state):
   """Prints the table and writes its files; returns the summary."""
+  sharding.refuse_differences({'evaluation lists': repr(evaluator.lines)})
   summary, rows = evaluator.run(
     state.variables, pictures=workdir / 'pictures'
   )
-  step, protocol = int(state.step), evaluator.protocol()
   if jax.process_index() == 0:
-    print(reporting.table({step: summary}, protocol))
-    _write_results(
-      workdir / 'evaluation', summary, rows=rows, protocol=protocol, step=step
-    )
+    made = {
+      'step': int(state.step),
+      'protocol': evaluator.protocol(),
+      'list': str(evaluator.split),
+    }
+    _write_results(workdir / 'evaluation', made | summary, rows)
+    protocol = f'{made["protocol"]}, list {made["list"]}'
+    print(reporting.table({made['step']: summary}, protocol))
   return summary
 
 
@@ -309,16 +331,15 @@ def load_trained(config, workdir, mesh):
     return model, checkpoints.restore(template, step=step)
 
 
-def _write_results(folder, summary, *, rows, protocol, step):
+def _write_results(folder, result, rows):
   """Writes `metrics.json` and `per_image.csv` into a folder."""
-  result = {'step': step, 'protocol': protocol} | summary
   reporting.write_json(folder / 'metrics.json', result)
   table = io.StringIO(newline='')
   writer = csv.DictWriter(table, list(rows[0]), lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
   reporting.write_text(folder / 'per_image.csv', table.getvalue())
-  logging.info('wrote %s', folder)
+  logging.info('wrote %s, and pictures beside it', folder)
 
 
 def _gather(rows, names):

@@ -13,7 +13,9 @@ class Signals:
   """A context in which a loop is asked to end instead of being broken off.
 
   The first SIGTERM or Ctrl-C that comes while the loop runs is noted. Before
-  the loop, and a second time, they act as they did outside of the context.
+  the loop, and a second time, they act as they did outside of the context. If
+  what they raise is lost, as within callbacks of Python's garbage collection,
+  of which compiling has many, the loop ends after its first step.
 
   In a job of several processes SIGTERM to any of them, also before the loop,
   ends all after the same step: JAX notes it (`jax.distributed.initialize`) and
@@ -64,8 +66,8 @@ class Signals:
 
   def _note(self, number, frame):
     del frame
-    if self._looping and self._noted is None:
-      self._noted = number
+    first, self._noted = self._noted is None, self._noted or number
+    if self._looping and first:
       logging.info(
         '%s: training ends after this step; a second one ends it at once',
         signal.Signals(number).name,

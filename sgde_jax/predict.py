@@ -1,5 +1,6 @@
 """Prediction: `--mode=predict`, disparity or classes of images and videos."""
 
+import contextlib
 import functools
 import io
 import logging
@@ -25,7 +26,7 @@ from sgde_jax import (
   visualization,
 )
 
-_SUFFIXES = ('.png', '.jpg', '.jpeg')
+_SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 _FRAME_FOLDERS = ('image_02', 'image_03')
 _FRAME_PARTS = [(name, 'data') for name in _FRAME_FOLDERS]
 
@@ -36,7 +37,8 @@ def predict(config, workdir, source, output, *, write='depth'):
   `depth`: per image a native-size `NAME.npy`, float32 `[H, W]`, inverse depth
   in 1/metres up to the training's unknown scale, and a magma `NAME.png`.
 
-  `labels`: per image a native-size mask of train ids (8 bits). Of a folder in
+  `labels`: per image a native-size mask (8 bits) of train ids, or of ids where
+  the run was trained with `config.data.labels=ids`. Of a folder in
   KITTI's layout they are named as its own labels, so that training finds them
   there: `DRIVE/image_02/data/N.png` gives `DRIVE/semantic_02/data/N.png` below
   the output, which may be the folder itself. Masks that are there already stay
@@ -144,7 +146,10 @@ def _load(config, workdir, write):
     prediction = jax.device_get(predict_step(state.variables, frame[None]))
     height, width = image.height, image.width
     if write == 'labels':
-      return images.resize_nearest(prediction[0], height=height, width=width)
+      mask = prediction[0]
+      if config.data.labels == 'ids':  # As the masks that may lie beside.
+        mask = cityscapes.train_ids_to_ids(mask)
+      return images.resize_nearest(mask, height=height, width=width)
     disparity = prediction.disparity[0]
     if flip:
       disparity = metrics.flip_post_process(*disparity)
@@ -225,9 +230,9 @@ def _refuse_overwriting(jobs, *, replaced):
   """Refuses results that would replace an image, another file or each other.
 
   So are pictures in a drive's folder of frames, where they would be taken for
-  frames. Files (and folders, '') of the endings `replaced` are replaced:
-  elsewhere they are of an earlier prediction, beside the images they are taken
-  for the user's.
+  frames. Files (and folders, '') of the two endings `replaced` are replaced
+  where both are there, of an earlier prediction. A picture or video alone is
+  taken for the user's, and beside the images each of them is.
   """
   real_folder = functools.cache(pathlib.Path.resolve)
 
@@ -239,15 +244,18 @@ def _refuse_overwriting(jobs, *, replaced):
   inputs = set(map(real, jobs))
   first = {}
   for file, target in jobs.items():
+    if real_folder(target.parent).parts[-2:] in _FRAME_PARTS:
+      raise ValueError(
+        f'what is written of {file} would lie among the frames, as one of'
+        ' them: use another --output'
+      )
     lost = [target] if real(target) in inputs else []
-    if real_folder(target.parent) == real_folder(file.parent):
-      if real_folder(file.parent).parts[-2:] in _FRAME_PARTS:
-        raise ValueError(
-          f'what is written of {file} would lie among the frames, as one of'
-          ' them: use another --output'
-        )
-      written = map(target.with_suffix, replaced)
-      lost += [path for path in written if path.exists()]
+    there = [
+      path for path in map(target.with_suffix, replaced) if path.exists()
+    ]
+    beside = real_folder(target.parent) == real_folder(file.parent)
+    if beside or there == [target]:
+      lost += there
     if lost:
       raise ValueError(
         f'what is written of {file} would overwrite {lost[0]}: use another'
@@ -281,7 +289,17 @@ def _earlier_frames(target):
 
 
 def _without_those_there(jobs):
-  """The jobs whose results do not exist yet; says how many do."""
+  """The jobs whose results do not exist yet; says how many do.
+
+  Refuses other pictures in the masks' places, such as those of depth.
+  """
+  for target in filter(pathlib.Path.exists, jobs.values()):
+    with contextlib.suppress(OSError), Image.open(target) as picture:
+      if picture.mode not in ('L', 'P'):
+        raise ValueError(
+          f'{target} is there and is no mask, which has 8 bits a pixel: use'
+          ' another --output'
+        )
   left = {file: target for file, target in jobs.items() if not target.exists()}
   if len(left) < len(jobs):
     logging.info(
@@ -312,17 +330,31 @@ def _list_images(source, *, layout):
   if layout:  # First: a folder of drives may hold a picture or two besides.
     files = _images(
       pathlib.Path(folder) / name
-      for folder, _, names in os.walk(source, followlinks=True)
+      for folder, names in _walk(source)
       if pathlib.Path(folder).parts[-2:] in _FRAME_PARTS
       for name in names
     )
   files = files or _images(source.iterdir())
   if not files:
-    below = ' or in image_02/data folders below it' if layout else ''
+    below = '; folders below it are not searched'
+    if layout:
+      below = ' or in image_02/data folders below it'
     raise FileNotFoundError(
       f'no {", ".join(_SUFFIXES)} files in {source}{below}'
     )
   return files
+
+
+def _walk(source):
+  """Yields every folder once, whatever links lead to it, and its files."""
+  seen = set()
+  for folder, below, names in os.walk(source, followlinks=True):
+    real = os.path.realpath(folder)
+    if real in seen:
+      below.clear()
+    else:
+      seen.add(real)
+      yield folder, names
 
 
 def _images(paths):

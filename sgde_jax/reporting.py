@@ -178,6 +178,10 @@ class Reporter:
     self._stop_trace()
     if self._tensorboard:
       self._tensorboard.close()
+    if self._active:
+      logging.info(
+        'wrote %s: pictures, metrics.jsonl, checkpoints', self.workdir
+      )
     if not self.evaluations:
       return {}
     if self._active:
@@ -262,15 +266,16 @@ def read_entries(workdir):
 
   Returns:
     A list of dicts, a line each: `step`, and figures by name; [] without the
-    file. The last line of a run that was killed while writing is left out.
+    file. Lines that are no entry, as the last of a run that was killed while
+    writing, are left out.
   """
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   entries = []
   if path.is_file():
-    for line in path.read_text().splitlines():
+    for line in path.read_text(errors='replace').splitlines():
       with contextlib.suppress(json.JSONDecodeError):
         entries.append(json.loads(line))
-  return entries
+  return [e for e in entries if isinstance(e, dict) and 'step' in e]
 
 
 def find_evaluations(entries):

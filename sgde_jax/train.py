@@ -3,6 +3,7 @@
 import functools
 import logging
 import math
+import pathlib
 
 import jax
 
@@ -88,7 +89,8 @@ def _check(config, workdir, mesh):
   """Refuses what cannot be trained; returns what the data holds."""
   with sharding.failing_together():
     configuration.check(config)
-    folders.refuse_unwritable('--workdir', workdir)
+    for folder in (workdir, pathlib.Path(workdir, 'checkpoints')):
+      folders.refuse_unwritable('--workdir', folder)
     for part, name in ((config, 'config'), (config.eval, 'config.eval')):
       sharding.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
     count = input_pipeline.count_stills(config.data, config.batch_size)
@@ -98,7 +100,7 @@ def _check(config, workdir, mesh):
   with sharding.failing_together():
     data = input_pipeline.check_data(config.data)
     initialization.check_labels(config.model, data)
-  sharding.refuse_differences({'data': str(data)})
+  sharding.refuse_differences({'data': repr(data)})
   logging.info('%s', data)
   return data
 
@@ -126,11 +128,12 @@ def _is_due(step, num_steps, every):
 
 def _open_report(config, workdir, state, evaluator, num_steps):
   """Stores the config and opens the log; TensorBoard where clu is there."""
-  start_step = int(state.step)
+  start_step, workdir = int(state.step), pathlib.Path(workdir)
   count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
   logging.info('%d parameters, steps %d to %d', count, start_step, num_steps)
   tensorboard = None
-  if jax.process_index() == 0:
+  # What is finished keeps the config that it was trained with.
+  if jax.process_index() == 0 and start_step < num_steps:
     configuration.save(config, workdir)
     try:
       import tensorflow as tf
@@ -141,7 +144,7 @@ def _open_report(config, workdir, state, evaluator, num_steps):
       overview = parameter_overview.get_parameter_overview(
         jax.device_get(state.params), include_stats=False
       )
-      logging.info('parameters\n%s', overview)
+      reporting.write_text(workdir / 'parameters.txt', overview + '\n')
     except ImportError as error:
       logging.info('no TensorBoard events (%s); see metrics.jsonl', error)
   return reporting.Reporter(

@@ -46,6 +46,15 @@ def test_before_the_loop_it_acts_at_once(number, error):
 
 
 @SIGNALS
+def test_one_that_was_lost_before_the_loop_ends_it(number, error):
+  with pytest.raises(error), interruption.Signals() as signals:
+    with pytest.raises(error):
+      signal.raise_signal(number)
+    assert signals.end_after(1)
+    signals.end(1)
+
+
+@SIGNALS
 def test_the_second_acts_at_once(number, error):
   with pytest.raises(error), interruption.Signals() as signals:
     assert not signals.end_after(1)

@@ -111,7 +111,7 @@ def test_calibration_may_begin_with_a_byte_order_mark(date):
   st.binary(max_size=200),
   st.lists(st.text('P_rect02SR:.-+e159 naif', max_size=40)).map(
     lambda lines: '\n'.join(lines).encode())))
-def test_any_calibration_is_read_or_refused_by_name(
+def test_random_bytes_for_a_calibration_are_refused_by_name(
     tmp_path_factory, content):
   date = tmp_path_factory.mktemp('date')
   (date / kitti.CAMERA_FILE).write_bytes(content)

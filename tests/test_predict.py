@@ -296,6 +296,62 @@ def test_what_lies_beside_the_input_is_not_overwritten(
   assert mine.read_text() == 'mine'
 
 
+@pytest.mark.parametrize(
+  ('name', 'lost'), [('a.jpg', 'a.png'), ('a.avi', 'a.mp4')]
+)
+def test_only_an_earlier_prediction_is_replaced_elsewhere(
+  root, tmp_path, name, lost
+):
+  write = _write_image if name == 'a.jpg' else _write_video
+  source = write(tmp_path / 'in' / name)
+  mine = tmp_path / 'out' / lost
+  mine.parent.mkdir()
+  mine.write_text('mine')
+  message = _refusal(root, ValueError, source, tmp_path / 'out')
+  assert f'would overwrite {mine}: use another --output' in message
+  assert mine.read_text() == 'mine'
+  twin = mine.with_suffix('.npy' if name == 'a.jpg' else '')
+  twin.mkdir()  # What comes with a prediction: now it goes on to the weights.
+  _refusal(root, FileNotFoundError, source, tmp_path / 'out')
+
+
+def test_nothing_is_written_among_another_cameras_frames(root, tmp_path):
+  source = _write_image(tmp_path / 'D/R/image_02/data/0000000000.jpg')
+  other = tmp_path / 'D/R/image_03/data'
+  other.mkdir(parents=True)
+  message = _refusal(root, ValueError, source, other)
+  assert 'would lie among the frames' in message
+
+
+def test_a_picture_of_depth_is_no_mask_that_stays(root, tmp_path):
+  source = _write_image(tmp_path / 'in' / 'a.jpg')
+  picture = _write_image(tmp_path / 'out' / 'a.png')
+  with pytest.raises(ValueError, match=f'{picture} is there and is no mask'):
+    predict.predict(
+      runs.make_config(root), tmp_path, source, tmp_path / 'out',
+      write='labels',
+    )
+
+
+def test_masks_have_the_runs_coding(root, trained, tmp_path, one_device):
+  source = _write_image(tmp_path / 'a.png')
+  masks = []
+  for coding in ('train_ids', 'ids'):
+    config = runs.make_config(root, data__labels=coding)
+    predict.predict(config, trained, source, tmp_path / coding, write='labels')
+    masks.append(
+      labels.read_labels(tmp_path / coding / 'a.png', coding=coding)
+    )
+  np.testing.assert_array_equal(*masks)
+
+
+def test_links_in_a_circle_lead_nowhere(tmp_path):
+  frame = _write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
+  (tmp_path / 'self').symlink_to(tmp_path)
+  (tmp_path / 'D/self').symlink_to(tmp_path / 'D')
+  assert predict._list_images(tmp_path, layout=True) == [frame]
+
+
 @pytest.mark.parametrize('write', ['depth', 'labels'])
 @pytest.mark.parametrize('folder', ['', 'data'])
 def test_nothing_is_written_among_a_drives_frames(

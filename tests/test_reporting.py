@@ -304,3 +304,9 @@ def test_tensorboard_gets_the_same(tmp_path):
   assert name == 'train/example_0' and written[2][1][name][0] == 1
   reporter.close()
   assert written[-1] == 'closed'
+
+
+def test_lines_that_are_no_entry_are_left_out(tmp_path):
+  lines = [b'{"step": 1, "loss": 2.0}', b'\xc3\x28', b'5', b'null', b'{"st']
+  (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join(lines))
+  assert reporting.read_entries(tmp_path) == [{'step': 1, 'loss': 2.0}]

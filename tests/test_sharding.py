@@ -142,12 +142,12 @@ def fixture_workdirs(root, tmp_path_factory):
 
 
 def _start_two(root, workdir):
-  """Starts a run of two processes with a device each."""
+  """Starts a run of two processes with a device each, and examples for both."""
   address = runs.free_address()
   return [
     runs.start(
       f'--workdir={workdir}',
-      *runs.make_flags(root, **_SETTINGS),
+      *runs.make_flags(root, **_SETTINGS | {'eval__batch_size': 2}),
       '--distributed',
       f'--coordinator_address={address}',
       '--num_processes=2',
@@ -292,6 +292,7 @@ def test_process_0_alone_writes(workdirs):
   assert files == [
     'config.json',
     'metrics.jsonl',
+    'parameters.txt',
     'pictures/eval_000000.png',
     'pictures/eval_000001.png',
     'pictures/train_000001_0.png',

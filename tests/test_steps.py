@@ -112,6 +112,60 @@ def test_step_changes_the_state_and_reports_its_terms(tiny):
   )
 
 
+class _Recorder:
+  """`TinyModel` with stills, and losses, that keep what they are given."""
+
+  frame_offsets = (0, 1)
+  attention_levels = ()
+
+  def apply(self, variables, frames, *, train, mutable, rngs=None, method=''):
+    if method == 'segment':
+      self.stills = frames
+      return jnp.zeros((*frames.shape[:3], 19)), {}
+    self.frames = frames
+    return TinyModel().apply(variables, frames, train=train, mutable=mutable)
+
+  def compute_losses(self, outputs, labelled, batch, *_, **options):
+    self.labelled, self.batch = labelled, batch
+    return {'photometric': jnp.mean(outputs.disparity_logits[0] ** 2)}, {}
+
+
+def test_networks_see_jittered_frames_and_losses_clean_ones(monkeypatch):
+  batch = _make_batch()
+  rng = np.random.default_rng(1)
+  batch['labels'] = rng.integers(0, 19, batch['labels'].shape, np.uint8)
+  stills = rng.integers(0, 256, (2, 32, 64, 3), np.uint8)
+  masks = rng.integers(0, 19, (2, 32, 64), np.uint8)
+  recorder = _Recorder()
+  monkeypatch.setattr(steps, 'compute_losses', recorder.compute_losses)
+  optimizer = optax.sgd(0.1)
+  steps.train_step(
+    0,
+    _make_state(optimizer),
+    jax.tree.map(
+      jnp.asarray, batch | {'semantic_images': stills, 'semantic_labels': masks}
+    ),
+    model=recorder,
+    optimizer=optimizer,
+    augmentation_options=_AUGMENTATION
+    | {'flip_probability': 1.0, 'jitter_probability': 1.0},
+    loss_options=_LOSS,
+  )
+  mirrored = batch['frames'][:, :, :, ::-1] / np.float32(255)
+  np.testing.assert_allclose(recorder.batch['frames'], mirrored, atol=1e-6)
+  for seen, clean in (
+    (recorder.frames, mirrored),
+    (recorder.stills, stills[:, :, ::-1] / np.float32(255)),
+  ):
+    change = np.abs(seen - clean).reshape(len(clean), -1).max(1)
+    assert np.all(change > 0.01)
+    others = np.abs(seen - clean[..., ::-1, :]).mean()
+    assert np.abs(seen - clean).mean() < 0.5 * others
+  (_, labels), (_, still_labels) = recorder.labelled
+  np.testing.assert_array_equal(labels, batch['labels'][:, :, ::-1])
+  np.testing.assert_array_equal(still_labels, masks[:, :, ::-1])
+
+
 def test_spread_is_relative_and_nothing_for_a_lost_depth():
   rng = np.random.default_rng(0)
   disparity = jnp.asarray(rng.uniform(0.1, 0.2, (2, 8, 16, 1)), jnp.float32)

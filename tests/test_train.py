@@ -36,6 +36,7 @@ def test_writes_its_files(root, trained):
   assert len(events) == 1
   assert sorted(set(files) - set(events)) == [
     'metrics.jsonl',
+    'parameters.txt',
     'pictures/eval_000000.png',
     'pictures/eval_000001.png',
     *(
@@ -75,6 +76,30 @@ def test_a_killed_run_goes_on(root, trained, tmp_path):
   assert not (tmp_path / 'checkpoints' / '20').exists()
   runs.run_main(f'--workdir={tmp_path}')
   _assert_same_run(runs.make_config(root), tmp_path, trained)
+
+
+@slow
+def test_one_terminated_while_it_compiles_ends(root, tmp_path):
+  flags = runs.make_flags(root, batch_size=1)  # Not in the cache.
+  process = runs.start(f'--workdir={tmp_path}', *flags)
+  _wait_for(process, (tmp_path / 'parameters.txt').exists)
+  time.sleep(3)  # XLA compiles.
+  process.terminate()
+  _, errors = runs.finish(process, fails=True)
+  assert process.returncode == 128 + signal.SIGTERM
+  assert 'terminated\n' in errors
+  assert not runs.read_scalars(tmp_path, 'train/loss').keys() - {1}
+
+
+@slow
+def test_a_finished_run_keeps_its_config(trained, tmp_path):
+  shutil.copytree(trained, tmp_path / 'run')
+  before = {path: path.read_bytes() for path in tmp_path.rglob('*.*')
+            if path.is_file()}
+  runs.run_main(f'--workdir={tmp_path / "run"}', '--config.data.height=64')
+  after = {path: path.read_bytes() for path in tmp_path.rglob('*.*')
+           if path.is_file()}
+  assert after == before
 
 
 @slow
