@@ -8,14 +8,7 @@ from PIL import Image
 
 from input_pipeline import images, labels
 from sgde_jax import predict, video
-from tests import runs
-
-
-def _write_image(path, *, size=(40, 80), seed=0):
-  pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(pixels).save(path)
-  return path
+from tests import predictions, runs
 
 
 def _check_result(output, name, size):
@@ -38,7 +31,7 @@ def test_folder_and_single_file(root, trained, tmp_path, capsys, one_device):
   folder = tmp_path / 'images'
   sizes = {'a.png': (40, 80), 'b.JPG': (33, 50), 'c.jpeg': (64, 128)}
   for seed, (name, size) in enumerate(sizes.items()):
-    _write_image(folder / name, size=size, seed=seed)
+    predictions.write_image(folder / name, size=size, seed=seed)
   (folder / 'notes.txt').write_text('no image')
   output = tmp_path / 'out' / 'folder'
   predict.predict(config, trained, folder, output)
@@ -61,7 +54,7 @@ def test_folder_and_single_file(root, trained, tmp_path, capsys, one_device):
 
 @pytest.mark.slow
 def test_mode_predict(trained, tmp_path):
-  image = _write_image(tmp_path / 'one.png')
+  image = predictions.write_image(tmp_path / 'one.png')
   output, _ = runs.run_main(
     '--mode=predict',
     f'--workdir={trained}',
@@ -72,21 +65,15 @@ def test_mode_predict(trained, tmp_path):
   _check_result(tmp_path / 'out', 'one', (40, 80))
 
 
-def _refusal(root, error, source, output, workdir='none'):
-  with pytest.raises(error) as caught:
-    predict.predict(runs.make_config(root), workdir, source, output)
-  return str(caught.value)
-
-
 @pytest.mark.parametrize('flags', [(None, 'out'), ('image.png', None)])
 def test_missing_flags(root, flags):
-  message = _refusal(root, ValueError, *flags)
+  message = predictions.refusal(root, ValueError, *flags)
   assert '--input=IMAGE, VIDEO or FOLDER' in message
   assert '--output=FOLDER' in message
 
 
 def test_missing_image(root, tmp_path):
-  message = _refusal(
+  message = predictions.refusal(
     root, FileNotFoundError, tmp_path / 'absent.png', tmp_path / 'out'
   )
   assert f'{tmp_path}/absent.png' in message
@@ -94,24 +81,20 @@ def test_missing_image(root, tmp_path):
 
 
 def test_empty_folder(root, tmp_path):
-  message = _refusal(root, FileNotFoundError, tmp_path, tmp_path / 'out')
+  message = predictions.refusal(
+    root, FileNotFoundError, tmp_path, tmp_path / 'out'
+  )
   assert str(tmp_path) in message
   assert '.jpg' in message
 
 
 @pytest.mark.parametrize('kept', [0, 20])
 def test_corrupted_image(root, tmp_path, kept):
-  path = _write_image(tmp_path / 'torn.png')
+  path = predictions.write_image(tmp_path / 'torn.png')
   path.write_bytes(path.read_bytes()[:kept])
-  message = _refusal(root, ValueError, path, tmp_path / 'out')
+  message = predictions.refusal(root, ValueError, path, tmp_path / 'out')
   assert f'{path} cannot be read' in message
   assert 'videos are .avi, .m4v' in message
-
-
-def test_output_that_is_a_file(root, tmp_path):
-  path = _write_image(tmp_path / 'one.png')
-  message = _refusal(root, ValueError, path, path)
-  assert f'--output={path}: {path} is a file' in message
 
 
 @pytest.mark.slow
@@ -119,14 +102,14 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(
   root, trained, tmp_path, one_device, capsys
 ):
   for name in ('first', 'last'):
-    _write_image(tmp_path / f'{name}.png')
-  path = _write_image(tmp_path / 'in_between.png')
+    predictions.write_image(tmp_path / f'{name}.png')
+  path = predictions.write_image(tmp_path / 'in_between.png')
   path.write_bytes(path.read_bytes()[:-2000])
   (tmp_path / 'headless.png').write_text('no picture')
   Image.fromarray(np.zeros((40, 80), np.uint16)).save(tmp_path / 'deep.png')
   (tmp_path / '._first.png').write_text('what macOS adds: no picture')
   (tmp_path / 'folder.png').mkdir()
-  message = _refusal(
+  message = predictions.refusal(
     root, ValueError, tmp_path, tmp_path / 'out', workdir=trained
   )
   assert 'unreadable images: 3, the others are written' in message
@@ -139,16 +122,9 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(
   assert not (tmp_path / 'out' / 'in_between.npy').exists()
 
 
-def test_two_images_of_one_name(root, tmp_path):
-  _write_image(tmp_path / 'same.png')
-  _write_image(tmp_path / 'same.jpg')
-  message = _refusal(root, ValueError, tmp_path, tmp_path / 'out')
-  assert 'two images named same' in message
-
-
 def test_missing_checkpoint(root, tmp_path):
-  image = _write_image(tmp_path / 'one.png')
-  message = _refusal(
+  image = predictions.write_image(tmp_path / 'one.png')
+  message = predictions.refusal(
     root, FileNotFoundError, image, tmp_path / 'out', tmp_path / 'run'
   )
   assert f'{tmp_path}/run/checkpoints' in message
@@ -163,7 +139,8 @@ def test_labels_are_written_where_training_looks(
   config = runs.make_config(root)
   kitti = tmp_path / 'kitti'
   for camera, frame in ((2, 0), (2, 1), (3, 0)):
-    _write_image(kitti / f'D/R/image_0{camera}/data/{frame:010d}.png')
+    name = f'D/R/image_0{camera}/data/{frame:010d}.png'
+    predictions.write_image(kitti / name)
   predict.predict(config, trained, kitti, kitti, write='labels')
   masks = sorted(kitti.rglob('semantic_0*/data/*.png'))
   assert [str(mask.relative_to(kitti)) for mask in masks] == [
@@ -194,23 +171,17 @@ def test_labels_are_written_where_training_looks(
   )
 
 
-def _write_video(path, *, frames=3, size=(40, 80)):
-  random = np.random.default_rng(0)
-  with video.open_writer(path, 10) as write:
-    for _ in range(frames):
-      write(random.integers(0, 256, (*size, 3), np.uint8))
-  return path
-
-
 @pytest.mark.slow
 def test_video(root, trained, tmp_path, one_device, capsys):
   config = runs.make_config(root)
-  source = _write_video(tmp_path / 'drive.mp4')
+  source = predictions.write_video(tmp_path / 'drive.mp4')
   output = tmp_path / 'depth'
   (output / 'drive').mkdir(parents=True)
   for name in ('000007.npy', '7 notes.txt'):
     (output / 'drive' / name).touch()
-  message = _refusal(root, ValueError, source, output, workdir=trained)
+  message = predictions.refusal(
+    root, ValueError, source, output, workdir=trained
+  )
   assert f'there is no {output}/drive.mp4, so that they may be yours' in message
   (output / 'drive.mp4').touch()
   predict.predict(config, trained, source, output)
@@ -246,7 +217,7 @@ def test_video(root, trained, tmp_path, one_device, capsys):
 def test_a_damaged_frame_of_a_video_keeps_those_before(
   root, trained, tmp_path, one_device, monkeypatch
 ):
-  source = _write_video(tmp_path / 'drive.mp4')
+  source = predictions.write_video(tmp_path / 'drive.mp4')
   decode = video._decode
 
   def damaged(av, container, path):
@@ -257,7 +228,7 @@ def test_a_damaged_frame_of_a_video_keeps_those_before(
 
   with monkeypatch.context() as patch:
     patch.setattr(video, '_decode', damaged)
-    message = _refusal(
+    message = predictions.refusal(
       root, ValueError, source, tmp_path / 'out', workdir=trained
     )
   assert f'{source} cannot be read beyond frame 2' in message
@@ -266,75 +237,8 @@ def test_a_damaged_frame_of_a_video_keeps_those_before(
     assert len(list(frames)) == 2
 
 
-def test_a_video_that_would_be_overwritten(root, tmp_path):
-  source = _write_video(tmp_path / 'drive.mp4')
-  before = source.read_bytes()
-  message = _refusal(root, ValueError, source, tmp_path)
-  assert f'would overwrite {source}' in message
-  assert source.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-  ('name', 'lost', 'mine'),
-  [
-    ('a.jpg', 'a.png', 'a.png'),
-    ('a.jpg', 'a.npy', 'a.npy'),
-    ('a.avi', 'a.mp4', 'a.mp4'),
-    ('a.avi', 'a', 'a/000000.png'),
-  ],
-)
-def test_what_lies_beside_the_input_is_not_overwritten(
-  root, tmp_path, name, lost, mine
-):
-  write = _write_image if name == 'a.jpg' else _write_video
-  source = write(tmp_path / name)
-  mine = tmp_path / mine
-  mine.parent.mkdir(exist_ok=True)
-  mine.write_text('mine')
-  message = _refusal(root, ValueError, source, tmp_path)
-  assert f'would overwrite {tmp_path / lost}: use another --output' in message
-  assert mine.read_text() == 'mine'
-
-
-@pytest.mark.parametrize(
-  ('name', 'lost'), [('a.jpg', 'a.png'), ('a.avi', 'a.mp4')]
-)
-def test_only_an_earlier_prediction_is_replaced_elsewhere(
-  root, tmp_path, name, lost
-):
-  write = _write_image if name == 'a.jpg' else _write_video
-  source = write(tmp_path / 'in' / name)
-  mine = tmp_path / 'out' / lost
-  mine.parent.mkdir()
-  mine.write_text('mine')
-  message = _refusal(root, ValueError, source, tmp_path / 'out')
-  assert f'would overwrite {mine}: use another --output' in message
-  assert mine.read_text() == 'mine'
-  twin = mine.with_suffix('.npy' if name == 'a.jpg' else '')
-  twin.mkdir()  # What comes with a prediction: now it goes on to the weights.
-  _refusal(root, FileNotFoundError, source, tmp_path / 'out')
-
-
-def test_nothing_is_written_among_another_cameras_frames(root, tmp_path):
-  source = _write_image(tmp_path / 'D/R/image_02/data/0000000000.jpg')
-  other = tmp_path / 'D/R/image_03/data'
-  other.mkdir(parents=True)
-  message = _refusal(root, ValueError, source, other)
-  assert 'would lie among the frames' in message
-
-
-def test_a_picture_of_depth_is_no_mask_that_stays(root, tmp_path):
-  source = _write_image(tmp_path / 'in' / 'a.jpg')
-  picture = _write_image(tmp_path / 'out' / 'a.png')
-  with pytest.raises(ValueError, match=f'{picture} is there and is no mask'):
-    predict.predict(
-      runs.make_config(root), tmp_path, source, tmp_path / 'out',
-      write='labels',
-    )
-
-
 def test_masks_have_the_runs_coding(root, trained, tmp_path, one_device):
-  source = _write_image(tmp_path / 'a.png')
+  source = predictions.write_image(tmp_path / 'a.png')
   masks = []
   for coding in ('train_ids', 'ids'):
     config = runs.make_config(root, data__labels=coding)
@@ -346,32 +250,15 @@ def test_masks_have_the_runs_coding(root, trained, tmp_path, one_device):
 
 
 def test_links_in_a_circle_lead_nowhere(tmp_path):
-  frame = _write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
+  frame = predictions.write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
   (tmp_path / 'self').symlink_to(tmp_path)
   (tmp_path / 'D/self').symlink_to(tmp_path / 'D')
   assert predict._list_images(tmp_path, layout=True) == [frame]
 
 
-@pytest.mark.parametrize('write', ['depth', 'labels'])
-@pytest.mark.parametrize('folder', ['', 'data'])
-def test_nothing_is_written_among_a_drives_frames(
-  root, tmp_path, folder, write
-):
-  frames = tmp_path / 'D/R/image_02'
-  _write_image(frames / 'data' / '0000000000.jpg')
-  source = frames / folder
-  if write == 'depth':
-    source = frames / 'data'
-  with pytest.raises(ValueError, match='would lie among the frames'):
-    predict.predict(
-      runs.make_config(root), tmp_path, source, source, write=write
-    )
-  assert len(list(frames.rglob('*.*'))) == 1
-
-
 def test_drives_come_before_a_picture_beside_them(root, tmp_path):
-  _write_image(tmp_path / 'map.jpg')
-  frame = _write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
+  predictions.write_image(tmp_path / 'map.jpg')
+  frame = predictions.write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
   assert predict._list_images(tmp_path, layout=True) == [frame]
   assert predict._list_images(tmp_path, layout=False) == [tmp_path / 'map.jpg']
 
@@ -380,7 +267,7 @@ def test_drives_come_before_a_picture_beside_them(root, tmp_path):
 def test_photos_are_turned_as_they_are_shown(
   root, trained, tmp_path, one_device
 ):
-  source = _write_image(tmp_path / 'upright.png')
+  source = predictions.write_image(tmp_path / 'upright.png')
   with Image.open(source) as image:
     exif = image.getexif()
     exif[0x0112] = 6  # Stored lying on its side.
@@ -405,15 +292,15 @@ def test_photos_are_turned_as_they_are_shown(
 def test_a_video_that_is_none(root, tmp_path):
   source = tmp_path / 'drive.mp4'
   source.write_text('no video')
-  message = _refusal(root, ValueError, source, tmp_path / 'out')
+  message = predictions.refusal(root, ValueError, source, tmp_path / 'out')
   assert f'{source} cannot be read' in message
   assert not (tmp_path / 'out').exists()
 
 
 def test_videos_need_pyav(root, tmp_path, monkeypatch):
-  source = _write_video(tmp_path / 'drive.mp4')
+  source = predictions.write_video(tmp_path / 'drive.mp4')
   monkeypatch.setitem(sys.modules, 'av', None)
-  message = _refusal(root, ValueError, source, tmp_path / 'out')
+  message = predictions.refusal(root, ValueError, source, tmp_path / 'out')
   assert 'pip install av' in message
 
 
