@@ -98,7 +98,7 @@ def _predict_images(config, workdir, source, output, write):
       image = images.decode_frame(file)
       if write == 'depth':
         image = images.turn_upright(image)
-      _save(target, run(image), write)
+      _save(target, run(image), write, config.data.labels)
     except images.UnreadableError as error:
       unreadable.append(str(error))
   return len(jobs) - len(unreadable), unreadable
@@ -119,7 +119,8 @@ def _predict_video(config, workdir, source, output, write):
       try:
         for frame in _with_progress(frames):
           result = run(Image.fromarray(frame))
-          _save(partial / f'{count:06d}.png', result, write)
+          path = partial / f'{count:06d}.png'
+          _save(path, result, write, config.data.labels)
           write_frame(np.concatenate([frame, show(frame, result)]))
           count += 1
       except images.UnreadableError as error:
@@ -146,10 +147,7 @@ def _load(config, workdir, write):
     prediction = jax.device_get(predict_step(state.variables, frame[None]))
     height, width = image.height, image.width
     if write == 'labels':
-      mask = prediction[0]
-      if config.data.labels == 'ids':  # As the masks that may lie beside.
-        mask = cityscapes.train_ids_to_ids(mask)
-      return images.resize_nearest(mask, height=height, width=width)
+      return images.resize_nearest(prediction[0], height=height, width=width)
     disparity = prediction.disparity[0]
     if flip:
       disparity = metrics.flip_post_process(*disparity)
@@ -183,9 +181,11 @@ def _with_progress(items):
       logging.info('%d%s images, %.1f images/s', count, total, rate)
 
 
-def _save(target, result, write):
+def _save(target, result, write, coding):
   """Writes an image's disparity and its picture, or its mask."""
   if write == 'labels':
+    if coding == 'ids':  # As the masks that may lie beside.
+      result = cityscapes.train_ids_to_ids(result)
     visualization.write_png(target, result)
     return
   content = io.BytesIO()

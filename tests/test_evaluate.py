@@ -106,6 +106,55 @@ def test_an_image_without_usable_truth_is_named(
     _evaluate_perfect(root, monkeypatch)
 
 
+@pytest.mark.parametrize(
+  ('overrides', 'expected'),
+  [
+    ({'eval__crop': 'eigen'}, {'crop': 'eigen'}),
+    ({'eval__min_depth': 2.0}, {'min_depth': 2.0}),
+    ({'eval__max_depth': 50.0}, {'max_depth': 50.0}),
+    ({'eval__median_scaling': False}, {'median_scaling': False}),
+    ({'data__ground_truth': 'lidar_z'}, {'cap_truth': True}),
+    ({'data__ground_truth': 'improved'}, {'cap_truth': False}),
+  ],
+)
+def test_depth_is_aligned_as_configured(
+  coded_root, monkeypatch, overrides, expected
+):
+  monkeypatch.setattr(
+    evaluate.input_pipeline, 'create_eval_batches', lambda *_, **__: []
+  )
+  evaluator = evaluate.Evaluator(
+    runs.make_config(coded_root, **overrides),
+    model=None,
+    mesh=runs.one_device_mesh(),
+  )
+  usual = {
+    'crop': 'none',
+    'min_depth': 1e-3,
+    'max_depth': 80.0,
+    'median_scaling': True,
+    'cap_truth': True,
+  }
+  assert evaluator.alignment() == usual | expected
+
+
+def test_the_mirrored_frames_disparity_is_the_second(coded_root):
+  config = runs.make_config(coded_root, eval__flip=True)
+  evaluator = evaluate.Evaluator(
+    config, model=None, mesh=runs.one_device_mesh()
+  )
+  disparity = np.random.default_rng(0).uniform(0.1, 1, (2, *_SIZE))
+  depth, reverse = (
+    metrics.native_depth(metrics.flip_post_process(*pair), _SIZE)
+    for pair in (disparity, disparity[::-1])
+  )
+  found = evaluator.native_depth(
+    {'native_size': _SIZE}, steps.Prediction(disparity)
+  )
+  np.testing.assert_array_equal(found, depth)
+  assert (found != reverse).any()
+
+
 def test_protocol_says_how_the_figures_were_made(coded_root):
   config = runs.make_config(coded_root, eval__flip=True, eval__crop='eigen')
   evaluator = evaluate.Evaluator(
