@@ -2,7 +2,6 @@
 
 import logging
 import os
-import sys
 
 from absl import app, flags
 
@@ -33,13 +32,11 @@ def main(_):
     command_line.require_device(jax.devices)
     with command_line.unwinding():
       _run()
-  except (Exception, KeyboardInterrupt) as error:
-    message = command_line.explain(error, mode=FLAGS.mode)
-    if jax.distributed.is_initialized():
-      command_line.leave_job(error, message, process=jax.process_index())
-    if FLAGS.trace or not message:
-      raise
-    sys.exit(message)
+  except BaseException as error:
+    if isinstance(error, SystemExit) and FLAGS.distributed:
+      raise  # The processes agreed on it and wait for each other.
+    in_job = jax.distributed.is_initialized()
+    command_line.leave(error, process=jax.process_index() if in_job else None)
 
 
 def _run():

@@ -133,32 +133,19 @@ def require_device(find):
     ) from error
 
 
-@contextlib.contextmanager
 def unwinding():
   """A context in which SIGTERM lets the command clean up, as Ctrl-C does.
 
-  After either the process ends at once: at its usual end Python waits for what
-  XLA still compiles, and may crash. In a job of several processes JAX notes
-  SIGTERM, and training asks for it. Other modes end at once there: at a usual
-  end a process waits for the others.
+  In a job of several processes JAX notes it, and training asks for it. Other
+  modes end at once there: at a usual end a process waits for the others.
   """
   from input_pipeline import command_line  # After the flags, as all of it.
 
-  if FLAGS.distributed:
-    if FLAGS.mode != 'train':
-      signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    yield
-    return
-  try:
-    with command_line.cleaning_up_when_terminated():
-      yield
-  except SystemExit as end:  # Its message has been printed.
-    _leave(end.code)
-  except KeyboardInterrupt as error:
-    if FLAGS.trace:
-      traceback.print_exception(error)
-    print(explain(error, mode=FLAGS.mode), file=sys.stderr)
-    _leave(1)
+  if not FLAGS.distributed:
+    return command_line.cleaning_up_when_terminated()
+  if FLAGS.mode != 'train':
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  return contextlib.nullcontext()
 
 
 def explain(error, *, mode):
@@ -177,8 +164,11 @@ def explain(error, *, mode):
   text = f'{type(error).__name__}: {error}'
   if isinstance(error, ImportError):
     return f'{text}: install what requirements.txt names anew'
-  no_space = os.strerror(errno.ENOSPC) in text  # TensorFlow has its own error.
-  if getattr(error, 'errno', errno.ENOSPC * no_space) == errno.ENOSPC:
+  if isinstance(error, OSError):
+    is_full = error.errno == errno.ENOSPC
+  else:  # TensorFlow has errors of its own.
+    is_full = os.strerror(errno.ENOSPC) in text
+  if is_full:
     return (
       f'{text}: the disk of --workdir or --output is full; make room and'
       f' {again}'
@@ -193,29 +183,33 @@ def explain(error, *, mode):
   return text if known else ''
 
 
-def leave_job(error, message, *, process):
-  """Ends this process of a job, whatever the others do.
+def leave(error, *, process=None):
+  """Ends the process after an error or a signal, with one message.
 
-  They notice within two minutes. At a usual end of this process it would wait
-  for them, and they for it, five minutes.
+  At once: at its usual end Python waits for what XLA compiles and Orbax saves
+  still, and may crash; and a process of a job waits for the others, and they
+  for it, five minutes. So they notice within two.
 
   Args:
-    error: what ended the command.
-    message: what `explain` says about it.
-    process: the number of this process.
+    error: what ended the command; SystemExit is SIGTERM, which has been told.
+    process: the number of this process of a job.
   """
-  if FLAGS.trace or not message:
-    traceback.print_exception(error)
-  print(f'process {process}: {message or error}', file=sys.stderr, flush=True)
+  status = 1
+  if isinstance(error, SystemExit):
+    status = error.code
+  else:
+    message = explain(error, mode=FLAGS.mode)
+    if FLAGS.trace or not message:
+      traceback.print_exception(error)
+    if process is not None:
+      message = f'process {process}: {message or error}'
+    if message:
+      print(message, file=sys.stderr)
   if process == 0:  # The others need it to end as tidily, if they end, too.
     time.sleep(2)
-  _leave(1)
-
-
-def _leave(status):
-  """Ends the process without Python's own end."""
-  sys.stdout.flush()
-  sys.stderr.flush()
+  for stream in (sys.stdout, sys.stderr):
+    with contextlib.suppress(OSError):  # Such as a pipe that was closed.
+      stream.flush()
   os._exit(status)
 
 

@@ -293,22 +293,22 @@ def _without_those_there(jobs):
 
   Refuses other pictures in the masks' places, such as those of depth.
   """
-  for target in filter(pathlib.Path.exists, jobs.values()):
+  there = {target for target in jobs.values() if target.exists()}
+  for target in sorted(there):
     with contextlib.suppress(OSError), Image.open(target) as picture:
       if picture.mode not in ('L', 'P'):
         raise ValueError(
           f'{target} is there and is no mask, which has 8 bits a pixel: use'
           ' another --output'
         )
-  left = {file: target for file, target in jobs.items() if not target.exists()}
-  if len(left) < len(jobs):
+  if there:
     logging.info(
       '%d of %d masks are there already and stay, the first: %s',
-      len(jobs) - len(left),
+      len(there),
       len(jobs),
-      next(target for file, target in jobs.items() if file not in left),
+      min(there),
     )
-  return left
+  return {file: path for file, path in jobs.items() if path not in there}
 
 
 def _refuse_unreadable(problems):

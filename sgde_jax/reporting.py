@@ -163,6 +163,7 @@ class Reporter:
         self._tensorboard.write_images(
           step, {f'train/example_{row}': panel[None] / 255.0}
         )
+        self._tensorboard.flush()
     self.restart_clock()
 
   def restart_clock(self):
