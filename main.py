@@ -5,7 +5,7 @@ import os
 
 from absl import app, flags
 
-from sgde_jax import command_line
+from sgde_jax import cli
 
 FLAGS = flags.FLAGS
 
@@ -28,49 +28,53 @@ def main(_):
 
   try:
     if FLAGS.distributed:
-      command_line.join_job(jax.distributed.initialize)
-    command_line.require_device(jax.devices)
-    with command_line.unwinding():
+      cli.join_job(jax.distributed.initialize)
+    cli.require_device(jax.devices)
+    with cli.unwinding():
       _run()
   except BaseException as error:
     if isinstance(error, SystemExit) and FLAGS.distributed:
       raise  # The processes agreed on it and wait for each other.
     in_job = jax.distributed.is_initialized()
-    command_line.leave(error, process=jax.process_index() if in_job else None)
+    cli.leave(error, process=jax.process_index() if in_job else None)
 
 
 def _run():
   """Reads the config and does what the mode says."""
-  from configs import default
-  from sgde_jax import checkpointing, configuration, sharding
+  from sgde_jax import configuration, parallel
+  from sgde_jax.configs import default
+  from sgde_jax.weights import checkpoints
 
-  with sharding.failing_together():
+  with parallel.failing_together():
     configuration.check_fields(FLAGS.config, default.get_config())
     config = configuration.resolve(
       FLAGS.config,
       FLAGS.workdir,
-      command_line.overrides(),
+      cli.overrides(),
       given=FLAGS['config'].present,
     )
     configuration.check(config)
-    latest = checkpointing.latest_step(FLAGS.workdir)
-  sharding.refuse_differences(
+    latest = checkpoints.latest_step(FLAGS.workdir)
+  parallel.refuse_differences(
     {'configs': config.to_json(), 'checkpoints': str(latest)}
   )
-  from sgde_jax import evaluate, export, folders, predict, train
+  from sgde_jax import folders
+  from sgde_jax.evaluation import depth
+  from sgde_jax.inference import export, images
+  from sgde_jax.training import loop
 
   if FLAGS.mode == 'train':
     with folders.claimed(FLAGS.workdir):
-      train.train_and_evaluate(config, FLAGS.workdir)
+      loop.train_and_evaluate(config, FLAGS.workdir)
   elif FLAGS.mode == 'evaluate':
-    evaluate.evaluate(config, FLAGS.workdir)
+    depth.evaluate(config, FLAGS.workdir)
   elif FLAGS.mode == 'export':
     export.export(config, FLAGS.workdir, FLAGS.output)
   else:
-    predict.predict(
+    images.predict(
       config, FLAGS.workdir, FLAGS.input, FLAGS.output, write=FLAGS.write
     )
 
 
 if __name__ == '__main__':
-  app.run(main, flags_parser=command_line.parse)
+  app.run(main, flags_parser=cli.parse)

@@ -8,7 +8,7 @@ Every row runs in a process of its own, on one core unless --cores says
 otherwise (0: all). `images/s` are per second of processor time, that is, per
 core, whatever else the machine does; `ms/batch` is by the clock. `png` and
 `jpeg` are read from a folder by the tf.data graph, `records` from what
-input_pipeline.tfds_builder made of the PNGs, `memory` is the reader that holds
+`tools.build_records` made of the PNGs, `memory` is the reader that holds
 all frames decoded; `PyTorch` is a DataLoader that decodes and resizes the same
 JPEGs with Pillow. An image is one frame; an example has three. `growth` is the
 process' resident memory after the last batch over that after a fifth of them.
@@ -43,7 +43,8 @@ def prepare(folder, frames, size):
     frames: frames of the drive.
     size: (width, height) of the records' frames.
   """
-  from input_pipeline import street, tfds_builder
+  from input_pipeline.street import folder as street
+  from input_pipeline.tools import build_records
 
   street.render_street(
     folder / 'png', drives=1, frames=frames, height=384, width=1248, seed=0,
@@ -60,8 +61,8 @@ def prepare(folder, frames, size):
       with Image.open(path) as image:
         image.save(copy.with_suffix('.jpg'), quality=92, subsampling='4:2:0')
   width, height = size
-  tfds_builder.build(
-    tfds_builder.RecordsConfig(
+  build_records.build(
+    build_records.RecordsConfig(
       name=f'{width}x{height}', root=str(folder / 'png'), width=width,
       height=height, eval_split='splits/train.txt', ground_truth='none',
     ),
@@ -71,7 +72,7 @@ def prepare(folder, frames, size):
 
 def make_config(folder, source, size):
   """The `config.data` of a source."""
-  from configs import default
+  from sgde_jax.configs import default
 
   config = default.get_config().data
   config.width, config.height = size
@@ -100,7 +101,8 @@ def read_torch(folder, source, size, batch_size):
   del source
   import torch
 
-  from input_pipeline import examples, kitti, splits
+  from input_pipeline import examples, splits
+  from input_pipeline.sources import kitti
 
   root = folder / 'jpeg'
   lines = splits.read_split(root / 'splits/train.txt')

@@ -28,7 +28,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import command_line, processes
-from configs import ablation
+from sgde_jax.configs import ablation
 
 FLAGS = flags.FLAGS
 
@@ -42,24 +42,25 @@ def time_jax(work, part, size, batch_size, dtype, count, workdir):
   """Compiles and times one kind of step; returns a row of the table."""
   import jax
 
-  from sgde_jax import initialization, sharding
+  from sgde_jax import parallel
+  from sgde_jax.weights import initial
 
   width, height = size
   config = _make_config(part, height, width, dtype)
-  mesh = sharding.create_mesh()
-  model = initialization.create_model(config)
-  optimizer = initialization.create_optimizer(
+  mesh = parallel.create_mesh()
+  model = initial.create_model(config)
+  optimizer = initial.create_optimizer(
     config.optimizer, steps_per_epoch=1000
   )
-  state = initialization.create_train_state(
+  state = initial.create_train_state(
     jax.random.key(0),
     model=model,
     optimizer=optimizer,
     image_size=(height, width),
     config=config.model,
   )
-  state = sharding.replicate(state, mesh)
-  batch = sharding.to_devices(
+  state = parallel.replicate(state, mesh)
+  batch = parallel.to_devices(
     _random_batch(batch_size, len(model.frame_offsets), height, width), mesh
   )
   variables, frames = state.variables, batch['frames'][:, 0]
@@ -167,9 +168,9 @@ def _compile_training(config, model, optimizer, mesh, state, batch):
   """Returns a function that makes one update, as `train_and_evaluate` does."""
   import jax
 
-  from sgde_jax import initialization
+  from sgde_jax.weights import initial
 
-  step, *_ = initialization.compile_steps(
+  step, *_ = initial.compile_steps(
     config, model, optimizer, mesh, state, itertools.repeat(batch)
   )
 
@@ -185,7 +186,8 @@ def _compile_prediction(model, variables, frames):
   """Returns a function that predicts the frames."""
   import jax
 
-  from sgde_jax import compiling, steps
+  from sgde_jax import compiling
+  from sgde_jax.training import steps
 
   predict = functools.partial(steps.predict_step, model=model)
   predict = compiling.jit(predict).lower(variables, frames).compile()
@@ -195,16 +197,17 @@ def _compile_prediction(model, variables, frames):
 def _trained_arguments(config, workdir, shape, mesh):
   """A run's weights in a config's network; frames of the run's evaluation."""
   import input_pipeline
-  from configs import default
-  from sgde_jax import configuration, evaluate, sharding
+  from sgde_jax import configuration, parallel
+  from sgde_jax.configs import default
+  from sgde_jax.evaluation import depth
 
-  _, state = evaluate.load_trained(config, workdir, mesh)
+  _, state = depth.load_trained(config, workdir, mesh)
   data = configuration.resolve(default.get_config(), workdir, {}).data
   batch_size, data.height, data.width, _ = shape
   batch = next(iter(input_pipeline.create_eval_batches(
     data, split=data.eval_split, batch_size=batch_size
   )))
-  return state.variables, sharding.to_devices(batch['frames'][:, 0], mesh)
+  return state.variables, parallel.to_devices(batch['frames'][:, 0], mesh)
 
 
 def _random_batch(batch_size, frames, height, width):

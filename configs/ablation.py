@@ -8,7 +8,7 @@ and attention), seem (semantics and SEEM) or full (all, the reference setting).
 
 import sys
 
-from configs import default
+from sgde_jax.configs import default
 
 PARTS = ('baseline', 'semantics', 'attention', 'seem', 'full')
 

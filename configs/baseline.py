@@ -3,7 +3,7 @@
 python main.py --config=configs/baseline.py --workdir=runs/baseline
 """
 
-from configs import ablation
+from sgde_jax.configs import ablation
 
 
 def get_config():

@@ -133,7 +133,7 @@ def _data():
   # nothing is evaluated, and no eval_split needed
   data.ground_truth = 'dense'
   data.ground_truth_root = ''  # improved: holds train/ and val/; '': the root
-  data.ground_truth_file = ''  # Of input_pipeline.ground_truth; '': none
+  data.ground_truth_file = ''  # Of input_pipeline.tools.cache_depth; '': none
   data.street = ml_collections.ConfigDict()
   data.street.drives = 6
   data.street.frames = 60

@@ -6,7 +6,7 @@ ResNet-10 encoders, two drives to learn from and a third to be measured on;
 docs/RESULTS.md says what it reaches.
 """
 
-from configs import default
+from sgde_jax.configs import default
 
 
 def get_config():

@@ -8,7 +8,7 @@ LiDAR of the 26 even frames of the same road: it measures that a system learns
 as it should, not how it generalises. docs/RESULTS.md holds what it reaches.
 """
 
-from configs import baseline
+from sgde_jax.configs import baseline
 
 
 def get_config():

@@ -6,7 +6,7 @@
 Takes masks of train ids in DRIVE/semantic_02/data, which KITTI does not ship.
 """
 
-from configs import ablation, default, drive_0009
+from sgde_jax.configs import ablation, default, drive_0009
 
 
 def get_config():

@@ -7,7 +7,7 @@ W is the workdir of a run of kitti_r18.py, whose weights it starts from;
 `--config.init_from=` trains from scratch.
 """
 
-from configs import kitti_r18
+from sgde_jax.configs import kitti_r18
 
 
 def get_config():

@@ -12,7 +12,7 @@ Eigen-Zhou's 39,810 training lines and Eigen's 697 test lines. Published for
 this setting: abs_rel 0.115 (Monodepth2); not measured here.
 """
 
-from configs import baseline
+from sgde_jax.configs import baseline
 
 
 def get_config():

@@ -8,7 +8,7 @@ DRIVE/semantic_02/data/0000000000.png. A frame without one trains depth alone.
 Not trained here yet.
 """
 
-from configs import ablation, default, kitti_r18
+from sgde_jax.configs import ablation, default, kitti_r18
 
 
 def get_config():

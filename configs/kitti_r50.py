@@ -4,7 +4,7 @@ python main.py --config=configs/kitti_r50.py --workdir=W \
     --config.data.root=KITTI
 """
 
-from configs import kitti_r18
+from sgde_jax.configs import kitti_r18
 
 
 def get_config():

@@ -26,9 +26,10 @@ import sys
 
 import numpy as np
 
-from input_pipeline import checking, odometry, reading, sampling, stills
+from input_pipeline import data, readers, sampling
+from input_pipeline.sources import odometry, stills
 
-check_data = checking.check_data
+check_data = data.check_data
 example_indices = sampling.example_indices
 count_stills = stills.count_stills
 is_odometry_root = odometry.is_odometry_root
@@ -56,7 +57,7 @@ def create_train_batches(config_data, *, seed, start_step, batch_size,
   """
   shard = {'process_index': process_index, 'process_count': process_count}
   order = {'seed': seed, 'start_step': start_step}
-  table = checking.open_table(
+  table = data.open_table(
     config_data, config_data.train_split,
     frame_offsets=config_data.frame_offsets)
   options = {'reader': config_data.reader,
@@ -82,10 +83,10 @@ def _read_batches(table, batch_size, *, reader, replace, seed, start_step,
   indices(start_step)  # Refuses a bad seed or step before the files are read.
   steps = range(start_step, sys.maxsize)
   if reader == 'tf':
-    return reading.tf_batches(
+    return readers.tf_batches(
       table, indices, steps=steps, batch_size=batch_size // process_count,
       replace=replace)
-  memory = reading.MemoryReader(
+  memory = readers.MemoryReader(
     table, np.arange(len(table)), replace=replace)
   return map(memory.batch, map(indices, steps))
 
@@ -118,7 +119,7 @@ def create_eval_batches(config_data, *, split, batch_size, process_index=0,
   """
   rows = sampling.process_rows(
     batch_size, process_index=process_index, process_count=process_count)
-  table = checking.open_table(
+  table = data.open_table(
     config_data, split, frame_offsets=frame_offsets, ground_truth=True)
   return EvalBatches(table, config_data.reader, batch_size, rows)
 
@@ -171,14 +172,14 @@ class EvalBatches:
       len(table), batch_size=batch_size, rows=rows)
     self._reader = None
     if reader == 'memory':
-      self._reader = reading.MemoryReader(table, self._indices)
+      self._reader = readers.MemoryReader(table, self._indices)
 
   def __len__(self):
     return len(self._indices)
 
   def __iter__(self):
     if self._reader is None:
-      batches = reading.tf_batches(
+      batches = readers.tf_batches(
         self._table, self._indices.__getitem__, steps=range(len(self)),
         batch_size=self._indices.shape[1])
     else:

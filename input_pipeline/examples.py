@@ -14,7 +14,8 @@ import pathlib
 
 import numpy as np
 
-from input_pipeline import images, kitti, labels
+from input_pipeline import cityscapes, images
+from input_pipeline.sources import kitti
 
 # Endings of a kind of file, the preferred ones first; .png where none is given.
 _SUFFIXES = {
@@ -101,7 +102,7 @@ class ExampleTable:
     height, width = self.size
     mask = None
     if self.label_files[index] is not None:
-      mask = labels.read_labels(self.label_files[index], coding=self.coding)
+      mask = cityscapes.read_labels(self.label_files[index], coding=self.coding)
       self._check_mask(index, mask.shape)
     fields = {
       'intrinsics': self.intrinsics[index],
@@ -114,7 +115,7 @@ class ExampleTable:
       if self.coding != 'none':
         fields['native_labels'] = _pad(
           _resize_labels(mask, *native_size), self.truth_size,
-          value=labels.UNLABELLED)
+          value=cityscapes.UNLABELLED)
     return fields
 
   def _check_mask(self, index, size):
@@ -124,7 +125,7 @@ class ExampleTable:
       frame = images.read_size(self.frame_files[row])
     else:
       frame = self.native_frame_sizes[row]
-    if frame and images.stretch(size, frame) > labels.STRETCH:
+    if frame and images.stretch(size, frame) > cityscapes.STRETCH:
       raise images.UnreadableError(
         f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '
         f'{frame[1]}x{frame[0]}: a mask must show what its frame shows')
@@ -371,7 +372,7 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
 
 def _resize_labels(mask, height, width):
   if mask is None:
-    return np.full((height, width), labels.UNLABELLED, np.uint8)
+    return np.full((height, width), cityscapes.UNLABELLED, np.uint8)
   return images.resize_nearest(mask, height=height, width=width)
 
 

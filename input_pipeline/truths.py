@@ -7,7 +7,7 @@
     dense      DATE/DRIVE/depth_02/data/0000000005.png, as the street has it
 
 Pictures hold metres x 256 in 16 bits. Any kind can come from one file instead,
-which `python -m input_pipeline.ground_truth` writes.
+which `python -m input_pipeline.tools.cache_depth` writes.
 """
 
 import os
@@ -16,7 +16,8 @@ import zlib
 
 import numpy as np
 
-from input_pipeline import images, kitti
+from input_pipeline import images
+from input_pipeline.sources import kitti
 
 # What NumPy raises on a file that is damaged or another one.
 _DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, zlib.error,
@@ -134,7 +135,7 @@ class StoredTruth:
     if not os.path.isfile(path):
       raise FileNotFoundError(
         f'ground_truth_file: there is no file {path}; '
-        'python -m input_pipeline.ground_truth writes it')
+        'python -m input_pipeline.tools.cache_depth writes it')
     self._path = os.fspath(path)
     stored = str(self._load('kind'))
     if stored != kind:
@@ -171,7 +172,7 @@ class StoredTruth:
     except _DAMAGE as e:
       raise ValueError(
         f'{self._path} cannot be read: {e}; write it anew with python -m '
-        'input_pipeline.ground_truth') from e
+        'input_pipeline.tools.cache_depth') from e
 
 
 def member(row):

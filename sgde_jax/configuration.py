@@ -7,9 +7,11 @@ import math
 import os
 import pathlib
 
-from input_pipeline import labels, stills
-from sgde_jax import folders, metrics, reporting
+from input_pipeline import cityscapes
+from input_pipeline.sources import stills
+from sgde_jax import folders, metrics
 from sgde_jax.models import attention, decoders
+from sgde_jax.training import log
 
 _FILE = 'config.json'
 
@@ -72,10 +74,10 @@ _RULES = (
   (
     ('loss.class_weights',),
     lambda value: (
-      len(value) in (0, labels.NUM_CLASSES)
+      len(value) in (0, cityscapes.NUM_CLASSES)
       and all(math.isfinite(w) and w >= 0 for w in value)
     ),
-    f'use {labels.NUM_CLASSES} numbers of 0 or more, or ()',
+    f'use {cityscapes.NUM_CLASSES} numbers of 0 or more, or ()',
   ),
   (
     ('eval.checkpoint',),
@@ -84,8 +86,8 @@ _RULES = (
   ),
   (
     ('eval.semantic_labels',),
-    _one_of(*labels.CODINGS),
-    f'use {" or ".join(labels.CODINGS)}',
+    _one_of(*cityscapes.CODINGS),
+    f'use {" or ".join(cityscapes.CODINGS)}',
   ),
   (
     ('eval.semantic_split',),
@@ -286,7 +288,7 @@ def _expand_home(config):
 def save(config, workdir):
   """Writes `config.json` into the workdir."""
   text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
-  reporting.write_text(pathlib.Path(workdir) / _FILE, text + '\n')
+  log.write_text(pathlib.Path(workdir) / _FILE, text + '\n')
 
 
 def check(config):

@@ -13,8 +13,7 @@ import matplotlib.figure
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from input_pipeline import appearing
-from input_pipeline import labels as cityscapes
+from input_pipeline import cityscapes, files
 
 _PATH = str | os.PathLike
 _PALETTE = Sequence[tuple[int, int, int]] | np.ndarray
@@ -293,7 +292,7 @@ def write_png(path: _PATH, image: np.ndarray) -> None:
     path: the file; its folder is made.
     image: `[H, W, 3]` or `[H, W]` uint8.
   """
-  with appearing.whole_file(path) as partial:
+  with files.whole_file(path) as partial:
     Image.fromarray(image).save(partial, format='PNG')
 
 

@@ -16,7 +16,7 @@ import tempfile
 _XLA_FLAGS = ['--xla_backend_optimization_level=1']
 if importlib.metadata.version('jaxlib').startswith('0.10.'):  # Later: unknown.
   _XLA_FLAGS.append('--xla_cpu_use_fusion_emitters=false')
-if 'PYTEST_XDIST_WORKER' not in os.environ:  # Workers inherit the cache.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # Workers inherit it.
   _CACHE = tempfile.TemporaryDirectory(prefix='jax_cache_')
   os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
 os.environ |= {
@@ -32,8 +32,8 @@ os.environ |= {
 
 import pytest  # noqa: E402
 
-from sgde_jax import sharding  # noqa: E402
-from tests import runs  # noqa: E402
+from sgde_jax import parallel  # noqa: E402
+from tests.support import runs  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
@@ -79,4 +79,4 @@ def fixture_trained(root, tmp_path_factory):
 @pytest.fixture(name='one_device')
 def fixture_one_device(monkeypatch):
   """Makes runs inside the test's process use one device."""
-  monkeypatch.setattr(sharding, 'create_mesh', runs.one_device_mesh)
+  monkeypatch.setattr(parallel, 'create_mesh', runs.one_device_mesh)

@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
-from configs import baseline, default
 from sgde_jax import configuration, folders
+from sgde_jax.configs import baseline, default
 
 _FOLDER = pathlib.Path(default.__file__).parent
 CONFIGS = sorted(path.stem for path in _FOLDER.glob('*.py'))

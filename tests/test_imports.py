@@ -112,7 +112,7 @@ def test_tensorflow_is_imported_late_and_by_few():
   }
   assert _importers(*frameworks) <= allowed
   late = _importers(*frameworks, top_level_only=True)
-  assert late <= {'input_pipeline.tfds_builder'}
+  assert late <= {'input_pipeline.tools.build_records'}
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ import signal
 
 import pytest
 
-from tests import runs
+from tests.support import runs
 
 
 def _start(what):
   """Starts a job of two processes."""
   address = runs.free_address()
   return [
-    runs.start(what, address, 2, number, script=('-m', 'tests.in_job'))
+    runs.start(what, address, 2, number, script=('-m', 'tests.support.in_job'))
     for number in range(2)
   ]
 

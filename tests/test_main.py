@@ -6,8 +6,8 @@ import functools
 import jax
 import pytest
 
-from sgde_jax import command_line
-from tests import kitti_folder, runs
+from sgde_jax import cli
+from tests.support import kitti_folder, runs
 
 
 def _refusal(tmp_path, *flags):
@@ -159,7 +159,7 @@ def test_a_platform_that_is_not_there(tmp_path, monkeypatch):
 
 
 def test_what_ends_a_command_is_explained():
-  explain = functools.partial(command_line.explain, mode='train')
+  explain = functools.partial(cli.explain, mode='train')
   lack = 'out of memory: '
   assert explain(MemoryError('103 GiB')).startswith(lack)
   full = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory\nmore')
@@ -180,9 +180,9 @@ def test_what_ends_a_command_is_explained():
 )
 def test_what_is_broken_off_says_how_it_goes_on(mode, stays):
   full = OSError(errno.ENOSPC, 'No space left on device', 'a.png')
-  message = command_line.explain(full, mode=mode)
+  message = cli.explain(full, mode=mode)
   assert "'a.png'" in message and 'make room and give the same' in message
   assert stays in message
-  message = command_line.explain(KeyboardInterrupt(), mode=mode)
+  message = cli.explain(KeyboardInterrupt(), mode=mode)
   assert message.startswith('interrupted; give the same command again')
   assert stays in message

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import labels as cityscapes
+from input_pipeline import cityscapes
 from sgde_jax import visualization
 
 _PALETTE = np.array(cityscapes.COLOURS, np.uint8)

@@ -2,11 +2,12 @@
 
 import jax.numpy as jnp
 
-from sgde_jax.models import edges, network
+from sgde_jax.models import depth_model
+from sgde_jax.ops import edges
 
 semantic_edges = edges.semantic_edges
-DepthModel = network.DepthModel
-DepthOutputs = network.DepthOutputs
+DepthModel = depth_model.DepthModel
+DepthOutputs = depth_model.DepthOutputs
 
 _DTYPES = ('float32', 'bfloat16', 'float64')
 
@@ -44,7 +45,7 @@ def create_model(config, *, frame_offsets=(0, -1, 1)):
     frame_offsets=tuple(frame_offsets),
     semantics=config.semantics,
     attention_levels=levels,
-    attention=network.AttentionOptions(**attention),
-    seem=network.SeemOptions(**seem) if enabled else None,
+    attention=depth_model.AttentionOptions(**attention),
+    seem=depth_model.SeemOptions(**seem) if enabled else None,
     dtype=jnp.dtype(config.dtype),
   )

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from sgde_jax.models import blockwise, layers
+from sgde_jax.models import layers
+from sgde_jax.ops import blockwise
 
 IMPLEMENTATIONS = ('auto', 'plain', 'blockwise', 'fused')
 # Limits of the fused kernel (cuDNN).

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sgde_jax.models import encoder, layers
+from sgde_jax.models import layers, resnet
 
 _SCALE = 0.01  # Keeps the first motions small (Monodepth2).
 
@@ -32,7 +32,7 @@ class PoseNetwork(nn.Module):
       transform T_second_first that maps points of the first camera into the
       second.
     """
-    features = encoder.ResNetEncoder(
+    features = resnet.ResNetEncoder(
       self.num_layers, dtype=self.dtype, name='encoder'
     )(pair, train=train)
     x = features[-1]

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from sgde_jax import warping
-from sgde_jax.models import edges as edge_points
 from sgde_jax.models import layers
+from sgde_jax.ops import edges as edge_points
+from sgde_jax.ops import warping
 
 
 class SEEM(nn.Module):

@@ -8,7 +8,7 @@ that it sits on level 0 alone are our reconstruction.
 import jax.numpy as jnp
 from flax import linen as nn
 
-from input_pipeline import labels
+from input_pipeline import cityscapes
 from sgde_jax.models import layers
 
 
@@ -20,7 +20,7 @@ class SemanticHead(nn.Module):
     dtype: dtype of the convolution; parameters are float32.
   """
 
-  classes: int = labels.NUM_CLASSES
+  classes: int = cityscapes.NUM_CLASSES
   dtype: jnp.dtype = jnp.float32
 
   @nn.compact

@@ -1,0 +1,177 @@
+"""The 19 Cityscapes classes: codings, names, colours, groups, mask files.
+
+Train ids are 0 .. 18 and 255 = unlabelled. Cityscapes ids are 0 .. 33, and -1
+(a licence plate; 255 in 8 bits). See
+https://github.com/mcordts/cityscapesScripts (helpers/labels.py).
+
+  python -m input_pipeline.tools.labels check ROOT
+  python -m input_pipeline.tools.labels colour INPUT OUTPUT
+"""
+
+import numpy as np
+
+from input_pipeline import images
+
+UNLABELLED = 255
+
+# Train id -> name.
+NAMES = (
+  'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light',
+  'traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car',
+  'truck', 'bus', 'train', 'motorcycle', 'bicycle')
+NUM_CLASSES = len(NAMES)
+
+# Train id -> Cityscapes id.
+IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+
+# Train id -> RGB.
+COLOURS = (
+  (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156),
+  (190, 153, 153), (153, 153, 153), (250, 170, 30), (220, 220, 0),
+  (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0),
+  (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230),
+  (119, 11, 32))
+
+# Train ids of what is a few pixels wide at the training size: pole, traffic
+# light, traffic sign, person, rider, motorcycle, bicycle.
+THIN_CLASSES = (5, 6, 7, 11, 12, 17, 18)
+# Train ids of what can move by itself: person .. bicycle.
+MOVING_CLASSES = (11, 12, 13, 14, 15, 16, 17, 18)
+
+CODINGS = ('train_ids', 'ids')
+
+_PNG = b'\x89PNG\r\n\x1a\n'
+# The largest Cityscapes id.
+LAST_ID = 33
+# A mask whose shape differs more from its picture's shows something else.
+STRETCH = 0.05
+
+
+def _make_tables():
+  """[256] tables: id -> train id, and train id -> id."""
+  to_train_ids = np.full(256, UNLABELLED, np.uint8)
+  to_train_ids[list(IDS)] = np.arange(NUM_CLASSES)
+  to_ids = np.zeros(256, np.uint8)
+  to_ids[:NUM_CLASSES] = IDS
+  return to_train_ids, to_ids
+
+
+_TO_TRAIN_IDS, _TO_IDS = _make_tables()
+
+
+def ids_to_train_ids(array):
+  """Cityscapes ids -> train ids.
+
+  Args:
+    array: integers of any shape: 0 .. 33, and -1 or 255 for a licence plate.
+
+  Returns:
+    uint8 of the same shape: 0 .. 18, or 255 where the id has no train id.
+
+  Raises:
+    ValueError: the array has another type or another value.
+  """
+  array = _check_values(array, last=LAST_ID, coding='ids')
+  return _TO_TRAIN_IDS[array]
+
+
+def train_ids_to_ids(array):
+  """Train ids -> Cityscapes ids.
+
+  Args:
+    array: integers of any shape: 0 .. 18, and -1 or 255 for unlabelled.
+
+  Returns:
+    uint8 of the same shape; unlabelled becomes id 0, `unlabeled`.
+
+  Raises:
+    ValueError: the array has another type or another value.
+  """
+  array = _check_values(array, last=NUM_CLASSES - 1, coding='train_ids')
+  return _TO_IDS[array]
+
+
+def to_train_ids(array, *, coding):
+  """Values of a mask -> train ids.
+
+  Args:
+    array: integers of any shape.
+    coding: `train_ids` or `ids`, what they mean.
+
+  Returns:
+    uint8 of the same shape: 0 .. 18, 255 = unlabelled.
+
+  Raises:
+    ValueError: the coding is unknown, or a value is outside it.
+  """
+  if coding == 'ids':
+    return ids_to_train_ids(array)
+  if coding == 'train_ids':
+    return _check_values(array, last=NUM_CLASSES - 1, coding=coding)
+  raise ValueError(f'labels are coded as one of {CODINGS}, not {coding!r}')
+
+
+def open_mask(path):
+  """Opens a mask whose values have yet to be looked at.
+
+  Args:
+    path: an 8-bit greyscale or palette PNG file.
+
+  Returns:
+    A loaded `PIL.Image.Image` of 8-bit values.
+
+  Raises:
+    images.UnreadableError: the file cannot be read or is no one-channel 8-bit
+      picture; the message names it.
+  """
+  image = images.open_image(path)
+  if image.mode not in ('L', 'P'):
+    raise images.UnreadableError(
+      f'{path} has Pillow mode {image.mode}: a mask needs one channel of 8 '
+      'bits that holds class ids')
+  with open(path, 'rb') as file:
+    header = file.read(26)
+  # Bit depth and colour type; Pillow stretches fewer greys to 0 .. 255.
+  if header.startswith(_PNG) and header[24] < 8 and header[25] == 0:
+    raise images.UnreadableError(
+      f'{path} is greyscale of {header[24]} bits: a mask needs 8 bits, or a '
+      'palette')
+  return image
+
+
+def read_labels(path, *, coding):
+  """Reads a mask at its own size.
+
+  Args:
+    path: an 8-bit greyscale or palette PNG file.
+    coding: `train_ids` or `ids`, what its values mean.
+
+  Returns:
+    [H, W] uint8 train ids.
+
+  Raises:
+    images.UnreadableError: the file cannot be read, or is no one-channel 8-bit
+      picture; the message names it.
+    ValueError: it holds a value outside the coding; the message names file and
+      value.
+  """
+  array = np.array(open_mask(path))
+  try:
+    return to_train_ids(array, coding=coding)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
+
+
+def _check_values(array, *, last, coding):
+  """Returns the array as uint8, or says which value is outside the coding."""
+  array = np.asarray(array)
+  if not np.issubdtype(array.dtype, np.integer):
+    raise ValueError(f'labels must be integers, not {array.dtype}')
+  valid = ((array >= 0) & (array <= last)) | (array == UNLABELLED)
+  if np.issubdtype(array.dtype, np.signedinteger):
+    valid |= array == -1
+  if not valid.all():
+    value = array[~valid].flat[0]
+    raise ValueError(f'value {value} is outside the coding {coding!r}: '
+                     f'0 .. {last}, and {UNLABELLED} for none')
+  return array.astype(np.uint8)

@@ -1,0 +1,1 @@
+"""The rendered scene: a KITTI raw folder without downloads."""

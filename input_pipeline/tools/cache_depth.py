@@ -1,0 +1,117 @@
+"""Writes the ground truth of a split into one compressed file.
+
+  python -m input_pipeline.tools.cache_depth --root=KITTI --split=LIST \
+    --kind=lidar --output=FILE.npz
+
+Evaluation reads it with `--config.data.ground_truth_file=FILE.npz` (and the
+same `--config.data.ground_truth`); the figures are those of computing the
+depth maps on the fly.
+"""
+
+import argparse
+import os
+import zipfile
+
+import numpy as np
+
+from input_pipeline import (
+  command_line,
+  examples,
+  files,
+  progress,
+  splits,
+  truths,
+)
+
+
+def write_truth(root, split, *, kind, output, improved_root=''):
+  """Writes the depth maps of a split.
+
+  Args:
+    root: a KITTI raw folder.
+    split: path of a split list, as `splits.find_split` takes it.
+    kind: one of `truths.KINDS`.
+    output: path of the file, `.npz`.
+    improved_root: see `truths.open_truth`.
+
+  Returns:
+    The number of depth maps written; 0 where the file held them already.
+
+  Raises:
+    FileNotFoundError, ValueError: something is absent or cannot be read, or
+      the output is another file than this one.
+  """
+  if os.path.isdir(output) or os.fspath(output).endswith('/'):
+    raise ValueError(f'--output={output} is a folder; name a file')
+  if not os.path.isdir(root):
+    raise FileNotFoundError(f'there is no folder {root}')
+  folder = examples.Folder(root)
+  lines = splits.read_split(splits.find_split(split, root))
+  lines = list(dict.fromkeys(lines))
+  truth = truths.open_truth(kind, folder, improved_root=improved_root)
+  digest = folder.digest(
+    path for line in lines for path in truth.sources(line))
+  if os.path.exists(output):
+    _check_present(output, kind, lines, digest)
+    return 0
+  missing = [path for line in lines for path in truth.missing(line)]
+  if missing:
+    hint = ('; --ground_truth_root names the folder of train/ and val/; '
+            + truths.IMPROVED_GAPS if kind == 'improved' else '')
+    raise ValueError(
+      f'absent: {command_line.count_of(len(missing), "file")}, beginning with '
+      + ', '.join(missing[:10]) + hint)
+  with (files.whole_file(output) as partial,
+        zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive):
+    _add(archive, 'kind', kind)
+    _add(archive, 'digest', digest)
+    _add(archive, 'examples', list(map(str, lines)))
+    _add(archive, 'sizes', np.array(list(map(truth.size, lines)), np.int32))
+    with progress.Progress('writing depth maps', len(lines)) as shown:
+      for row, line in enumerate(lines):
+        _add(archive, truths.member(row), truth.read(line))
+        shown.add(1)
+  return len(lines)
+
+
+def _check_present(output, kind, lines, digest):
+  """Accepts a finished file of the same content and nothing else."""
+  stored = truths.StoredTruth(output, kind)
+  other = 'examples' if list(stored.examples) != list(map(str, lines)) else ''
+  if not other and stored.digest != digest:
+    other = 'files, or they have changed since'
+  if other:
+    raise ValueError(f'{output} is there and was made from other {other}; '
+                     'remove it, or choose another --output')
+
+
+def _add(archive, name, value):
+  with archive.open(f'{name}.npy', 'w', force_zip64=True) as file:
+    np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
+
+
+def main(arguments=None):
+  """Parses the command line and writes the file."""
+  parser = argparse.ArgumentParser(
+    prog='python -m input_pipeline.tools.cache_depth',
+    description='Write the ground truth of a split into one file.')
+  parser.add_argument('--root', required=True, type=command_line.local_path,
+                      help='a KITTI raw folder')
+  parser.add_argument('--split', required=True, type=command_line.local_path,
+                      help='a list of DRIVE FRAME SIDE lines')
+  parser.add_argument('--kind', required=True, choices=truths.KINDS)
+  parser.add_argument('--output', required=True, help='the .npz file to write',
+                      type=command_line.local_path)
+  parser.add_argument('--ground_truth_root', default='',
+                      dest='improved_root', type=command_line.local_path,
+                      help='folder of train/ and val/ of KITTI\'s annotated '
+                      'depth; the root by default')
+  options = vars(parser.parse_args(arguments))
+  with command_line.ending_in_one_message():
+    count = write_truth(options.pop('root'), options.pop('split'), **options)
+  done = f'{count} depth maps written' if count else 'already there, unchanged'
+  print(f'{options["output"]}: {done}')
+
+
+if __name__ == '__main__':
+  main()

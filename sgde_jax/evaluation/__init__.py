@@ -1,0 +1,1 @@
+"""Evaluation: depth, segmentation, odometry; tables and panels."""

@@ -1,0 +1,153 @@
+"""Panels of one example: what training, evaluation and attention look like."""
+
+from collections.abc import Mapping
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from input_pipeline import cityscapes
+from sgde_jax import metrics, visualization
+
+_QUERY_COLOUR = (0, 255, 255)
+_COLUMNS = 3
+
+
+def training_panel(example: Mapping[str, np.ndarray]) -> np.ndarray:
+  """Draws a training example with all that the network's parts make of it.
+
+  Args:
+    example: a row of what `steps.preview_step` returns.
+
+  Returns:
+    `[H, W, 3]` uint8: frame, disparity, rebuilt frame and auto-mask; with
+    semantics the predicted and the true classes; with SEEM the edge points,
+    the enhanced disparity and its difference from the coarse one; with
+    attention a row of maps per level, each with its query pixel.
+  """
+  frame = _to_uint8(example['frame'])
+  disparity = example['disparity'][..., 0]
+  mask = 255 * example['automask'].astype(np.uint8)
+  cells = [
+    (frame, 'frame'),
+    (visualization.colorize_disparity(disparity), 'coarse disparity'),
+    (_to_uint8(example['rebuilt'][0]), 'rebuilt from source 1'),
+    (_grey(mask), 'auto-mask (white: teaches)'),
+  ]
+  if 'labels' in example:
+    cells += [
+      (_classes(frame, example['labels']), 'predicted classes'),
+      (_classes(frame, example['true_labels']), 'labels'),
+    ]
+  if 'enhanced' in example:
+    cells += _enhanced_cells(frame, disparity, example)
+  for name in sorted(example, reverse=True):
+    if name.startswith('attention_'):
+      cells += _attention_cells(frame, example['queries'], example[name], name)
+  return _panel(
+    [cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)]
+  )
+
+
+def evaluation_panel(
+  frame: np.ndarray,
+  ground_truth: np.ndarray,
+  aligned: metrics.AlignedDepth,
+  *,
+  labels: np.ndarray | None,
+  true_labels: np.ndarray | None,
+  captions: tuple[str, str],
+) -> np.ndarray:
+  """Draws what is predicted of an evaluated image, above its truth.
+
+  Args:
+    frame: `[h, w, 3]` uint8.
+    ground_truth: `[H, W]` metres, 0 = none.
+    aligned: the prediction on the truth's scale.
+    labels: `[h, w]` uint8 predicted train ids, or None.
+    true_labels: `[H, W]` uint8 train ids, or None.
+    captions: the image's name, and its error.
+
+  Returns:
+    `[H, W, 3]` uint8: the frame, the predicted disparity and classes; below
+    them the error, the true disparity and the labels. What is None is left out.
+  """
+  disparity = 1 / aligned.prediction
+  near = float(np.percentile(disparity, 95))
+  error = visualization.colorize_error(
+    ground_truth, aligned.prediction, aligned.valid
+  )
+  predicted = visualization.colorize_disparity(disparity, vmax=near)
+  truth = visualization.colorize_depth(ground_truth, vmax=near)
+  above = [(frame, f'input {captions[0]}'), (predicted, 'predicted disparity')]
+  below = [(error, f'error, abs_rel {captions[1]}'), (truth, 'true disparity')]
+  for row, classes, name in (
+    (above, labels, 'predicted classes'),
+    (below, true_labels, 'labels'),
+  ):
+    if classes is not None:
+      row.append((_classes(frame, classes), name))
+  return _panel([above, below])
+
+
+def _enhanced_cells(frame, disparity, example):
+  """SEEM's points, result and what it changed."""
+  points = visualization.draw_points(
+    frame, example['points'], example['point_mask'], radius=0
+  )
+  enhanced = example['enhanced'][..., 0]
+  vmax = float(np.percentile(disparity, 95))
+  return [
+    (points, f'edge points drawn ({int(example["point_mask"].sum())})'),
+    (
+      visualization.colorize_disparity(enhanced, vmax=vmax),
+      'enhanced disparity',
+    ),
+    (
+      visualization.colorize_difference(enhanced - disparity),
+      'enhanced - coarse (red: nearer)',
+    ),
+  ]
+
+
+def _attention_cells(frame, queries, maps, name):
+  """A cell per query pixel: what it attends to, over the frame."""
+  level = name.removeprefix('attention_')
+  cells = []
+  for query, weights in zip(queries, maps, strict=True):
+    heat = np.clip(weights / weights.max(), 0, 1).astype(np.float32)
+    size = frame.shape[1::-1]
+    heat = np.asarray(
+      Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR)
+    )
+    colour = matplotlib.colormaps['inferno'](heat, bytes=True)[..., :3]
+    mixed = np.rint(0.35 * frame + 0.65 * colour).astype(np.uint8)
+    always = np.ones(1, bool)
+    mixed = visualization.draw_points(
+      mixed, query[None], always, colour=_QUERY_COLOUR, radius=2
+    )
+    cells.append((mixed, f'attention, level {level}'))
+  return cells
+
+
+def _panel(rows):
+  return visualization.panel(
+    [[image for image, _ in row] for row in rows],
+    [[caption for _, caption in row] for row in rows],
+  )
+
+
+def _classes(frame, labels):
+  """The frame, at the labels' size, under their colours."""
+  frame = np.asarray(Image.fromarray(frame).resize(labels.shape[::-1]))
+  return visualization.overlay_labels(
+    frame, labels, cityscapes.COLOURS, opacity=0.7
+  )
+
+
+def _grey(plane):
+  return np.repeat(plane[..., None], 3, axis=2)
+
+
+def _to_uint8(image):
+  return np.round(255 * np.clip(image, 0, 1)).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Prediction of images and videos; export."""

@@ -1,0 +1,372 @@
+"""One training step and one prediction: pure functions at module level.
+
+`step` counts completed updates: the update from step n to n + 1 takes batch n
+and draws its randomness from `fold_in(key(seed), n)` alone.
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from flax import traverse_util
+
+from sgde_jax import models
+from sgde_jax.ops import augmentation, geometry, losses, priors
+
+_TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
+# Pixels whose attention is drawn, as fractions of width and height.
+_QUERIES = ((0.5, 0.85), (0.2, 0.6), (0.8, 0.6))
+
+
+@flax.struct.dataclass
+class TrainState:
+  """Everything that training changes.
+
+  Attributes:
+    step: int32 scalar, completed updates.
+    params: float32 parameters.
+    batch_stats: float32 running statistics of the batch norms.
+    opt_state: the optimizer's state.
+  """
+
+  step: jax.Array
+  params: dict
+  batch_stats: dict
+  opt_state: optax.OptState
+
+  @property
+  def variables(self):
+    """What `model.apply` takes."""
+    return {'params': self.params, 'batch_stats': self.batch_stats}
+
+
+@flax.struct.dataclass
+class Prediction:
+  """What `predict_step` returns.
+
+  Attributes:
+    disparity: `[B, H, W]` float32 inverse depth in 1/metres (up to the
+      training's unknown scale), or `[B, 2, H, W]` with that of the mirrored
+      frames, mirrored back, second.
+    labels: `[B, H, W]` uint8 train ids; None without semantics.
+  """
+
+  disparity: jax.Array
+  labels: jax.Array | None = None
+
+
+def train_step(
+  seed, state, batch, *, model, optimizer, augmentation_options, loss_options
+):
+  """Makes one update.
+
+  Args:
+    seed: the run's seed, uint32.
+    state: a `TrainState`.
+    batch: `frames` `[B, F, H, W, 3]` uint8, `intrinsics` `[B, 3, 3]`,
+      `labels` `[B, H, W]` uint8; with labelled stills also `semantic_images`
+      and `semantic_labels`; see the README's table.
+    model: the network.
+    optimizer: an Optax transformation.
+    augmentation_options: keyword arguments of `augmentation.augment`.
+    loss_options: the config's `loss` as a dict, see `compute_losses`.
+
+  Returns:
+    The new state and float32 scalars by name: each weighted loss term, their
+    sum `loss`, `gradient_norm`, and `disparity_spread`, the disparity's
+    standard deviation over its mean, averaged over the images; with attention
+    also `attention_gain`, the root mean square of its gains.
+  """
+  key = jax.random.fold_in(jax.random.key(seed), state.step)
+  augment_key, noise_key, point_key, still_key = jax.random.split(key, 4)
+  batch, jittered = _augment(augment_key, batch, augmentation_options)
+  stills = _augment_stills(still_key, batch, augmentation_options)
+  noise = _tie_noise(noise_key, batch['frames'])
+
+  def loss_fn(params):
+    variables = {'params': params, 'batch_stats': state.batch_stats}
+    apply = functools.partial(model.apply, train=True, mutable=['batch_stats'])
+    outputs, updates = apply(variables, jittered, rngs={'points': point_key})
+    labelled = [(outputs.logits, batch['labels'])]
+    if stills is not None:
+      images, labels = stills
+      # The running statistics stay the video's, which prediction sees.
+      logits, _ = apply(variables, images, method='segment')
+      labelled.append((logits, labels))
+    terms, _ = compute_losses(
+      outputs, labelled, batch, model.frame_offsets, noise, **loss_options
+    )
+    loss = sum(terms.values())
+    spread = _relative_spread(outputs.disparities[0])
+    scalars = terms | {'loss': loss, 'disparity_spread': spread}
+    return loss, (scalars, updates['batch_stats'])
+
+  grad_fn = jax.grad(loss_fn, has_aux=True)
+  gradients, (scalars, batch_stats) = grad_fn(state.params)
+  scalars |= {'gradient_norm': optax.tree.norm(gradients)}
+  scalars |= _attention_gain(state.params, model)
+  updates, opt_state = optimizer.update(
+    gradients, state.opt_state, state.params
+  )
+  state = TrainState(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+  )
+  return state, scalars
+
+
+def preview_step(variables, batch, *, model, loss_options):
+  """Predicts a training batch and rebuilds its target frames, for pictures.
+
+  Args:
+    variables: the model's variables.
+    batch: as for `train_step`; nothing is augmented.
+    model: the network.
+    loss_options: as for `train_step`.
+
+  Returns:
+    A dict of `frame` `[B, H, W, 3]`, `disparity` `[B, H, W, 1]`, `rebuilt`
+    `[B, S, H, W, 3]` and `automask` `[B, H, W]` bool. With semantics also
+    `labels` and `true_labels` `[B, H, W]` uint8; with SEEM `enhanced`
+    `[B, H, W, 1]`, `points` `[B, K, 2]` and `point_mask` `[B, K]`; with
+    attention `queries` `[B, P, 2]` pixels and, for each level, `attention_I`
+    `[B, P, h, w]`, what they attend to.
+  """
+  batch = batch | {'frames': to_float(batch['frames'])}
+  outputs = model.apply(variables, batch['frames'], train=False)
+  labelled = [(outputs.logits, batch['labels'])]
+  _, pictures = compute_losses(
+    outputs, labelled, batch, model.frame_offsets, None, **loss_options
+  )
+  target = batch['frames'][:, 0]
+  pictures |= {'frame': target, 'disparity': outputs.disparities[0]}
+  if outputs.logits is not None:
+    pictures['labels'] = _most_likely(outputs.logits)
+    pictures['true_labels'] = batch['labels']
+  if outputs.enhanced_disparity is not None:
+    pictures['enhanced'] = outputs.enhanced_disparity
+    pictures['points'], pictures['point_mask'] = model.apply(
+      variables, outputs.logits, method='draw_points'
+    )
+  if model.attention_levels:
+    height, width = target.shape[1:3]
+    queries = jnp.array([(f * width, g * height) for f, g in _QUERIES], int)
+    queries = jnp.tile(queries[None], (len(target), 1, 1))
+    pictures['queries'] = queries
+    maps = model.apply(variables, target, queries, method='attention_maps')
+    pictures |= {f'attention_{level}': m for level, m in maps.items()}
+  return pictures
+
+
+def predict_step(variables, frames, *, model, flip=False):
+  """Predicts the best full-size disparity, and classes, of target frames.
+
+  Args:
+    variables: the model's variables.
+    frames: `[B, H, W, 3]` uint8.
+    model: the network.
+    flip: whether to predict the mirrored frames too.
+
+  Returns:
+    A `Prediction`.
+  """
+  images = to_float(frames)
+
+  def predict(images):
+    outputs = model.apply(variables, images[:, None], train=False)
+    disparity = geometry.scale_disparity(outputs.disparity[..., 0])
+    return disparity, outputs.logits
+
+  disparity, logits = predict(images)
+  labels = None if logits is None else _most_likely(logits)
+  if flip:
+    mirrored = predict(images[:, :, ::-1])[0][:, :, ::-1]
+    disparity = jnp.stack([disparity, mirrored], axis=1)
+  return Prediction(disparity, labels)
+
+
+def label_step(variables, frames, *, model):
+  """Predicts the classes of frames, and no depth.
+
+  Args:
+    variables: the model's variables.
+    frames: `[B, H, W, 3]` uint8.
+    model: the network, with semantics.
+
+  Returns:
+    `[B, H, W]` uint8, as `Prediction.labels`.
+  """
+  logits = model.apply(
+    variables, to_float(frames), train=False, method='segment'
+  )
+  return _most_likely(logits)
+
+
+def motion_step(variables, frames, *, model):
+  """Predicts the camera's motion between two frames.
+
+  Args:
+    variables: the model's variables.
+    frames: `[B, 2, H, W, 3]` uint8, each pair in temporal order.
+    model: the network.
+
+  Returns:
+    `[B, 4, 4]` float32, T_first_second: the pose of the second camera in the
+    first one, metres up to the training's unknown scale.
+  """
+  images = to_float(frames)
+  axis_angle, translation = model.apply(
+    variables, images[:, 0], images[:, 1], train=False, method='pair_motion'
+  )
+  return geometry.pose_vector_to_matrix(axis_angle, translation, invert=True)
+
+
+def compute_losses(
+  outputs: models.DepthOutputs,
+  labelled,
+  batch,
+  frame_offsets,
+  tie_noise,
+  *,
+  cross_entropy_weight,
+  class_weights,
+  scale_weight,
+  segment_weight,
+  **loss_options,
+):
+  """All losses of the network's outputs, weighted.
+
+  Args:
+    outputs: `DepthOutputs` for the frames.
+    labelled: pairs of logits `[N, H, W, C]` and labels `[N, H, W]`, over all
+      of which the cross-entropy is one mean; logits may be None.
+    batch: `frames` `[B, F, H, W, 3]` float in [0, 1], not jittered, and
+      `intrinsics` `[B, 3, 3]`.
+    frame_offsets: time of each frame relative to the target, 0 first.
+    tie_noise: `[B, F-1, H, W]` or None.
+    cross_entropy_weight: weight of the cross-entropy.
+    class_weights: see `losses.cross_entropy`.
+    scale_weight: weight of `priors.scale_prior`.
+    segment_weight: weight of `priors.segment_prior`.
+    **loss_options: keyword arguments of `losses.self_supervised_losses`.
+
+  Returns:
+    As `losses.self_supervised_losses`, with `scale_prior`, if there are logits
+    `cross_entropy`, and if there are points `segment_prior`.
+  """
+  enhanced = None
+  if outputs.points is not None:
+    enhanced = outputs.enhanced_disparity, outputs.points, outputs.point_mask
+  frames = batch['frames']
+  terms, pictures = losses.self_supervised_losses(
+    frames[:, 0],
+    frames[:, 1:],
+    outputs.disparities,
+    batch['intrinsics'],
+    source_transforms(outputs, frame_offsets),
+    enhanced=enhanced,
+    tie_noise=tie_noise,
+    **loss_options,
+  )
+  scale = priors.scale_prior(outputs.disparity_logits)
+  terms['scale_prior'] = scale_weight * scale
+  if outputs.points is not None:
+    terms['segment_prior'] = segment_weight * priors.segment_prior(
+      outputs.point_logits,
+      outputs.inside_logits,
+      outputs.inside_mask,
+      num_pixels=outputs.disparity_logits[0].size,
+    )
+  if outputs.logits is not None:
+    mean = _mean_cross_entropy(labelled, class_weights)
+    terms['cross_entropy'] = cross_entropy_weight * mean
+  return terms, pictures
+
+
+def source_transforms(outputs, frame_offsets):
+  """T_source_target `[B, F-1, 4, 4]` of the predicted motions.
+
+  Args:
+    outputs: `DepthOutputs` for frames.
+    frame_offsets: time of each frame relative to the target, 0 first.
+  """
+  transforms = [
+    geometry.pose_vector_to_matrix(
+      outputs.axis_angle[:, i],
+      outputs.translation[:, i],
+      invert=offset < 0,
+    )
+    for i, offset in enumerate(frame_offsets[1:])
+  ]
+  return jnp.stack(transforms, axis=1)
+
+
+def _mean_cross_entropy(labelled, class_weights):
+  """One mean over all pairs of logits and labels; 0 if nothing is labelled."""
+  sums = [
+    losses.cross_entropy(*pair, class_weights=class_weights)
+    for pair in labelled
+  ]
+  total, weight = map(sum, zip(*sums, strict=True))
+  return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
+
+
+def to_float(images):
+  """Maps uint8 images to float32 in [0, 1]."""
+  return images.astype(jnp.float32) / 255
+
+
+def _augment(key, batch, options):
+  """Returns the batch, its frames float and clean, and the jittered frames."""
+  frames, jittered, intrinsics, labels = augmentation.augment(
+    key,
+    to_float(batch['frames']),
+    batch['intrinsics'],
+    batch['labels'],
+    **options,
+  )
+  clean = {'frames': frames, 'intrinsics': intrinsics, 'labels': labels}
+  return batch | clean, jittered
+
+
+def _augment_stills(key, batch, options):
+  """Augmented stills, `[M, H, W, 3]`, `[M, H, W]`; None where are none."""
+  if 'semantic_images' not in batch:
+    return None
+  images = to_float(batch['semantic_images'])[:, None]
+  no_camera = jnp.tile(jnp.eye(3)[None], (len(images), 1, 1))
+  _, jittered, _, labels = augmentation.augment(
+    key, images, no_camera, batch['semantic_labels'], **options
+  )
+  return jittered[:, 0], labels
+
+
+def _attention_gain(params, model):
+  """Root mean square of all attention's gains, whether it acts; {} without."""
+  if not model.attention_levels:
+    return {}
+  parts = traverse_util.flatten_dict(params).items()
+  gains = jnp.concatenate([gain for name, gain in parts if name[-1] == 'gain'])
+  rms = jnp.sqrt(jnp.mean(jnp.square(gains)))
+  return {'attention_gain': model.attention.gain_rate * rms}
+
+
+def _relative_spread(disparity):
+  """Standard deviation over mean of `[B, H, W, 1]`, averaged over images."""
+  axes = (1, 2, 3)
+  means = jnp.mean(disparity, axis=axes)
+  return jnp.mean(jnp.std(disparity, axis=axes) / (means + 1e-7))
+
+
+def _most_likely(logits):
+  return jnp.argmax(logits, axis=-1).astype(jnp.uint8)
+
+
+def _tie_noise(key, frames):
+  batch, count, height, width, _ = frames.shape
+  shape = (batch, count - 1, height, width)
+  return _TIE_NOISE * jax.random.normal(key, shape, frames.dtype)

@@ -1,0 +1,1 @@
+"""First state, optimizer, checkpoints, published weights."""

@@ -1,0 +1,243 @@
+"""Evaluation: the table, its files, and that every image counts once."""
+
+import csv
+import json
+import os
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgde_jax import metrics, parallel
+from sgde_jax.evaluation import depth as evaluate
+from sgde_jax.training import steps
+from tests.support import kitti_folder, runs
+
+_SIZE = (32, 64)
+_GREY_PER_METRE = 3
+
+
+@pytest.fixture(name='coded_root', scope='module')
+def fixture_coded_root(tmp_path_factory):
+  """A folder whose grey frames tell their depth: 3 grey levels a metre."""
+  root = tmp_path_factory.mktemp('coded') / 'kitti'
+  kitti_folder.write_drive(root, height=_SIZE[0], width=_SIZE[1])
+  kitti_folder.write_splits(root)
+  rng = np.random.default_rng(0)
+  drive = root / kitti_folder.DRIVE
+  for frame in range(6):
+    depth = rng.integers(1, 80, _SIZE)
+    grey = (_GREY_PER_METRE * depth).astype(np.uint8)
+    name = f'data/{frame:010d}.png'
+    Image.fromarray(np.stack([grey] * 3, axis=-1)).save(
+      drive / 'image_02' / name
+    )
+    measured = rng.random(_SIZE) < 0.5
+    Image.fromarray((256 * depth * measured).astype(np.uint16)).save(
+      drive / 'depth_02' / name
+    )
+  return root
+
+
+def _read_depth(variables, frames, *, model, flip):
+  """Stands in for `steps.predict_step`: reads the depth off the frame."""
+  del model
+  disparity = variables['scale'] * _GREY_PER_METRE / frames[..., 0]
+  if flip:
+    disparity = jnp.stack([disparity, disparity], axis=1)
+  labels = jnp.full(frames.shape[:3], 2, jnp.uint8)  # building
+  return steps.Prediction(disparity, labels)
+
+
+def _evaluate_perfect(root, monkeypatch, *, scale=1.0, **overrides):
+  """Evaluates a prediction that is right up to a factor of its disparity."""
+  monkeypatch.setattr(steps, 'predict_step', _read_depth)
+  config = runs.make_config(root, data__ground_truth='dense', **overrides)
+  evaluator = evaluate.Evaluator(
+    config, model=None, mesh=runs.one_device_mesh()
+  )
+  return evaluator.run({'scale': jnp.asarray(scale)})
+
+
+@pytest.mark.parametrize('flip', [False, True])
+@pytest.mark.parametrize('batch_size', [1, 2, 3, 4])
+def test_perfect_prediction_has_no_error(
+  coded_root, monkeypatch, flip, batch_size
+):
+  summary, rows = _evaluate_perfect(
+    coded_root, monkeypatch, eval__flip=flip, eval__batch_size=batch_size
+  )
+  # Four rows in two batches of two: the padding does not count.
+  assert summary['images'] == 3
+  assert [row['index'] for row in rows] == [0, 1, 2]
+  for row in rows:
+    for name in ('abs_rel', 'sq_rel', 'rmse', 'rmse_log'):
+      assert row[name] == pytest.approx(0, abs=1e-5)
+    assert row['a1'] == row['a2'] == row['a3'] == 1
+    assert row['ratio'] == pytest.approx(1, rel=1e-5)
+  for name in ('abs_rel/border_1', 'rmse/border_5', 'abs_rel/thin'):
+    assert summary[name] == pytest.approx(0, abs=1e-5)
+  assert summary['boundary_f1'] == pytest.approx(1, abs=1e-3)
+
+
+def test_median_scaling_takes_out_a_factor(coded_root, monkeypatch):
+  # Twice the disparity is half the depth.
+  scaled, _ = _evaluate_perfect(coded_root, monkeypatch, scale=2.0)
+  assert scaled['abs_rel'] == pytest.approx(0, abs=1e-5)
+  assert scaled['ratio'] == pytest.approx(2, rel=1e-5)
+  assert scaled['ratio_std'] == pytest.approx(0, abs=1e-5)
+  plain, _ = _evaluate_perfect(
+    coded_root, monkeypatch, scale=2.0, eval__median_scaling=False
+  )
+  assert plain['abs_rel'] == pytest.approx(0.5, rel=1e-5)
+  assert plain['a1'] == 0
+
+
+def test_an_image_without_usable_truth_is_named(
+  tmp_path, coded_root, monkeypatch
+):
+  root = tmp_path / 'kitti'
+  shutil.copytree(coded_root, root)
+  lines = (root / 'splits' / 'test.txt').read_text().splitlines()
+  frame = int(lines[1].split()[1])
+  picture = Image.fromarray(np.zeros(_SIZE, np.uint16))
+  picture.save(root / kitti_folder.DRIVE / f'depth_02/data/{frame:010d}.png')
+  with pytest.raises(ValueError, match=f'{lines[1]} of .*: no pixel'):
+    _evaluate_perfect(root, monkeypatch)
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'expected'),
+  [
+    ({'eval__crop': 'eigen'}, {'crop': 'eigen'}),
+    ({'eval__min_depth': 2.0}, {'min_depth': 2.0}),
+    ({'eval__max_depth': 50.0}, {'max_depth': 50.0}),
+    ({'eval__median_scaling': False}, {'median_scaling': False}),
+    ({'data__ground_truth': 'lidar_z'}, {'cap_truth': True}),
+    ({'data__ground_truth': 'improved'}, {'cap_truth': False}),
+  ],
+)
+def test_depth_is_aligned_as_configured(
+  coded_root, monkeypatch, overrides, expected
+):
+  monkeypatch.setattr(
+    evaluate.input_pipeline, 'create_eval_batches', lambda *_, **__: []
+  )
+  evaluator = evaluate.Evaluator(
+    runs.make_config(coded_root, **overrides),
+    model=None,
+    mesh=runs.one_device_mesh(),
+  )
+  usual = {
+    'crop': 'none',
+    'min_depth': 1e-3,
+    'max_depth': 80.0,
+    'median_scaling': True,
+    'cap_truth': True,
+  }
+  assert evaluator.alignment() == usual | expected
+
+
+def test_the_mirrored_frames_disparity_is_the_second(coded_root):
+  config = runs.make_config(coded_root, eval__flip=True)
+  evaluator = evaluate.Evaluator(
+    config, model=None, mesh=runs.one_device_mesh()
+  )
+  disparity = np.random.default_rng(0).uniform(0.1, 1, (2, *_SIZE))
+  depth, reverse = (
+    metrics.native_depth(metrics.flip_post_process(*pair), _SIZE)
+    for pair in (disparity, disparity[::-1])
+  )
+  found = evaluator.native_depth(
+    {'native_size': _SIZE}, steps.Prediction(disparity)
+  )
+  np.testing.assert_array_equal(found, depth)
+  assert (found != reverse).any()
+
+
+def test_protocol_says_how_the_figures_were_made(coded_root):
+  config = runs.make_config(coded_root, eval__flip=True, eval__crop='eigen')
+  evaluator = evaluate.Evaluator(
+    config, model=None, mesh=runs.one_device_mesh()
+  )
+  protocol = evaluator.protocol()
+  for part in ('lidar', 'crop eigen,', '80 m', 'median', 'flip'):
+    assert part in protocol
+
+
+@pytest.mark.parametrize(
+  ('crop', 'text'),
+  [('garg', 'crop garg (usual with this truth: none)'), ('none', 'crop none,')],
+)
+def test_protocol_of_improved_truth(coded_root, monkeypatch, crop, text):
+  config = runs.make_config(
+    coded_root, data__ground_truth='improved', eval__crop=crop
+  )
+  monkeypatch.setattr(
+    evaluate.input_pipeline, 'create_eval_batches', lambda *_, **__: []
+  )
+  evaluator = evaluate.Evaluator(
+    config, model=None, mesh=runs.one_device_mesh()
+  )
+  assert text in evaluator.protocol()
+  assert 'truth at any depth' in evaluator.protocol()
+
+
+def test_batch_must_split_over_the_devices(coded_root):
+  config = runs.make_config(coded_root, eval__batch_size=12)
+  with pytest.raises(ValueError, match='config.eval.batch_size = 12'):
+    evaluate.Evaluator(
+      config, model=None, mesh=parallel.create_mesh()
+    )
+
+
+@pytest.mark.slow
+def test_mode_evaluate_writes_the_table(trained, tmp_path):
+  for name in ('checkpoints', 'config.json'):
+    os.symlink(trained / name, tmp_path / name)
+  output, _ = runs.run_main('--mode=evaluate', f'--workdir={tmp_path}')
+  head, row, last = output.splitlines()[:3]
+  assert head.split() == list(metrics.DEPTH_ERRORS)
+  assert row.split()[:2] == ['step', '20']
+  assert last.startswith('3 images; truth lidar')
+  results = json.loads((tmp_path / 'evaluation/metrics.json').read_text())
+  assert results['step'] == 20
+  assert results['images'] == 3
+  for name, printed in zip(
+    metrics.DEPTH_ERRORS, row.split()[2:], strict=True
+  ):
+    assert float(printed) == pytest.approx(results[name], abs=5e-5)
+    # As when training ended.
+    during = runs.read_scalars(trained, f'eval/{name}')[20]
+    assert results[name] == pytest.approx(during, rel=1e-6)
+  with open(tmp_path / 'evaluation/per_image.csv') as file:
+    rows = list(csv.DictReader(file))
+  assert [row['index'] for row in rows] == ['0', '1', '2']
+  names = [f'{kitti_folder.DRIVE} {frame} l' for frame in (0, 3, 5)]
+  assert [row['example'] for row in rows] == names
+  mean = np.mean([float(row['abs_rel']) for row in rows])
+  assert mean == pytest.approx(results['abs_rel'])
+  for index in (0, 1):
+    panel = Image.open(tmp_path / f'pictures/eval_{index:06d}.png')
+    assert np.array(panel).std() > 0
+
+
+@pytest.mark.parametrize('name', ['absent', 'empty'])
+def test_says_that_there_is_no_run(root, tmp_path, one_device, name):
+  (tmp_path / 'empty').mkdir()
+  workdir = tmp_path / name
+  with pytest.raises(FileNotFoundError, match='no checkpoint .*train first'):
+    evaluate.evaluate(runs.make_config(root), workdir)
+  assert not list(tmp_path.glob('absent'))
+
+
+def test_no_street_is_rendered_for_a_run_that_is_not_there(
+  tmp_path, one_device
+):
+  street = tmp_path / 'street'
+  config = runs.make_config(street, data__source='street', eval__odometry=True)
+  with pytest.raises(FileNotFoundError, match='no checkpoint'):
+    evaluate.evaluate(config, tmp_path / 'run')
+  assert not street.exists()

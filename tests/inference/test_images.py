@@ -1,0 +1,316 @@
+"""Prediction: files for every image, and messages for what cannot be read."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from input_pipeline import cityscapes, images
+from sgde_jax.inference import images as predict
+from sgde_jax.inference import video
+from tests.support import predictions, runs
+
+
+def _check_result(output, name, size):
+  """Checks the two files of an image; returns the disparity."""
+  disparity = np.load(output / f'{name}.npy')
+  assert disparity.dtype == np.float32
+  assert disparity.shape == size
+  # Inverse depth between those of 100 m and 0.1 m.
+  assert disparity.min() > 0.01
+  assert disparity.max() < 10
+  picture = np.array(Image.open(output / f'{name}.png'))
+  assert picture.shape == (*size, 3)
+  assert picture.std() > 0
+  return disparity
+
+
+@pytest.mark.slow
+def test_folder_and_single_file(root, trained, tmp_path, capsys, one_device):
+  config = runs.make_config(root)
+  folder = tmp_path / 'images'
+  sizes = {'a.png': (40, 80), 'b.JPG': (33, 50), 'c.jpeg': (64, 128)}
+  for seed, (name, size) in enumerate(sizes.items()):
+    predictions.write_image(folder / name, size=size, seed=seed)
+  (folder / 'notes.txt').write_text('no image')
+  output = tmp_path / 'out' / 'folder'
+  predict.predict(config, trained, folder, output)
+  assert f'predictions written to {output}: 3\n' in capsys.readouterr().out
+  results = {
+    name: _check_result(output, name.split('.')[0], size)
+    for name, size in sizes.items()
+  }
+  assert len(list(output.iterdir())) == 6
+  alone = tmp_path / 'out' / 'alone'
+  predict.predict(config, trained, folder / 'b.JPG', alone)
+  np.testing.assert_array_equal(
+    _check_result(alone, 'b', (33, 50)), results['b.JPG']
+  )
+  flipped = tmp_path / 'out' / 'flipped'
+  flipping = runs.make_config(root, eval__flip=True)
+  predict.predict(flipping, trained, folder / 'a.png', flipped)
+  assert (_check_result(flipped, 'a', (40, 80)) != results['a.png']).any()
+
+
+@pytest.mark.slow
+def test_mode_predict(trained, tmp_path):
+  image = predictions.write_image(tmp_path / 'one.png')
+  output, _ = runs.run_main(
+    '--mode=predict',
+    f'--workdir={trained}',
+    f'--input={image}',
+    f'--output={tmp_path / "out"}',
+  )
+  assert f'predictions written to {tmp_path / "out"}: 1\n' in output
+  _check_result(tmp_path / 'out', 'one', (40, 80))
+
+
+@pytest.mark.parametrize('flags', [(None, 'out'), ('image.png', None)])
+def test_missing_flags(root, flags):
+  message = predictions.refusal(root, ValueError, *flags)
+  assert '--input=IMAGE, VIDEO or FOLDER' in message
+  assert '--output=FOLDER' in message
+
+
+def test_missing_image(root, tmp_path):
+  message = predictions.refusal(
+    root, FileNotFoundError, tmp_path / 'absent.png', tmp_path / 'out'
+  )
+  assert f'{tmp_path}/absent.png' in message
+  assert not (tmp_path / 'out').exists()
+
+
+def test_empty_folder(root, tmp_path):
+  message = predictions.refusal(
+    root, FileNotFoundError, tmp_path, tmp_path / 'out'
+  )
+  assert str(tmp_path) in message
+  assert '.jpg' in message
+
+
+@pytest.mark.parametrize('kept', [0, 20])
+def test_corrupted_image(root, tmp_path, kept):
+  path = predictions.write_image(tmp_path / 'torn.png')
+  path.write_bytes(path.read_bytes()[:kept])
+  message = predictions.refusal(root, ValueError, path, tmp_path / 'out')
+  assert f'{path} cannot be read' in message
+  assert 'videos are .avi, .m4v' in message
+
+
+@pytest.mark.slow
+def test_images_that_cannot_be_read_do_not_stop_the_others(
+  root, trained, tmp_path, one_device, capsys
+):
+  for name in ('first', 'last'):
+    predictions.write_image(tmp_path / f'{name}.png')
+  path = predictions.write_image(tmp_path / 'in_between.png')
+  path.write_bytes(path.read_bytes()[:-2000])
+  (tmp_path / 'headless.png').write_text('no picture')
+  Image.fromarray(np.zeros((40, 80), np.uint16)).save(tmp_path / 'deep.png')
+  (tmp_path / '._first.png').write_text('what macOS adds: no picture')
+  (tmp_path / 'folder.png').mkdir()
+  message = predictions.refusal(
+    root, ValueError, tmp_path, tmp_path / 'out', workdir=trained
+  )
+  assert 'unreadable images: 3, the others are written' in message
+  for bad in (path, tmp_path / 'headless.png', tmp_path / 'deep.png'):
+    assert f'{bad} cannot be read' in message
+  output = capsys.readouterr().out
+  assert f'predictions written to {tmp_path / "out"}: 2\n' in output
+  for name in ('first', 'last'):
+    _check_result(tmp_path / 'out', name, (40, 80))
+  assert not (tmp_path / 'out' / 'in_between.npy').exists()
+
+
+def test_missing_checkpoint(root, tmp_path):
+  image = predictions.write_image(tmp_path / 'one.png')
+  message = predictions.refusal(
+    root, FileNotFoundError, image, tmp_path / 'out', tmp_path / 'run'
+  )
+  assert f'{tmp_path}/run/checkpoints' in message
+  assert 'train first' in message
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.slow
+def test_labels_are_written_where_training_looks(
+  root, trained, tmp_path, one_device, capsys
+):
+  config = runs.make_config(root)
+  kitti = tmp_path / 'kitti'
+  for camera, frame in ((2, 0), (2, 1), (3, 0)):
+    name = f'D/R/image_0{camera}/data/{frame:010d}.png'
+    predictions.write_image(kitti / name)
+  predict.predict(config, trained, kitti, kitti, write='labels')
+  masks = sorted(kitti.rglob('semantic_0*/data/*.png'))
+  assert [str(mask.relative_to(kitti)) for mask in masks] == [
+    f'D/R/semantic_0{camera}/data/{frame:010d}.png'
+    for camera, frame in ((2, 0), (2, 1), (3, 0))
+  ]
+  for mask in masks:
+    found = cityscapes.read_labels(mask, coding='train_ids')
+    assert found.shape == (40, 80)
+    assert found.max() < 19
+  # Begun again, it makes what is missing and leaves the rest alone.
+  of_hand = np.full((40, 80), 255, np.uint8)
+  Image.fromarray(of_hand).save(masks[0])
+  before = masks[1].read_bytes()
+  masks[2].unlink()
+  capsys.readouterr()
+  predict.predict(config, trained, kitti, kitti, write='labels')
+  assert f'predictions written to {kitti}: 1\n' in capsys.readouterr().out
+  np.testing.assert_array_equal(np.array(Image.open(masks[0])), of_hand)
+  assert masks[1].read_bytes() == before and masks[2].is_file()
+  predict.predict(
+    config, trained, kitti / 'D/R/image_02/data', tmp_path / 'out',
+    write='labels',
+  )
+  np.testing.assert_array_equal(
+    np.array(Image.open(tmp_path / 'out/0000000001.png')),
+    np.array(Image.open(masks[1])),
+  )
+
+
+@pytest.mark.slow
+def test_video(root, trained, tmp_path, one_device, capsys):
+  config = runs.make_config(root)
+  source = predictions.write_video(tmp_path / 'drive.mp4')
+  output = tmp_path / 'depth'
+  (output / 'drive').mkdir(parents=True)
+  for name in ('000007.npy', '7 notes.txt'):
+    (output / 'drive' / name).touch()
+  message = predictions.refusal(
+    root, ValueError, source, output, workdir=trained
+  )
+  assert f'there is no {output}/drive.mp4, so that they may be yours' in message
+  (output / 'drive.mp4').touch()
+  predict.predict(config, trained, source, output)
+  # Of an earlier, longer video of this name nothing is left.
+  names = {path.name for path in (output / 'drive').iterdir()}
+  assert '7 notes.txt' in names and '000007.npy' not in names
+  assert f'predictions written to {output}: 3\n' in capsys.readouterr().out
+  with video.open_reader(source) as (frames, _):
+    frames = list(frames)
+  Image.fromarray(frames[2]).save(tmp_path / 'third.png')
+  predict.predict(config, trained, tmp_path / 'third.png', output)
+  np.testing.assert_array_equal(
+    _check_result(output / 'drive', '000002', (40, 80)),
+    _check_result(output, 'third', (40, 80)),
+  )
+  # The frames above their disparities, as fast as before.
+  with video.open_reader(output / 'drive.mp4') as (shown, rate):
+    shown = list(shown)
+  assert rate == 10 and len(shown) == 3
+  assert shown[0].shape == (80, 80, 3)
+  difference = np.abs(shown[1][:40].astype(float) - frames[1])
+  assert difference.mean() < 20 < np.abs(frames[1] - 128.0).mean()
+  predict.predict(
+    config, trained, source, tmp_path / 'masks', write='labels'
+  )
+  for frame in range(3):
+    mask = tmp_path / f'masks/drive/{frame:06d}.png'
+    assert cityscapes.read_labels(mask, coding='train_ids').shape == (40, 80)
+  assert (tmp_path / 'masks/drive.mp4').is_file()
+
+
+@pytest.mark.slow
+def test_a_damaged_frame_of_a_video_keeps_those_before(
+  root, trained, tmp_path, one_device, monkeypatch
+):
+  source = predictions.write_video(tmp_path / 'drive.mp4')
+  decode = video._decode
+
+  def damaged(av, container, path):
+    yield from (frame for frame, _ in zip(
+      decode(av, container, path), range(2), strict=False
+    ))
+    raise images.UnreadableError(f'{path} cannot be read beyond frame 2')
+
+  with monkeypatch.context() as patch:
+    patch.setattr(video, '_decode', damaged)
+    message = predictions.refusal(
+      root, ValueError, source, tmp_path / 'out', workdir=trained
+    )
+  assert f'{source} cannot be read beyond frame 2' in message
+  _check_result(tmp_path / 'out/drive', '000001', (40, 80))
+  with video.open_reader(tmp_path / 'out/drive.mp4') as (frames, _):
+    assert len(list(frames)) == 2
+
+
+def test_masks_have_the_runs_coding(root, trained, tmp_path, one_device):
+  source = predictions.write_image(tmp_path / 'a.png')
+  masks = []
+  for coding in ('train_ids', 'ids'):
+    config = runs.make_config(root, data__labels=coding)
+    predict.predict(config, trained, source, tmp_path / coding, write='labels')
+    masks.append(
+      cityscapes.read_labels(tmp_path / coding / 'a.png', coding=coding)
+    )
+  np.testing.assert_array_equal(*masks)
+
+
+def test_links_in_a_circle_lead_nowhere(tmp_path):
+  frame = predictions.write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
+  (tmp_path / 'self').symlink_to(tmp_path)
+  (tmp_path / 'D/self').symlink_to(tmp_path / 'D')
+  assert predict._list_images(tmp_path, layout=True) == [frame]
+
+
+def test_drives_come_before_a_picture_beside_them(root, tmp_path):
+  predictions.write_image(tmp_path / 'map.jpg')
+  frame = predictions.write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
+  assert predict._list_images(tmp_path, layout=True) == [frame]
+  assert predict._list_images(tmp_path, layout=False) == [tmp_path / 'map.jpg']
+
+
+@pytest.mark.slow
+def test_photos_are_turned_as_they_are_shown(
+  root, trained, tmp_path, one_device
+):
+  source = predictions.write_image(tmp_path / 'upright.png')
+  with Image.open(source) as image:
+    exif = image.getexif()
+    exif[0x0112] = 6  # Stored lying on its side.
+    lying = image.transpose(Image.Transpose.ROTATE_90)
+    lying.save(tmp_path / 'lying.png', exif=exif)
+  for name in ('upright', 'lying'):
+    predict.predict(
+      runs.make_config(root), trained, tmp_path / f'{name}.png', tmp_path / 'o'
+    )
+  np.testing.assert_array_equal(
+    _check_result(tmp_path / 'o', 'lying', (40, 80)),
+    _check_result(tmp_path / 'o', 'upright', (40, 80)),
+  )
+  predict.predict(  # A mask lies over the pixels that training reads.
+    runs.make_config(root), trained, tmp_path / 'lying.png', tmp_path / 'm',
+    write='labels',
+  )
+  with Image.open(tmp_path / 'm' / 'lying.png') as mask:
+    assert mask.size == lying.size
+
+
+def test_a_video_that_is_none(root, tmp_path):
+  source = tmp_path / 'drive.mp4'
+  source.write_text('no video')
+  message = predictions.refusal(root, ValueError, source, tmp_path / 'out')
+  assert f'{source} cannot be read' in message
+  assert not (tmp_path / 'out').exists()
+
+
+def test_videos_need_pyav(root, tmp_path, monkeypatch):
+  source = predictions.write_video(tmp_path / 'drive.mp4')
+  monkeypatch.setitem(sys.modules, 'av', None)
+  message = predictions.refusal(root, ValueError, source, tmp_path / 'out')
+  assert 'pip install av' in message
+
+
+def test_labels_need_semantics(root, tmp_path):
+  config = runs.make_config(
+    root, model__semantics=False, model__seem__enabled=False,
+    model__attention__levels=(),
+  )
+  with pytest.raises(ValueError, match='config.model.semantics'):
+    predict.predict(
+      config, 'none', tmp_path, tmp_path / 'out', write='labels'
+    )

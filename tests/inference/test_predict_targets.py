@@ -1,0 +1,108 @@
+"""What a prediction may write, and where: nothing of the user's is lost."""
+
+import pytest
+
+from sgde_jax.inference import images
+from tests.support import predictions, runs
+
+
+def _write(path):
+  if path.suffix == '.avi':
+    return predictions.write_video(path)
+  return predictions.write_image(path)
+
+
+def test_output_that_is_a_file(root, tmp_path):
+  path = predictions.write_image(tmp_path / 'one.png')
+  message = predictions.refusal(root, ValueError, path, path)
+  assert f'--output={path}: {path} is a file' in message
+
+
+def test_two_images_of_one_name(root, tmp_path):
+  predictions.write_image(tmp_path / 'same.png')
+  predictions.write_image(tmp_path / 'same.jpg')
+  message = predictions.refusal(root, ValueError, tmp_path, tmp_path / 'out')
+  assert 'two images named same' in message
+
+
+def test_a_video_that_would_be_overwritten(root, tmp_path):
+  source = predictions.write_video(tmp_path / 'drive.mp4')
+  before = source.read_bytes()
+  message = predictions.refusal(root, ValueError, source, tmp_path)
+  assert f'would overwrite {source}' in message
+  assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  ('name', 'lost', 'mine'),
+  [
+    ('a.jpg', 'a.png', 'a.png'),
+    ('a.jpg', 'a.npy', 'a.npy'),
+    ('a.avi', 'a.mp4', 'a.mp4'),
+    ('a.avi', 'a', 'a/000000.png'),
+  ],
+)
+def test_what_lies_beside_the_input_is_not_overwritten(
+  root, tmp_path, name, lost, mine
+):
+  source = _write(tmp_path / name)
+  mine = tmp_path / mine
+  mine.parent.mkdir(exist_ok=True)
+  mine.write_text('mine')
+  message = predictions.refusal(root, ValueError, source, tmp_path)
+  assert f'would overwrite {tmp_path / lost}: use another --output' in message
+  assert mine.read_text() == 'mine'
+
+
+@pytest.mark.parametrize(
+  ('name', 'lost'), [('a.jpg', 'a.png'), ('a.avi', 'a.mp4')]
+)
+def test_only_an_earlier_prediction_is_replaced_elsewhere(
+  root, tmp_path, name, lost
+):
+  source = _write(tmp_path / 'in' / name)
+  mine = tmp_path / 'out' / lost
+  mine.parent.mkdir()
+  mine.write_text('mine')
+  message = predictions.refusal(root, ValueError, source, tmp_path / 'out')
+  assert f'would overwrite {mine}: use another --output' in message
+  assert mine.read_text() == 'mine'
+  twin = mine.with_suffix('.npy' if name == 'a.jpg' else '')
+  twin.mkdir()  # What comes with a prediction: now it goes on to the weights.
+  predictions.refusal(root, FileNotFoundError, source, tmp_path / 'out')
+
+
+def test_nothing_is_written_among_another_cameras_frames(root, tmp_path):
+  frames = tmp_path / 'D/R/image_02/data'
+  source = predictions.write_image(frames / '0000000000.jpg')
+  other = tmp_path / 'D/R/image_03/data'
+  other.mkdir(parents=True)
+  message = predictions.refusal(root, ValueError, source, other)
+  assert 'would lie among the frames' in message
+
+
+def test_a_picture_of_depth_is_no_mask_that_stays(root, tmp_path):
+  source = predictions.write_image(tmp_path / 'in' / 'a.jpg')
+  picture = predictions.write_image(tmp_path / 'out' / 'a.png')
+  with pytest.raises(ValueError, match=f'{picture} is there and is no mask'):
+    images.predict(
+      runs.make_config(root), tmp_path, source, tmp_path / 'out',
+      write='labels',
+    )
+
+
+@pytest.mark.parametrize('write', ['depth', 'labels'])
+@pytest.mark.parametrize('folder', ['', 'data'])
+def test_nothing_is_written_among_a_drives_frames(
+  root, tmp_path, folder, write
+):
+  frames = tmp_path / 'D/R/image_02'
+  predictions.write_image(frames / 'data' / '0000000000.jpg')
+  source = frames / folder
+  if write == 'depth':
+    source = frames / 'data'
+  with pytest.raises(ValueError, match='would lie among the frames'):
+    images.predict(
+      runs.make_config(root), tmp_path, source, source, write=write
+    )
+  assert len(list(frames.rglob('*.*'))) == 1

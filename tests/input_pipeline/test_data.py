@@ -1,0 +1,280 @@
+"""Tests of input_pipeline.checking: what is refused before training."""
+
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+import input_pipeline
+from input_pipeline.sources import kitti
+from input_pipeline.street import folder
+from tests.support import kitti_folder
+
+DRIVE = kitti_folder.DRIVE
+OTHER_DRIVE = '2011_09_28/2011_09_28_drive_0002_sync'
+
+
+@pytest.fixture(name='root')
+def fixture_root(tmp_path):
+  root = tmp_path / 'kitti'
+  kitti_folder.write_drive(root)
+  kitti_folder.write_splits(root)
+  return root
+
+
+def take_train(config):
+  return next(input_pipeline.create_train_batches(
+    config, seed=1, start_step=0, batch_size=2))
+
+
+def make_eval(config, split=None):
+  return input_pipeline.create_eval_batches(
+    config, split=split or config.eval_split, batch_size=2)
+
+
+def test_check_data_summary(root):
+  kitti_folder.write_drive(root, drive=OTHER_DRIVE, height=10, width=44)
+  test = root / 'splits/test.txt'
+  test.write_text(test.read_text() + f'{OTHER_DRIVE} 0 l\n')
+  summary = input_pipeline.check_data(kitti_folder.make_config(root))
+  assert (summary.train_examples, summary.eval_examples) == (4, 4)
+  assert summary.train_drives == (DRIVE,)
+  assert summary.eval_drives == (DRIVE, OTHER_DRIVE)
+  assert summary.sizes == ((10, 44), (12, 40))
+  assert (summary.train_labelled, summary.eval_labelled) == (3, 3)
+  assert 'train: 4 examples from 1 drive, 3 with labels' in str(summary)
+  assert 'images 44x10, 40x12; 1 drive in both splits' in str(summary)
+
+
+def test_check_data_counts_and_names_missing_files(root):
+  frames = range(1, 50)
+  (root / 'splits/train.txt').write_text(
+    ''.join(f'{DRIVE} {frame} l\n' for frame in frames))
+  shutil.rmtree(root / DRIVE / 'velodyne_points')
+  config = kitti_folder.make_config(root)
+  with pytest.raises(ValueError) as raised:
+    input_pipeline.check_data(config)
+  message = str(raised.value)
+  # Frames 6 .. 50 and the scans of three frames.
+  assert message.startswith(f'{root} lacks 48 files')
+  assert message.count('image_02/data/') == 10
+  assert f'{DRIVE}/image_02/data/0000000006.png' in message
+  with pytest.raises(ValueError, match='45 files'):
+    take_train(config)
+  with pytest.raises(ValueError, match='3 files .*0000000000.bin'):
+    make_eval(config)
+
+
+def test_a_link_that_leads_nowhere_is_a_missing_file(root):
+  path = root / DRIVE / 'image_02/data/0000000003.png'
+  path.unlink()
+  path.symlink_to(root / 'gone.png')
+  with pytest.raises(ValueError, match='lacks 1 file that .*0000000003.png'):
+    input_pipeline.check_data(kitti_folder.make_config(root))
+
+
+def test_a_mask_that_leads_nowhere_is_told_and_not_left_out(root):
+  path = root / DRIVE / 'semantic_02/data/0000000003.png'
+  path.unlink()
+  path.symlink_to(root / 'gone.png')
+  with pytest.raises(ValueError, match='semantic_02.*03.png cannot be read'):
+    take_train(kitti_folder.make_config(root))
+
+
+@pytest.mark.parametrize('shape, fits', [
+  ((12, 40), True),  # The frame's.
+  ((24, 80), True),  # The frame was resized.
+  ((12, 36), False),
+  ((40, 12), False),
+])
+def test_a_depth_map_of_another_shape_than_its_frame_is_refused(
+    root, shape, fits):
+  for frame in (0, 3, 5):
+    depth = np.full(shape if frame == 3 else (12, 40), 2560, np.uint16)
+    kitti_folder.save(
+      depth, root / DRIVE / f'depth_02/data/{frame:010d}.png')
+  config = kitti_folder.make_config(root, ground_truth='dense')
+  if fits:
+    assert input_pipeline.check_data(config).eval_examples == 3
+    return
+  size = f'{shape[1]}x{shape[0]}'
+  for open_data in (input_pipeline.check_data, make_eval):
+    with pytest.raises(ValueError, match=f'{DRIVE} 3 l is {size} .* 40x12'):
+      open_data(config)
+
+
+def test_missing_neighbour_calibration_and_drive(root):
+  config = kitti_folder.make_config(root)
+  (root / 'splits/train.txt').write_text(f'{DRIVE} 0 l\nno/drive 3 r\n')
+  (root / '2011_09_26' / kitti.VELODYNE_FILE).unlink()
+  with pytest.raises(ValueError, match='6 files') as raised:
+    input_pipeline.check_data(config)
+  for name in (f'{DRIVE}/image_02/data/-000000001.png',
+               'no/calib_cam_to_cam.txt', 'no/drive/image_03/data/0000000004',
+               '2011_09_26/calib_velo_to_cam.txt'):
+    assert name in str(raised.value)
+
+
+@pytest.mark.parametrize('overrides, error, message', [
+  ({'root': ''}, ValueError, 'root is empty; pass --config.data.root='),
+  ({'root': '/no/such'}, FileNotFoundError, '/no/such; pass --config.data.ro'),
+  ({'train_split': 'no.txt'}, FileNotFoundError, 'no split list at no.txt nor'),
+  ({'source': 'web'}, ValueError, "source is 'web'; choose one of street, ki"),
+  ({'reader': 'torch'}, ValueError, "reader is 'torch'"),
+  ({'labels': 'colours'}, ValueError, "labels is 'colours'"),
+  ({'ground_truth': 'odd'}, ValueError, "ground_truth is 'odd'"),
+  ({'frame_offsets': (-1, 0, 1)}, ValueError, 'must start with 0'),
+  ({'frame_offsets': (0, 1, 1)}, ValueError, 'each offset once'),
+  ({'height': 0}, ValueError, 'height .* at least 1'),
+])
+def test_bad_config_is_refused(root, overrides, error, message):
+  config = kitti_folder.make_config(root, **overrides)
+  with pytest.raises(error, match=message):
+    input_pipeline.check_data(config)
+  with pytest.raises(error, match=message):
+    take_train(config)
+
+
+def test_the_tf_reader_without_tensorflow_is_refused(root, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow', None)
+  input_pipeline.check_data(kitti_folder.make_config(root))
+  config = kitti_folder.make_config(root, reader='tf')
+  for open_data in (input_pipeline.check_data, take_train):
+    with pytest.raises(ValueError, match="reader='tf' needs TensorFlow: inst"):
+      open_data(config)
+
+
+@pytest.fixture(name='street_config')
+def fixture_street_config(tmp_path):
+  sizes = {'drives': 2, 'frames': 6, 'test_drives': 1, 'seed': 0, 'height': 32,
+           'width': 64}
+  return kitti_folder.make_config(
+    tmp_path / 'street', source='street', street=sizes)
+
+
+def fake_render(config, failure=None):
+  def render_street(output, **arguments):
+    assert arguments.pop('workers') >= 1
+    assert arguments == config.street.to_dict()
+    root = pathlib.Path(output)
+    if not root.exists():
+      kitti_folder.write_drive(root)
+      kitti_folder.write_splits(root)
+      if failure is not None:
+        raise failure
+
+  return render_street
+
+
+@pytest.mark.parametrize('failure', [None, OSError('Directory not empty')])
+def test_street_is_rendered_where_it_is_missing(
+    street_config, monkeypatch, failure):
+  # The failure is that of a process that another one has overtaken.
+  monkeypatch.setattr(
+    folder, 'render_street', fake_render(street_config, failure))
+  assert input_pipeline.check_data(street_config).train_examples == 4
+  assert take_train(street_config)
+
+
+def test_street_that_cannot_be_rendered_is_refused(street_config):
+  street_config.street.height = 33
+  with pytest.raises(ValueError, match='config.data.street: .*height is 33'):
+    input_pipeline.check_data(street_config)
+
+
+def test_bad_split_lines_are_named(root):
+  config = kitti_folder.make_config(root)
+  (root / 'splits/test.txt').write_text(f'{DRIVE} 1\n')
+  with pytest.raises(ValueError, match='test.txt, line 1: .*three fields'):
+    input_pipeline.check_data(config)
+  with pytest.raises(ValueError, match='the list of lines, line 2'):
+    make_eval(config, split=[f'{DRIVE} 1 l', 'x'])
+
+
+def test_lists_of_numbered_drives_are_told_from_others(root):
+  (root / 'splits/train.txt').write_text('1 471 l\n')
+  with pytest.raises(ValueError, match='is one of KITTI odometry'):
+    input_pipeline.check_data(kitti_folder.make_config(root))
+
+
+def test_frames_are_compared_with_their_calibration(root, caplog):
+  def change(columns, rows):
+    kitti_folder.write_date(
+      root / pathlib.Path(DRIVE).parent, height=rows, width=columns)
+    return input_pipeline.check_data(kitti_folder.make_config(root))
+
+  change(80, 24)  # Frames of half the rectified size.
+  assert not caplog.records
+  change(40, 16)
+  assert 'frames of 40x12, and S_rect_02 of ' in caplog.text
+  assert 'calib_cam_to_cam.txt says 40x16: right if they' in caplog.text
+  with pytest.raises(ValueError, match='40x12, .* says 40x10: take rectified'):
+    change(40, 10)
+
+
+@pytest.mark.parametrize('size, fits', [((24, 80), True), ((30, 30), False)])
+def test_masks_are_compared_with_their_frames(root, size, fits):
+  for path in (root / DRIVE / 'semantic_02/data').iterdir():
+    kitti_folder.save(np.zeros(size, np.uint8), path)
+  config = kitti_folder.make_config(root)
+  for read in (take_train, lambda config: list(make_eval(config))):
+    if fits:
+      read(config)
+      continue
+    with pytest.raises(ValueError, match='semantic_02.*30x30 .* frame 40x12'):
+      read(config)
+
+
+def test_calibration_without_the_camera_is_refused(root):
+  (root / 'splits/train.txt').write_text(f'{DRIVE} 1 r\n')
+  kitti_folder.write_drive(root, camera=3)
+  path = root / '2011_09_26' / kitti.CAMERA_FILE
+  path.write_text('\n'.join(kitti_folder.CAMERA_LINES[:5]))
+  with pytest.raises(ValueError, match=f'{kitti.CAMERA_FILE} has no P_rect_03'):
+    input_pipeline.check_data(kitti_folder.make_config(root))
+
+
+def test_a_coding_that_the_masks_do_not_look_like_is_told(root, caplog):
+  config = kitti_folder.make_config(root)
+  input_pipeline.check_data(config)
+  assert 'look at' not in caplog.text
+  config.labels = 'ids'
+  input_pipeline.check_data(config)
+  assert 'look at config.data.labels = ids: 0 of' in caplog.text
+
+
+def test_values_outside_the_coding_are_refused_before_training(root):
+  mask = next((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))
+  kitti_folder.save(np.full((12, 40), 33, np.uint8), mask)
+  with pytest.raises(ValueError, match="config.data.labels is 'train") as error:
+    input_pipeline.check_data(kitti_folder.make_config(root))
+  assert f'{mask}' in str(error.value) and '33' in str(error.value)
+
+
+@pytest.mark.parametrize('reader', ['memory', 'tf'])
+@pytest.mark.parametrize('mask, message', [
+  (np.zeros((12, 40, 3), np.uint8), 'cannot be read: 1, the first: .*{name}'),
+  (np.zeros((12, 20), np.uint8), '{name} is 20x12, .* is 40x12'),
+])
+def test_masks_that_training_cannot_take_are_refused_before_it(
+    root, mask, message, reader):
+  path = sorted((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))[1]
+  kitti_folder.save(mask, path)
+  config = kitti_folder.make_config(root, reader=reader)
+  message = message.format(name=path.name)
+  with pytest.raises(ValueError, match=f'config.data.labels: of .*{message}'):
+    input_pipeline.check_data(config)
+  config.unreadable = 'replace'
+  assert input_pipeline.check_data(config).train_labelled == 3
+  batches = input_pipeline.create_train_batches(
+    config, seed=1, start_step=0, batch_size=4)
+  assert set(next(batches)['index']) == {1, 2, 3}  # All but the mask's.
+
+
+def test_a_root_that_is_no_street_names_the_config_for_kitti(
+    root, street_config):
+  street_config.root = str(root)
+  with pytest.raises(ValueError, match='no rendered street .*kitti_r18.py'):
+    input_pipeline.check_data(street_config)

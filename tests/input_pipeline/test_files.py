@@ -1,0 +1,78 @@
+"""Files that are whole or, if the writing is broken off, as they were."""
+
+import os
+
+import pytest
+
+from input_pipeline import files
+
+
+def _write(path, text, error=None):
+  with files.whole_file(path) as partial:
+    partial.write_text(text)
+    if error:
+      raise error
+
+
+def test_a_file_appears_whole(tmp_path):
+  path = tmp_path / 'new' / 'a.txt'
+  with files.whole_file(path) as partial:
+    partial.write_text('whole')
+    assert partial.suffix == '.txt' and partial.parent == path.parent
+    assert not path.exists()
+  assert [file.name for file in path.parent.iterdir()] == ['a.txt']
+  assert path.read_text() == 'whole'
+
+
+@pytest.mark.parametrize('there', [False, True])
+def test_a_folder_appears_where_a_link_points(tmp_path, there):
+  target, link = tmp_path / 'disk' / 'target', tmp_path / 'link'
+  if there:
+    target.mkdir(parents=True)
+  link.symlink_to(target)
+  with files.whole_folder(link) as made:
+    assert made.parent == target.parent  # The disk that the link names.
+    (made / 'a.txt').write_text('whole')
+  assert link.is_symlink()
+  assert [path.name for path in target.parent.iterdir()] == ['target']
+  assert (link / 'a.txt').read_text() == 'whole'
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+  monkeypatch.setattr(os.path, 'ismount', lambda path: path == tmp_path)
+  refused = pytest.raises(ValueError, match=f'{tmp_path} is a mount point: ')
+  with refused, files.whole_folder(tmp_path):
+    pytest.fail('work began')
+  assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('error', [OSError('disk full'), KeyboardInterrupt()])
+def test_a_file_that_is_broken_off_stays_as_it_was(tmp_path, error):
+  path = tmp_path / 'a.txt'
+  with pytest.raises(type(error)):
+    _write(path, 'half', error)
+  assert not list(tmp_path.iterdir())
+  _write(path, 'before')
+  with pytest.raises(type(error)):
+    _write(path, 'half', error)
+  assert [file.name for file in tmp_path.iterdir()] == ['a.txt']
+  assert path.read_text() == 'before'
+
+
+def test_files_move_into_a_folder_once_all_are_there(tmp_path):
+  folder = tmp_path / 'new' / 'files'
+  for text in ('first', 'second'):
+    old = list(folder.glob('*.txt'))
+    with files.whole_files(folder, replaced=old) as partial:
+      (partial / f'{text}.txt').write_text(text)
+      assert old == list(folder.glob('*.txt'))
+    if text == 'first':
+      (folder / 'mine').touch()
+  assert {path.name for path in folder.iterdir()} == {'mine', 'second.txt'}
+  broken_off = pytest.raises(KeyboardInterrupt)
+  with broken_off, files.whole_files(folder) as partial:
+    (partial / 'third.txt').write_text('half')
+    raise KeyboardInterrupt
+  assert (folder / 'second.txt').read_text() == 'second'
+  assert list(tmp_path.rglob('third.txt')) == []
+  assert [path.name for path in folder.parent.iterdir()] == ['files']

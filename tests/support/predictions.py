@@ -1,0 +1,32 @@
+"""Images and videos to predict, and what a prediction is refused for."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sgde_jax.inference import images, video
+from tests.support import runs
+
+
+def write_image(path, *, size=(40, 80), seed=0):
+  """Writes random pixels; returns the path."""
+  pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(pixels).save(path)
+  return path
+
+
+def refusal(root, error, source, output, workdir='none'):
+  """The message of the error that a prediction raises."""
+  with pytest.raises(error) as caught:
+    images.predict(runs.make_config(root), workdir, source, output)
+  return str(caught.value)
+
+
+def write_video(path, *, frames=3, size=(40, 80)):
+  """Writes random frames; returns the path."""
+  random = np.random.default_rng(0)
+  with video.open_writer(path, 10) as write:
+    for _ in range(frames):
+      write(random.integers(0, 256, (*size, 3), np.uint8))
+  return path

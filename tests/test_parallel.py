@@ -1,0 +1,294 @@
+"""Data parallelism: one, eight and two times one device do the same."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgde_jax import compiling, metrics, parallel
+from sgde_jax.configs import default
+from sgde_jax.training import loop, steps
+from sgde_jax.weights import initial
+from tests.support import float64, runs
+
+# Fewer elements than this are no images or features.
+_SMALL = 1000
+
+
+def test_mesh_has_one_axis_over_all_devices():
+  mesh = parallel.create_mesh()
+  assert mesh.axis_names == ('data',)
+  assert mesh.devices.tolist() == jax.devices()
+  assert len(jax.devices()) == 8
+  assert mesh.axis_types == (jax.sharding.AxisType.Auto,)
+
+
+class _Device:
+  """Stands in for a GPU: each node of a cluster is a slice of its own."""
+
+  platform = device_kind = 'gpu'
+
+  def __init__(self, node, number):
+    self.process_index = self.slice_index = node
+    self.id = number
+
+
+def test_mesh_of_several_nodes_follows_the_processes():
+  devices = [_Device(1, 2), _Device(0, 1), _Device(1, 3), _Device(0, 0)]
+  mesh = parallel.create_mesh(devices)
+  assert [device.id for device in mesh.devices] == [0, 1, 2, 3]
+
+
+def test_batch_is_split_and_comes_back():
+  mesh = parallel.create_mesh()
+  batch = {'x': np.arange(16 * 3.0).reshape(16, 3), 'y': np.arange(16)}
+  arrays = parallel.to_devices(batch, mesh)
+  assert [shard.data.shape for shard in arrays['x'].addressable_shards] == (
+    [(2, 3)] * 8
+  )
+  np.testing.assert_array_equal(parallel.local_rows(arrays['x']), batch['x'])
+  taken = list(parallel.device_batches(iter([batch, batch]), mesh))
+  assert len(taken) == 2
+  np.testing.assert_array_equal(taken[1]['y'], batch['y'])
+  np.testing.assert_array_equal(parallel.gather_rows(batch['y']), batch['y'])
+
+
+@pytest.mark.parametrize(
+  'numbers',
+  [
+    np.arange(12) * (2**40 + 1),
+    np.arange(12) / 3,
+    np.arange(12, dtype=np.uint8),
+    np.arange(12) % 2 == 0,
+  ],
+)
+def test_rows_are_gathered_to_the_bit(monkeypatch, numbers):
+  rows = numbers.reshape(2, 6)
+
+  def gather(array, tiled):
+    assert tiled
+    # What JAX does with arrays on a device.
+    array = np.asarray(jnp.asarray(array))
+    return np.concatenate([array, array])
+
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)
+  monkeypatch.setattr(parallel.multihost_utils, 'process_allgather', gather)
+  for part in (rows, rows[:, 0], rows[:, ::2]):
+    gathered = parallel.gather_rows(part)
+    assert gathered.dtype == numbers.dtype
+    np.testing.assert_array_equal(gathered, np.concatenate([part, part]))
+
+
+def test_replicated_tree_is_whole_on_every_device():
+  tree = parallel.replicate({'w': np.arange(6.0)}, parallel.create_mesh())
+  assert tree['w'].is_fully_replicated
+  for shard in tree['w'].addressable_shards:
+    np.testing.assert_array_equal(shard.data, np.arange(6.0))
+
+
+def test_batch_that_does_not_split_is_refused():
+  mesh = parallel.create_mesh()
+  parallel.check_batch_size(16, mesh, 'config.batch_size')
+  with pytest.raises(ValueError, match='config.batch_size = 12.*8 devices'):
+    parallel.check_batch_size(12, mesh, 'config.batch_size')
+
+
+# Small, for XLA has no fast float64 convolutions on the CPU.
+_SETTINGS = {
+  'batch_size': 8,
+  'num_steps': 1,
+  'data__width': 32,
+  'model__attention__levels': (4,),
+  'eval__batch_size': 8,
+  'log_every': 1,
+  'picture_every': 1,
+}
+
+
+@pytest.fixture(name='workdirs', scope='module')
+def fixture_workdirs(root, tmp_path_factory):
+  """The same single step on one device, on eight, and by two processes.
+
+  Returns:
+    The folder of the workdirs `one`, `eight` and `two`, the program for eight
+    devices, and what each of the two processes printed.
+  """
+  folder = tmp_path_factory.mktemp('sharding')
+  config = runs.make_config(root, **_SETTINGS)
+  processes = _start_two(root, folder / 'two')
+  compiled = []
+  compile_steps = initial.compile_steps
+
+  def record_compiled(*args):
+    compiled.append(compile_steps(*args))
+    return compiled[-1]
+
+  with float64.enabled(), pytest.MonkeyPatch.context() as patch:
+    patch.setattr(initial, 'compile_steps', record_compiled)
+    loop.train_and_evaluate(config, folder / 'eight')
+    patch.setattr(parallel, 'create_mesh', runs.one_device_mesh)
+    loop.train_and_evaluate(config, folder / 'one')
+  outputs = [runs.finish(process)[0] for process in processes]
+  return folder, compiled[0][0].func, outputs
+
+
+def _start_two(root, workdir):
+  """Starts a run of two processes with a device each, and examples for both."""
+  address = runs.free_address()
+  return [
+    runs.start(
+      f'--workdir={workdir}',
+      *runs.make_flags(root, **_SETTINGS | {'eval__batch_size': 2}),
+      '--distributed',
+      f'--coordinator_address={address}',
+      '--num_processes=2',
+      f'--process_id={number}',
+      script=('-m', 'tests.support.float64'),
+    )
+    for number in range(2)
+  ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['eight', 'two'])
+def test_does_what_one_device_does(root, workdirs, name):
+  config = runs.make_config(root, **_SETTINGS)
+  ours, one = (workdirs[0] / part for part in (name, 'one'))
+  with float64.enabled():
+    our_state, state = (runs.restore(config, part) for part in (ours, one))
+  _assert_close(_gradients(our_state), _gradients(state))
+  _assert_close(our_state.batch_stats, state.batch_stats)
+  for scalar in ('loss', 'gradient_norm'):
+    figures = [
+      runs.read_scalars(part, f'train/{scalar}')[1] for part in (ours, one)
+    ]
+    assert figures[0] == pytest.approx(figures[1], rel=1e-5)
+  for scalar in (*metrics.DEPTH_ERRORS, 'ratio', 'images'):
+    tables = [
+      runs.read_scalars(part, f'eval/{scalar}') for part in (ours, one)
+    ]
+    assert list(tables[0]) == [0, 1]
+    assert tables[0] == pytest.approx(tables[1], rel=1e-4)
+
+
+def _gradients(state):
+  """The first step's gradients: Adam's first moment is a tenth of them."""
+  adam, = (
+    part
+    for part in jax.tree.leaves(
+      state.opt_state, is_leaf=lambda node: hasattr(node, 'mu')
+    )
+    if hasattr(part, 'mu')
+  )
+  return jax.tree.map(lambda moment: 10 * moment, adam.mu)
+
+
+def _assert_close(ours, theirs):
+  """Checks that each tensor agrees within 1e-5 of its largest entry."""
+  errors = {
+    jax.tree_util.keystr(path): float(
+      abs(ours - theirs).max() / abs(theirs).max()
+    )
+    for (path, ours), theirs in zip(
+      jax.tree_util.tree_leaves_with_path(ours),
+      jax.tree.leaves(theirs),
+      strict=True,
+    )
+  }
+  assert max(errors.values()) < 1e-5, errors
+
+
+@pytest.mark.slow
+def test_training_does_not_gather_the_batch(workdirs):
+  compiled = workdirs[1]
+  assert 'all-reduce' in compiled.as_text()
+  assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))
+
+
+@pytest.mark.slow
+def test_prediction_does_not_gather_the_batch(root):
+  step = functools.partial(steps.predict_step, flip=True)
+  compiled = _compile_by_rows(root, step, (32, 64, 3))
+  assert 'while' in compiled.as_text()  # SEEM's chunks
+  assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))
+
+
+@pytest.mark.slow
+def test_pictures_do_not_gather_the_batch(root):
+  compiled = _compile_by_rows(root, _preview, (2, 32, 64, 3))
+  assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))
+
+
+def _preview(variables, frames, *, model):
+  """`preview_step` as a function of the frames alone."""
+  batch = {
+    'frames': frames,
+    'intrinsics': jnp.tile(jnp.eye(3), (len(frames), 1, 1)),
+    'labels': frames[:, 0, ..., 0],
+  }
+  loss_options = default.get_config().loss.to_dict()
+  return steps.preview_step(
+    variables, batch, model=model, loss_options=loss_options
+  )
+
+
+def _compile_by_rows(root, step, shape):
+  """Compiles a step of the whole method for eight devices, two rows each."""
+  config = runs.make_config(root, model__attention__levels=(4, 2))
+  model, mesh = runs.create_model(config), parallel.create_mesh()
+  state = initial.abstract_train_state(config, model, mesh)
+  rows = parallel.batch_sharded(mesh)
+  frames = jax.ShapeDtypeStruct((16, *shape), np.uint8, sharding=rows)
+  step = compiling.jit(functools.partial(step, model=model), out_shardings=rows)
+  return step.lower(state.variables, frames).compile()
+
+
+def _all_gathers(compiled):
+  """Shapes of what the all-gathers of a compiled program give."""
+  results = re.findall(
+    r'= (.*?) all-gather(?:-start)?\(', compiled.as_text()
+  )
+  return [
+    tuple(map(int, filter(None, shape.split(','))))
+    for result in results
+    for shape in re.findall(r'\w+\[([\d,]*)\]', result)
+  ]
+
+
+@pytest.mark.parametrize(
+  'gathering',
+  [
+    lambda x: jax.lax.top_k(x, 300),
+    lambda x: x[jnp.arange(8)[:, None], jnp.argsort(x, axis=1)],
+  ],
+)
+def test_a_gathered_batch_would_be_noticed(gathering):
+  rows = parallel.batch_sharded(parallel.create_mesh())
+  step = jax.jit(gathering, in_shardings=rows, out_shardings=rows)
+  gathers = _all_gathers(step.lower(jnp.zeros((8, 2000))).compile())
+  assert any(math.prod(shape) >= _SMALL for shape in gathers)
+
+
+@pytest.mark.slow
+def test_process_0_alone_writes(workdirs):
+  folder, _, (first, second) = workdirs
+  assert 'abs_rel' in first
+  assert 'abs_rel' not in second
+  events, *files = sorted(
+    runs.list_files(folder / 'two'),
+    key=lambda name: not name.startswith('events.'),
+  )
+  assert events.startswith('events.')
+  # It draws its own rows only, the first half of every batch.
+  assert files == [
+    'config.json',
+    'metrics.jsonl',
+    'parameters.txt',
+    'pictures/eval_000000.png',
+    'pictures/train_000001_0.png',
+    'pictures/train_000001_1.png',
+  ]

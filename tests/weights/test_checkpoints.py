@@ -1,0 +1,245 @@
+"""Checkpoints: what stays, what comes back, what is refused."""
+
+import resource
+import shutil
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgde_jax import parallel
+from sgde_jax.weights import checkpoints as checkpointing
+from tests.support import runs
+
+
+def _state(value, *, shape=(3, 2)):
+  """A state like training's: nested, of several dtypes, on a mesh."""
+  state = {
+    'params': {'conv': {'kernel': jnp.full(shape, value, jnp.float32)}},
+    'step': jnp.asarray(value, jnp.int32),
+    'half': jnp.full((4,), value, jnp.bfloat16),
+  }
+  return parallel.replicate(state, parallel.create_mesh())
+
+
+def _save(workdir, metrics, **options):
+  """Saves one checkpoint per step -> abs_rel (or None)."""
+  checkpoints = checkpointing.Checkpoints(workdir, **options)
+  for step, abs_rel in metrics.items():
+    summary = None if abs_rel is None else {'abs_rel': abs_rel, 'a1': 0.5}
+    checkpoints.save(_state(step), step=step, metrics=summary)
+  checkpoints.close()
+
+
+def _kept(workdir):
+  folders = (workdir / 'checkpoints').iterdir()
+  return sorted(int(folder.name) for folder in folders)
+
+
+def test_restores_exactly(tmp_path):
+  state = _state(7)
+  noise = np.random.default_rng(0).standard_normal((3, 2), np.float32)
+  state['params']['conv']['kernel'] += noise
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  checkpoints.save(state, step=7)
+  checkpoints.close()
+  restored = checkpointing.Checkpoints(tmp_path).restore(_state(0))
+  jax.tree.map(np.testing.assert_array_equal, restored, state)
+  for new, old in zip(
+    jax.tree.leaves(restored), jax.tree.leaves(state), strict=True
+  ):
+    assert new.dtype == old.dtype
+    assert new.sharding == old.sharding
+
+
+@pytest.mark.parametrize(
+  ('metrics', 'keep', 'kept', 'best'),
+  [
+    ({1: 0.3, 2: 0.1, 3: 0.4, 4: 0.2}, 1, [2, 4], 2),
+    ({1: 0.3, 2: 0.1, 3: 0.4, 4: 0.2}, 2, [2, 3, 4], 2),
+    ({1: 0.3, 2: 0.2, 3: 0.1}, 1, [3], 3),
+    ({1: 0.1, 2: None, 3: None}, 1, [1, 3], 1),
+    ({1: None, 2: None}, 1, [2], 2),
+  ],
+)
+def test_keeps_the_latest_and_the_best(tmp_path, metrics, keep, kept, best):
+  _save(tmp_path, metrics, keep=keep)
+  assert _kept(tmp_path) == kept
+  reader = checkpointing.Checkpoints(tmp_path, read_only=True)
+  assert reader.find_step('best') == best
+  assert reader.latest_step() == max(metrics)
+  restored = reader.restore(_state(0), step=best)
+  assert int(restored['step']) == best
+
+
+def test_best_survives_a_restart(tmp_path):
+  _save(tmp_path, {1: 0.1, 2: 0.3}, keep=1)
+  _save(tmp_path, {3: 0.2, 4: 0.4}, keep=1)
+  assert _kept(tmp_path) == [1, 4]
+
+
+def test_names_every_tensor_that_differs(tmp_path):
+  _save(tmp_path, {5: None})
+  wanted = _state(0, shape=(3, 4))
+  wanted['extra'] = wanted.pop('half')
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  with pytest.raises(ValueError, match='does not fit the config') as error:
+    checkpoints.restore(wanted)
+  message = str(error.value)
+  assert f'{tmp_path}/checkpoints/5' in message
+  assert (
+    'params/conv/kernel: the checkpoint has (3, 2), the config asks for (3, 4)'
+  ) in message
+  assert 'half: the checkpoint has (4,), the config asks for nothing' in message
+  assert 'extra: the checkpoint has nothing' in message
+  assert 'step:' not in message
+
+
+def test_parameters_come_first_among_what_differs(tmp_path):
+  optimizers = {f'opt_state/{number}': (1,) for number in range(30)}
+  problems = sorted(
+    [*optimizers, 'params/conv', 'batch_stats/norm'],
+    key=checkpointing._parameters_first,
+  )
+  assert problems[:2] == ['batch_stats/norm', 'params/conv']
+
+
+def _remove_state(folder):
+  shutil.rmtree(folder / 'state')
+
+
+def _remove_list(folder):
+  (folder / 'state' / '_METADATA').unlink()
+
+
+def _tear_list(folder):
+  (folder / 'state' / '_METADATA').write_text('{"tree_')
+
+
+def _tear_data(folder):
+  files = [path for path in (folder / 'state').rglob('*') if path.is_file()]
+  data = [path for path in files if 'd' in path.parts[-2:-1]]
+  assert data
+  for path in data:
+    path.write_bytes(path.read_bytes()[:10])
+
+
+def test_a_checkpoint_that_training_deleted_is_not_called_damaged(tmp_path):
+  _save(tmp_path, {1: 0.2, 2: 0.1})
+  reader = checkpointing.Checkpoints(tmp_path, read_only=True)
+  shutil.rmtree(tmp_path / 'checkpoints' / '1')
+  with pytest.raises(FileNotFoundError, match='/1 gave way to a newer one'):
+    reader.restore(_state(0), step=1)
+
+
+@pytest.mark.parametrize(
+  'damage', [_remove_state, _remove_list, _tear_list, _tear_data]
+)
+def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path, damage):
+  _save(tmp_path, {5: None, 8: None})
+  damage(tmp_path / 'checkpoints' / '8')
+  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  with pytest.raises(ValueError, match='is damaged') as error:
+    checkpoints.restore(_state(0))
+  message = str(error.value)
+  assert f'{tmp_path}/checkpoints/8' in message
+  assert 'go on from step 5' in message
+  assert len(message.splitlines()) == 1 and len(message) < 500
+  shutil.rmtree(tmp_path / 'checkpoints' / '8')  # As the message says.
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  assert int(checkpoints.restore(_state(0))['step']) == 5
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    MemoryError('103 GiB'),
+    PermissionError('no'),
+    jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 103 GiB'),
+  ],
+)
+def test_a_whole_checkpoint_is_not_called_damaged(tmp_path, monkeypatch, error):
+  _save(tmp_path, {5: None})
+  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+
+  def fail(*_, **__):
+    raise error
+
+  monkeypatch.setattr(checkpoints._manager, 'restore', fail)
+  with pytest.raises(type(error)) as found:
+    checkpoints.restore(_state(0))
+  assert found.value is error
+
+
+def test_an_error_without_a_text_is_named(tmp_path, monkeypatch):
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+
+  def fail(*_, **__):
+    raise TimeoutError
+
+  monkeypatch.setattr(checkpoints._manager, 'save', fail)
+  with pytest.raises(OSError, match=r'1 could not be written \(TimeoutError\)'):
+    checkpoints.save(_state(1), step=1)
+
+
+@pytest.mark.parametrize('read_only', [False, True])
+def test_says_that_there_is_no_checkpoint(tmp_path, read_only):
+  workdir = tmp_path / 'none'
+  checkpoints = checkpointing.Checkpoints(workdir, read_only=read_only)
+  assert checkpoints.latest_step() is None
+  assert checkpoints.find_step('best') is None
+  with pytest.raises(FileNotFoundError, match='train first') as error:
+    checkpoints.restore(_state(0))
+  assert str(workdir) in str(error.value)
+  assert workdir.exists() != read_only
+
+
+def test_says_that_a_step_is_absent(tmp_path):
+  _save(tmp_path, {5: None})
+  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  with pytest.raises(FileNotFoundError, match='no checkpoint of step 4'):
+    checkpoints.restore(_state(0), step=4)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path):
+  noise = jax.random.normal(jax.random.key(0), (10000,))  # Hard to compress.
+  noise = parallel.replicate(noise, parallel.create_mesh())
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+  checkpoints.save(_state(1), step=1)
+  checkpoints.refuse_failed()
+  checkpoints._manager.wait_until_finished()
+  size = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:  # No file may be larger: as good as a full disk.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, size[1]))
+    checkpoints.save(_state(2) | {'noise': noise}, step=2)
+    with pytest.raises(OSError, match='2 could not be written') as found:
+      for _ in range(600):
+        checkpoints.refuse_failed()
+        time.sleep(0.1)
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, size)
+  message = str(found.value)
+  assert 'File too large' in message and 'of step 1: make room' in message
+  assert '\n' not in message
+  checkpoints = checkpointing.Checkpoints(tmp_path)  # There is room again.
+  checkpoints.save(_state(3), step=3)
+  checkpoints.close()
+  assert runs.list_checkpoints(tmp_path) == [1, 3]
+
+
+def test_what_ends_a_run_is_raised_whatever_cannot_be_saved(
+  tmp_path, monkeypatch, caplog
+):
+  checkpoints = checkpointing.Checkpoints(tmp_path)
+
+  def fail():
+    raise OSError('the disk is full')
+
+  monkeypatch.setattr(checkpoints, '_wait', fail)
+  with pytest.raises(KeyboardInterrupt), checkpoints:
+    raise KeyboardInterrupt
+  assert 'the disk is full' in caplog.text
+  with pytest.raises(OSError, match='the disk is full'), checkpoints:
+    pass

@@ -1,0 +1,324 @@
+"""Published weights, golden networks and mismatches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sgde_jax import models, parallel
+from sgde_jax.configs import ablation, baseline, default
+from sgde_jax.evaluation import depth as evaluate
+from sgde_jax.weights import initial
+from sgde_jax.weights import published as pretrained
+from tests.support import golden
+
+_BLOCKS = {18: ((2, 2, 2, 2), 1), 50: ((3, 4, 6, 3), 4)}
+
+
+def _config(layers, dtype='float32'):
+  config = baseline.get_config().model
+  config.encoder_layers, config.dtype = layers, dtype
+  return config
+
+
+def _encoder_shapes(layers, channels):
+  """Names and shapes of torchvision's ResNet, prefix `encoder.`."""
+  shapes = {'encoder.conv1.weight': (64, channels, 7, 7)}
+
+  def norm(name, width):
+    for leaf in ('weight', 'bias', 'running_mean', 'running_var'):
+      shapes[f'encoder.{name}.{leaf}'] = (width,)
+
+  norm('bn1', 64)
+  depths, expansion = _BLOCKS[layers]
+  previous = 64
+  for stage, depth in enumerate(depths):
+    width = 64 * 2**stage
+    for block in range(depth):
+      name = f'layer{stage + 1}.{block}'
+      if expansion == 1:
+        convs = [(width, previous, 3), (width, width, 3)]
+      else:
+        convs = [
+          (width, previous, 1), (width, width, 3), (4 * width, width, 1)
+        ]
+      for i, (out, into, size) in enumerate(convs, start=1):
+        shapes[f'encoder.{name}.conv{i}.weight'] = (out, into, size, size)
+        norm(f'{name}.bn{i}', out)
+      out = width * expansion
+      if block == 0 and out != previous:
+        shapes[f'encoder.{name}.downsample.0.weight'] = (out, previous, 1, 1)
+        norm(f'{name}.downsample.1', out)
+      previous = out
+  shapes['encoder.fc.weight'] = (1000, previous)
+  shapes['encoder.fc.bias'] = (1000,)
+  return shapes
+
+
+def _conv(name, out, into, size):
+  return {f'{name}.weight': (out, into, size, size), f'{name}.bias': (out,)}
+
+
+def _depth_shapes(layers):
+  widths, expansion = (16, 32, 64, 128, 256), _BLOCKS[layers][1]
+  skips = [64] + [w * expansion for w in (64, 128, 256, 512)]
+  shapes = {}
+  for index, level in enumerate(reversed(range(5))):
+    into = skips[4] if level == 4 else widths[level + 1]
+    joined = widths[level] + (skips[level - 1] if level > 0 else 0)
+    shapes |= _conv(f'decoder.{2 * index}.conv.conv', widths[level], into, 3)
+    shapes |= _conv(
+      f'decoder.{2 * index + 1}.conv.conv', widths[level], joined, 3
+    )
+  for scale in range(4):
+    shapes |= _conv(f'decoder.{10 + scale}.conv', 1, widths[scale], 3)
+  return shapes
+
+
+def _pose_shapes():
+  return (
+    _conv('net.0', 256, 512, 1)
+    | _conv('net.1', 256, 256, 3)
+    | _conv('net.2', 256, 256, 3)
+    | _conv('net.3', 12, 256, 1)
+  )
+
+
+def _published_parts(layers, seed):
+  shapes = {
+    'encoder': _encoder_shapes(layers, 3),
+    'depth': _depth_shapes(layers),
+    'pose_encoder': _encoder_shapes(18, 6),
+    'pose': _pose_shapes(),
+  }
+  parts = {
+    part: {
+      name: golden.weights(part, name, shape, seed)
+      for name, shape in tensors.items()
+    }
+    for part, tensors in shapes.items()
+  }
+  parts['encoder'] |= {'height': 192, 'width': 640, 'use_stereo': False}
+  parts['encoder']['encoder.bn1.num_batches_tracked'] = np.int64(3)
+  return parts
+
+
+def _zeros(model):
+  shapes = jax.eval_shape(
+    lambda key: model.init(key, jnp.zeros((1, 3, 64, 96, 3)), train=False),
+    jax.random.key(0),
+  )
+  return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
+
+
+@pytest.fixture(scope='module', params=[18, 50])
+def published(request):
+  data = golden.load(f'network_r{request.param}')
+  parts = _published_parts(request.param, int(data['seed']))
+  return request.param, data, parts
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+def test_golden_networks(published, dtype):
+  layers, data, parts = published
+  with golden.precision(dtype):
+    model = models.create_model(_config(layers, dtype))
+    variables = pretrained.load_torch_weights(parts, _zeros(model))
+    frames = jnp.asarray(data['frames'], dtype)
+
+    @jax.jit
+    def predict(variables, frames, dtype=dtype):
+      variables = jax.tree.map(lambda v: v.astype(dtype), variables)
+      return {
+        mode: model.apply(
+          variables,
+          frames,
+          train=mode == 'train',
+          mutable=['batch_stats'],
+          method=lambda m, f, train: (
+            m(f, train=train), m.encoder(f[:, 0], train=train)
+          ),
+        )[0]
+        for mode in ('eval', 'train')
+      }
+
+    for mode, (outputs, features) in predict(variables, frames).items():
+      for scale in range(4):
+        np.testing.assert_allclose(
+          outputs.disparities[scale],
+          data[f'{mode}_disp_{scale}'],
+          atol=1e-5 if dtype == 'float64' else 1e-4,
+          err_msg=f'{mode} disparity {scale}',
+        )
+      for i, feature in enumerate(features):
+        expected = data[f'{mode}_feature_{i}_slice']
+        np.testing.assert_allclose(
+          feature[:, ::4, ::4, ::16],
+          expected,
+          atol=(1e-4 if dtype == 'float64' else 1e-3) * np.abs(expected).max(),
+        )
+        tolerance = 1e-5 if dtype == 'float64' else 1e-3
+        np.testing.assert_allclose(
+          [np.mean(feature), np.std(feature, ddof=1)],
+          [data[f'{mode}_feature_{i}_mean'], data[f'{mode}_feature_{i}_std']],
+          rtol=tolerance,
+        )
+      if mode == 'eval':
+        for i, offset in enumerate((-1, 1)):
+          for name, value in (
+            ('axisangle', outputs.axis_angle),
+            ('translation', outputs.translation),
+          ):
+            np.testing.assert_allclose(
+              value[:, i],
+              data[f'pose_{offset}_{name}'],
+              atol=1e-5 if dtype == 'float64' else 1e-4,
+            )
+
+
+@pytest.fixture(name='folder')
+def fixture_folder(tmp_path):
+  """A folder of published weights for a ResNet-18, as `.npz`."""
+  folder = tmp_path / 'mono_640x192'
+  folder.mkdir()
+  for part, tensors in _published_parts(18, 0).items():
+    np.savez(folder / f'{part}.npz', **tensors)
+  return folder
+
+
+@pytest.mark.parametrize('name', ['baseline', 'full'])
+def test_a_folder_of_published_weights_starts_a_run(
+  folder, tmp_path, caplog, name
+):
+  config = ablation.get_config(name)
+  config.init_from = str(folder)
+  config.data.height, config.data.width = 64, 96
+  initial.check_weights(config, tmp_path / 'new')
+  model, state = evaluate.load_trained(
+    config, tmp_path / 'new', parallel.create_mesh()
+  )
+  expected = pretrained.load_torch_weights(
+    _published_parts(18, 0), state.variables
+  )
+  jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
+  assert int(state.step) == 0
+  assert not (tmp_path / 'new').exists()
+  told = 'semantic_levels_0' in caplog.text and 'start afresh' in caplog.text
+  assert told == (name == 'full')
+
+
+@pytest.mark.parametrize(
+  ('name', 'size', 'told'),
+  [
+    ('baseline', (192, 640), []),
+    ('baseline', (320, 1024), ['frames of 640x192, and these are 1024x320']),
+    ('full', (192, 640), ['attentions_2, ', 'which start afresh']),
+  ],
+)
+def test_what_published_weights_lack_is_told(caplog, name, size, told):
+  config = ablation.get_config(name)
+  config.data.height, config.data.width = size
+  initial._warn_of_differences(
+    config,
+    _published_parts(18, 0),
+    _zeros(models.create_model(config.model)),
+  )
+  assert len(caplog.records) == (1 if told else 0)
+  for part in told:
+    assert part in caplog.text
+
+
+def test_published_weights_that_are_not_whole_are_refused(folder, tmp_path):
+  config = baseline.get_config()
+  config.init_from = str(folder)
+  pose = np.load(folder / 'pose.npz')
+  (folder / 'pose.npz').unlink()
+  with pytest.raises(FileNotFoundError, match='init_from: .* but no pose '):
+    initial.check_weights(config, tmp_path / 'new')
+  np.savez(folder / 'pose.npz', **{k: pose[k] for k in list(pose)[1:]})
+  with pytest.raises(ValueError, match='init_from: .*\n.*no tensor for'):
+    initial.check_weights(config, tmp_path / 'new')
+  (folder / 'pose.npz').unlink()
+  (folder / 'pose_encoder.npz').unlink()  # As weights that learnt from stereo.
+  initial.check_weights(config, tmp_path / 'new')
+  (folder / 'depth.npz').unlink()
+  with pytest.raises(FileNotFoundError, match='but no depth '):
+    initial.check_weights(config, tmp_path / 'new')
+
+
+def test_every_mismatch_is_named(published):
+  layers, _, parts = published
+  variables = _zeros(models.create_model(_config(layers)))
+  pose = dict(parts['pose'])
+  pose['net.9.weight'] = pose.pop('net.0.weight')
+  pose['net.3.bias'] = np.zeros(6, np.float32)
+  with pytest.raises(ValueError, match='do not fit') as error:
+    pretrained.load_torch_weights({'pose': pose}, variables)
+  message = str(error.value)
+  assert 'unexpected tensor net.9.weight' in message
+  assert 'no tensor for params/pose/conv_0/conv/kernel' in message
+  assert 'net.3.bias has shape (6,)' in message
+  encoder = dict(parts['encoder'])
+  for name in ('layer2.0.downsample.weight', 'layer1.0.downsample.0.1.weight',
+               'layer1.0.conv1.bias'):
+    odd = {f'encoder.{name}': np.zeros(6, np.float32)}
+    with pytest.raises(ValueError, match=f'unexpected tensor encoder.{name}'):
+      pretrained.load_torch_weights({'encoder': encoder | odd}, variables)
+  with pytest.raises(ValueError, match='unknown part'):
+    pretrained.load_torch_weights({'poses': pose}, variables)
+
+
+@pytest.mark.parametrize('part', ['encoder', 'pose'])
+def test_absent_imagenet_weights_say_which_file_to_get(part, tmp_path):
+  config = default.get_config()
+  layers = {'encoder': 50, 'pose': 18}[part]
+  config.model.encoder_layers = 50
+  path = tmp_path / 'weights.pth'
+  config.model[f'{part}_weights'] = str(path)
+  with pytest.raises(FileNotFoundError, match=f'resnet{layers}') as error:
+    initial.check_weights(config, tmp_path / 'new')
+  assert str(path) in str(error.value)
+
+
+@pytest.fixture(name='imagenet')
+def fixture_imagenet(tmp_path):
+  """Random weights with torchvision's names for a ResNet-18, and their file."""
+  state = {
+    name.removeprefix('encoder.'): golden.weights('imagenet', name, shape, 0)
+    for name, shape in _encoder_shapes(18, 3).items()
+  }
+  path = tmp_path / 'resnet18.npz'
+  np.savez(path, **state)
+  config = default.get_config()
+  config.model.encoder_weights = config.model.pose_weights = str(path)
+  return state, path, config
+
+
+def test_imagenet_weights_start_both_encoders(imagenet):
+  state, _, config = imagenet
+  variables = _zeros(initial.create_model(config))
+  loaded = pretrained.load_imagenet_weights(config.model, variables)['params']
+  stem = state['conv1.weight'].transpose(2, 3, 1, 0)
+  np.testing.assert_array_equal(loaded['encoder']['conv1']['kernel'], stem)
+  # Two frames, tiled and halved: alike, they give what one gave.
+  pair = loaded['pose']['encoder']['conv1']['kernel']
+  np.testing.assert_array_equal(pair, np.concatenate([stem, stem], 2) / 2)
+  for encoder in (loaded['encoder'], loaded['pose']['encoder']):
+    scale = encoder['layer4_1']['bn2']['scale']
+    np.testing.assert_array_equal(scale, state['layer4.1.bn2.weight'])
+
+
+def test_imagenet_weights_that_do_not_fit_are_refused_before_work(
+  imagenet, tmp_path
+):
+  state, path, config = imagenet
+  initial.check_weights(config, tmp_path / 'new')
+  del state['layer1.0.conv1.weight']
+  np.savez(path, **state)
+  with pytest.raises(ValueError, match='no tensor for .*layer1_0') as told:
+    initial.check_weights(config, tmp_path / 'new')
+  assert 'and pose_weights, for ResNet-18 and' in str(told.value)
+  path.write_bytes(b'')
+  with pytest.raises(ValueError, match=f'weights {path} cannot be read'):
+    initial.check_weights(config, tmp_path / 'new')
+  assert not (tmp_path / 'new').exists()
