@@ -152,8 +152,17 @@ def define_flags():
   flags.DEFINE_integer('seed', 0, 'Of the resampling.')
   flags.DEFINE_list(
     'figures',
-    ['abs_rel', 'rmse', 'a1', 'abs_rel/border_1', 'abs_rel/border_3',
-     'abs_rel/away', 'abs_rel/thin', 'boundary_f1', 'boundary_recall/thin'],
+    [
+      'abs_rel',
+      'rmse',
+      'a1',
+      'abs_rel/border_1',
+      'abs_rel/border_3',
+      'abs_rel/away',
+      'abs_rel/thin',
+      'boundary_f1',
+      'boundary_recall/thin',
+    ],
     'Columns; NAME:sum and NAME:count are pooled over the images.',
   )
 

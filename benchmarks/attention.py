@@ -25,7 +25,11 @@ from sgde_jax.models import attention, decoders
 FLAGS = flags.FLAGS
 
 _HEADER = (
-  'map', 'implementation', 'key_stride', 'forward ms', 'backward ms',
+  'map',
+  'implementation',
+  'key_stride',
+  'forward ms',
+  'backward ms',
   'temp MiB',
 )
 

@@ -46,8 +46,10 @@ def require_integers(flag, least):
   """Refuses a list flag with an entry that is not an integer or too small."""
   flags.register_validator(
     flag,
-    lambda values: bool(values)
-    and all(value.isdigit() and int(value) >= least for value in values),
+    lambda values: (
+      bool(values)
+      and all(value.isdigit() and int(value) >= least for value in values)
+    ),
     f'use whole numbers of {least} or more',
   )
 

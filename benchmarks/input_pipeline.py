@@ -47,8 +47,14 @@ def prepare(folder, frames, size):
   from input_pipeline.tools import build_records
 
   street.render_street(
-    folder / 'png', drives=1, frames=frames, height=384, width=1248, seed=0,
-    test_drives=0, workers=os.cpu_count(),
+    folder / 'png',
+    drives=1,
+    frames=frames,
+    height=384,
+    width=1248,
+    seed=0,
+    test_drives=0,
+    workers=os.cpu_count(),
   )
   for path in sorted((folder / 'png').rglob('*')):
     copy = folder / 'jpeg' / path.relative_to(folder / 'png')
@@ -63,8 +69,12 @@ def prepare(folder, frames, size):
   width, height = size
   build_records.build(
     build_records.RecordsConfig(
-      name=f'{width}x{height}', root=str(folder / 'png'), width=width,
-      height=height, eval_split='splits/train.txt', ground_truth='none',
+      name=f'{width}x{height}',
+      root=str(folder / 'png'),
+      width=width,
+      height=height,
+      eval_split='splits/train.txt',
+      ground_truth='none',
     ),
     folder / 'records',
   )
@@ -91,7 +101,9 @@ def read_ours(folder, source, size, batch_size):
   import input_pipeline
 
   return input_pipeline.create_train_batches(
-    make_config(folder, source, size), seed=0, start_step=0,
+    make_config(folder, source, size),
+    seed=0,
+    start_step=0,
     batch_size=batch_size,
   )
 
@@ -180,14 +192,21 @@ def main(_):
   first = None
   for source, reader in rows:
     seconds, busy, memory, growth = processes.run_alone(
-      measure, reader, (folder, source, size, FLAGS.batch), FLAGS.batches,
+      measure,
+      reader,
+      (folder, source, size, FLAGS.batch),
+      FLAGS.batches,
       FLAGS.cores,
     )
     rate = 3 * FLAGS.batch / busy
     first = first or rate
     row = (
-      source, f'{rate:.1f}', f'{rate / first:.2f}', f'{1e3 * seconds:.1f}',
-      f'{memory / 2**20:.0f}', f'{growth:.3f}',
+      source,
+      f'{rate:.1f}',
+      f'{rate / first:.2f}',
+      f'{1e3 * seconds:.1f}',
+      f'{memory / 2**20:.0f}',
+      f'{growth:.3f}',
     )
     print('  '.join(f'{value:>10}' for value in row), flush=True)
 

@@ -102,9 +102,12 @@ class PoseNetwork(nn.Module):
     super().__init__()
     self.encoder = Encoder(6)
     self.decoder = nn.Sequential(
-      nn.Conv2d(512, 256, 1), nn.ReLU(),
-      nn.Conv2d(256, 256, 3, 1, 1), nn.ReLU(),
-      nn.Conv2d(256, 256, 3, 1, 1), nn.ReLU(),
+      nn.Conv2d(512, 256, 1),
+      nn.ReLU(),
+      nn.Conv2d(256, 256, 3, 1, 1),
+      nn.ReLU(),
+      nn.Conv2d(256, 256, 3, 1, 1),
+      nn.ReLU(),
       nn.Conv2d(256, 12, 1),
     )
 
@@ -136,8 +139,11 @@ def make_step(work, width, height, batch_size, dtype):
   optimizer = torch.optim.Adam(parameters, 1e-4)
   frames = torch.rand(3, batch_size, 3, height, width)
   intrinsics = torch.tensor(
-    [[0.58 * width, 0, 0.5 * width], [0, 1.92 * height, 0.5 * height],
-     [0, 0, 1]]
+    [
+      [0.58 * width, 0, 0.5 * width],
+      [0, 1.92 * height, 0.5 * height],
+      [0, 0, 1],
+    ]
   ).expand(batch_size, 3, 3)
 
   def train():
@@ -273,9 +279,7 @@ def _transform(axis_angle, translation, *, invert):
   skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1)
   skew = skew.reshape(-1, 3, 3)
   angle = angle[..., None]
-  rotation = (
-    torch.eye(3) + angle.sin() * skew + (1 - angle.cos()) * skew @ skew
-  )
+  rotation = torch.eye(3) + angle.sin() * skew + (1 - angle.cos()) * skew @ skew
   if invert:
     rotation = rotation.transpose(1, 2)
     translation = -(rotation @ translation[..., None])[..., 0]

@@ -33,8 +33,17 @@ from sgde_jax.configs import ablation
 FLAGS = flags.FLAGS
 
 _HEADER = (
-  'work', 'part', 'size', 'batch', 'dtype', 'device', 'ms/step',
-  'x first', 'images/s', 'compile s', 'peak GiB',
+  'work',
+  'part',
+  'size',
+  'batch',
+  'dtype',
+  'device',
+  'ms/step',
+  'x first',
+  'images/s',
+  'compile s',
+  'peak GiB',
 )
 
 
@@ -49,9 +58,7 @@ def time_jax(work, part, size, batch_size, dtype, count, workdir):
   config = _make_config(part, height, width, dtype)
   mesh = parallel.create_mesh()
   model = initial.create_model(config)
-  optimizer = initial.create_optimizer(
-    config.optimizer, steps_per_epoch=1000
-  )
+  optimizer = initial.create_optimizer(config.optimizer, steps_per_epoch=1000)
   state = initial.create_train_state(
     jax.random.key(0),
     model=model,
@@ -138,7 +145,13 @@ def _measure(name, worker, work, size, batch, dtype):
   size = tuple(map(int, size.split('x')))
   trained = work == 'predict' and name == 'full'
   return processes.run_alone(
-    worker, work, name, size, int(batch), dtype, FLAGS.steps,
+    worker,
+    work,
+    name,
+    size,
+    int(batch),
+    dtype,
+    FLAGS.steps,
     FLAGS.workdir if trained else '',
   )
 
@@ -149,9 +162,17 @@ def _format_row(name, rounds, first_rounds, work, size, batch, dtype):
   *numbers, devices = zip(*rounds, strict=True)
   ms, compile_seconds, peak = map(statistics.median, numbers)
   row = (
-    work, name, size, batch, dtype, devices[0], f'{ms:.1f}',
-    f'{ms / first:.2f}', f'{1e3 * int(batch) / ms:.2f}',
-    f'{compile_seconds:.1f}', f'{peak / 2**30:.2f}',
+    work,
+    name,
+    size,
+    batch,
+    dtype,
+    devices[0],
+    f'{ms:.1f}',
+    f'{ms / first:.2f}',
+    f'{1e3 * int(batch) / ms:.2f}',
+    f'{compile_seconds:.1f}',
+    f'{peak / 2**30:.2f}',
   )
   return '  '.join(f'{value:>9}' for value in row)
 
@@ -204,17 +225,24 @@ def _trained_arguments(config, workdir, shape, mesh):
   _, state = depth.load_trained(config, workdir, mesh)
   data = configuration.resolve(default.get_config(), workdir, {}).data
   batch_size, data.height, data.width, _ = shape
-  batch = next(iter(input_pipeline.create_eval_batches(
-    data, split=data.eval_split, batch_size=batch_size
-  )))
+  batch = next(
+    iter(
+      input_pipeline.create_eval_batches(
+        data, split=data.eval_split, batch_size=batch_size
+      )
+    )
+  )
   return state.variables, parallel.to_devices(batch['frames'][:, 0], mesh)
 
 
 def _random_batch(batch_size, frames, height, width):
   rng = np.random.default_rng(0)
   intrinsics = np.array(
-    [[0.58 * width, 0, 0.5 * width], [0, 1.92 * height, 0.5 * height],
-     [0, 0, 1]],
+    [
+      [0.58 * width, 0, 0.5 * width],
+      [0, 1.92 * height, 0.5 * height],
+      [0, 0, 1],
+    ],
     np.float32,
   )
   return {
@@ -222,9 +250,7 @@ def _random_batch(batch_size, frames, height, width):
       0, 256, (batch_size, frames, height, width, 3), dtype=np.uint8
     ),
     'intrinsics': np.tile(intrinsics, (batch_size, 1, 1)),
-    'labels': rng.integers(
-      0, 19, (batch_size, height, width), dtype=np.uint8
-    ),
+    'labels': rng.integers(0, 19, (batch_size, height, width), dtype=np.uint8),
   }
 
 

@@ -36,8 +36,9 @@ is_odometry_root = odometry.is_odometry_root
 open_sequences = odometry.open_sequences
 
 
-def create_train_batches(config_data, *, seed, start_step, batch_size,
-                         process_index=0, process_count=1):
+def create_train_batches(
+  config_data, *, seed, start_step, batch_size, process_index=0, process_count=1
+):
   """Training batches from a step on; the order depends on (seed, step) alone.
 
   Args:
@@ -58,47 +59,79 @@ def create_train_batches(config_data, *, seed, start_step, batch_size,
   shard = {'process_index': process_index, 'process_count': process_count}
   order = {'seed': seed, 'start_step': start_step}
   table = data.open_table(
-    config_data, config_data.train_split,
-    frame_offsets=config_data.frame_offsets)
-  options = {'reader': config_data.reader,
-             'replace': config_data.unreadable == 'replace'}
+    config_data,
+    config_data.train_split,
+    frame_offsets=config_data.frame_offsets,
+  )
+  options = {
+    'reader': config_data.reader,
+    'replace': config_data.unreadable == 'replace',
+  }
   batches = _read_batches(table, batch_size, **options, **order, **shard)
   count = stills.count_stills(config_data, batch_size)
   if not count:
     return batches
-  return map(_add_stills, batches, _read_batches(
-    stills.open_table(config_data), count, **options, **order, **shard))
+  return map(
+    _add_stills,
+    batches,
+    _read_batches(
+      stills.open_table(config_data), count, **options, **order, **shard
+    ),
+  )
 
 
-def _read_batches(table, batch_size, *, reader, replace, seed, start_step,
-                  process_index, process_count):
+def _read_batches(
+  table,
+  batch_size,
+  *,
+  reader,
+  replace,
+  seed,
+  start_step,
+  process_index,
+  process_count,
+):
   """An endless iterator of this process' rows, from a step on."""
   rows = sampling.process_rows(
-    batch_size, process_index=process_index, process_count=process_count)
+    batch_size, process_index=process_index, process_count=process_count
+  )
 
   def indices(step):
     return sampling.example_indices(
-      step, seed=seed, num_examples=len(table), batch_size=batch_size)[rows]
+      step, seed=seed, num_examples=len(table), batch_size=batch_size
+    )[rows]
 
   indices(start_step)  # Refuses a bad seed or step before the files are read.
   steps = range(start_step, sys.maxsize)
   if reader == 'tf':
     return readers.tf_batches(
-      table, indices, steps=steps, batch_size=batch_size // process_count,
-      replace=replace)
-  memory = readers.MemoryReader(
-    table, np.arange(len(table)), replace=replace)
+      table,
+      indices,
+      steps=steps,
+      batch_size=batch_size // process_count,
+      replace=replace,
+    )
+  memory = readers.MemoryReader(table, np.arange(len(table)), replace=replace)
   return map(memory.batch, map(indices, steps))
 
 
 def _add_stills(batch, still_batch):
   """Adds stills, read as single-frame examples, to a batch."""
-  return batch | {'semantic_images': still_batch['frames'][:, 0],
-                  'semantic_labels': still_batch['labels']}
+  return batch | {
+    'semantic_images': still_batch['frames'][:, 0],
+    'semantic_labels': still_batch['labels'],
+  }
 
 
-def create_eval_batches(config_data, *, split, batch_size, process_index=0,
-                        process_count=1, frame_offsets=(0,)):
+def create_eval_batches(
+  config_data,
+  *,
+  split,
+  batch_size,
+  process_index=0,
+  process_count=1,
+  frame_offsets=(0,),
+):
   """Evaluation batches: every example of a split once, in its order.
 
   Args:
@@ -118,14 +151,17 @@ def create_eval_batches(config_data, *, split, batch_size, process_index=0,
     FileNotFoundError, ValueError: as `create_train_batches`.
   """
   rows = sampling.process_rows(
-    batch_size, process_index=process_index, process_count=process_count)
+    batch_size, process_index=process_index, process_count=process_count
+  )
   table = data.open_table(
-    config_data, split, frame_offsets=frame_offsets, ground_truth=True)
+    config_data, split, frame_offsets=frame_offsets, ground_truth=True
+  )
   return EvalBatches(table, config_data.reader, batch_size, rows)
 
 
-def create_pair_batches(config_data, sequence, *, batch_size, process_index=0,
-                        process_count=1):
+def create_pair_batches(
+  config_data, sequence, *, batch_size, process_index=0, process_count=1
+):
   """Batches of the pairs of frames t and t + 1 of a sequence, in order.
 
   Args:
@@ -142,9 +178,11 @@ def create_pair_batches(config_data, sequence, *, batch_size, process_index=0,
     ValueError: a frame cannot be read, or the batch does not divide.
   """
   rows = sampling.process_rows(
-    batch_size, process_index=process_index, process_count=process_count)
+    batch_size, process_index=process_index, process_count=process_count
+  )
   table = sequence.pair_table(
-    height=config_data.height, width=config_data.width)
+    height=config_data.height, width=config_data.width
+  )
   return EvalBatches(table, config_data.reader, batch_size, rows)
 
 
@@ -169,7 +207,8 @@ class EvalBatches:
     self.lines = table.lines
     self._table = table
     self._indices, self._masks = sampling.ordered_batches(
-      len(table), batch_size=batch_size, rows=rows)
+      len(table), batch_size=batch_size, rows=rows
+    )
     self._reader = None
     if reader == 'memory':
       self._reader = readers.MemoryReader(table, self._indices)
@@ -180,8 +219,11 @@ class EvalBatches:
   def __iter__(self):
     if self._reader is None:
       batches = readers.tf_batches(
-        self._table, self._indices.__getitem__, steps=range(len(self)),
-        batch_size=self._indices.shape[1])
+        self._table,
+        self._indices.__getitem__,
+        steps=range(len(self)),
+        batch_size=self._indices.shape[1],
+      )
     else:
       batches = map(self._reader.batch, self._indices)
     for batch, mask in zip(batches, self._masks, strict=True):

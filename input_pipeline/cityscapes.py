@@ -16,9 +16,26 @@ UNLABELLED = 255
 
 # Train id -> name.
 NAMES = (
-  'road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light',
-  'traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car',
-  'truck', 'bus', 'train', 'motorcycle', 'bicycle')
+  'road',
+  'sidewalk',
+  'building',
+  'wall',
+  'fence',
+  'pole',
+  'traffic light',
+  'traffic sign',
+  'vegetation',
+  'terrain',
+  'sky',
+  'person',
+  'rider',
+  'car',
+  'truck',
+  'bus',
+  'train',
+  'motorcycle',
+  'bicycle',
+)
 NUM_CLASSES = len(NAMES)
 
 # Train id -> Cityscapes id.
@@ -26,11 +43,26 @@ IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
 # Train id -> RGB.
 COLOURS = (
-  (128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156),
-  (190, 153, 153), (153, 153, 153), (250, 170, 30), (220, 220, 0),
-  (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60), (255, 0, 0),
-  (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230),
-  (119, 11, 32))
+  (128, 64, 128),
+  (244, 35, 232),
+  (70, 70, 70),
+  (102, 102, 156),
+  (190, 153, 153),
+  (153, 153, 153),
+  (250, 170, 30),
+  (220, 220, 0),
+  (107, 142, 35),
+  (152, 251, 152),
+  (70, 130, 180),
+  (220, 20, 60),
+  (255, 0, 0),
+  (0, 0, 142),
+  (0, 0, 70),
+  (0, 60, 100),
+  (0, 80, 100),
+  (0, 0, 230),
+  (119, 11, 32),
+)
 
 # Train ids of what is a few pixels wide at the training size: pole, traffic
 # light, traffic sign, person, rider, motorcycle, bicycle.
@@ -128,14 +160,16 @@ def open_mask(path):
   if image.mode not in ('L', 'P'):
     raise images.UnreadableError(
       f'{path} has Pillow mode {image.mode}: a mask needs one channel of 8 '
-      'bits that holds class ids')
+      'bits that holds class ids'
+    )
   with open(path, 'rb') as file:
     header = file.read(26)
   # Bit depth and colour type; Pillow stretches fewer greys to 0 .. 255.
   if header.startswith(_PNG) and header[24] < 8 and header[25] == 0:
     raise images.UnreadableError(
       f'{path} is greyscale of {header[24]} bits: a mask needs 8 bits, or a '
-      'palette')
+      'palette'
+    )
   return image
 
 
@@ -172,6 +206,8 @@ def _check_values(array, *, last, coding):
     valid |= array == -1
   if not valid.all():
     value = array[~valid].flat[0]
-    raise ValueError(f'value {value} is outside the coding {coding!r}: '
-                     f'0 .. {last}, and {UNLABELLED} for none')
+    raise ValueError(
+      f'value {value} is outside the coding {coding!r}: '
+      f'0 .. {last}, and {UNLABELLED} for none'
+    )
   return array.astype(np.uint8)

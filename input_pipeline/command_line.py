@@ -19,8 +19,10 @@ def refuse_url(name, path):
     ValueError: it has a scheme, as in `gs://bucket`.
   """
   if '://' in str(path):
-    raise ValueError(f'{name} is {path}: files and records are read from local '
-                     'or mounted disks; mount or copy cloud storage first')
+    raise ValueError(
+      f'{name} is {path}: files and records are read from local '
+      'or mounted disks; mount or copy cloud storage first'
+    )
 
 
 def local_path(text):

@@ -58,15 +58,20 @@ class DataSummary:
     shared = set(self.train_drives) & set(self.eval_drives)
     train, evaluation, both = (
       command_line.count_of(len(names), 'drive')
-      for names in (self.train_drives, self.eval_drives, shared))
+      for names in (self.train_drives, self.eval_drives, shared)
+    )
     return (
       f'train: {self.train_examples} examples from {train}, '
       f'{self.train_labelled} with labels; eval: {self.eval_examples} from '
       f'{evaluation}, {self.eval_labelled} with labels; images {sizes}'
       + (f'; {self.stills} labelled stills' if self.stills else '')
-      + (f'; {self.replaced} training examples lack frames and are replaced'
-         if self.replaced else '')
-      + (f'; {both} in both splits' if shared else ''))
+      + (
+        f'; {self.replaced} training examples lack frames and are replaced'
+        if self.replaced
+        else ''
+      )
+      + (f'; {both} in both splits' if shared else '')
+    )
 
 
 def check_data(config_data):
@@ -90,14 +95,19 @@ def check_data(config_data):
   else:
     folder = open_folder(config_data)
     summary = check_folder(
-      config_data, folder, truth=_open_truth(config_data, folder),
-      replace=config_data.unreadable == 'replace')
+      config_data,
+      folder,
+      truth=_open_truth(config_data, folder),
+      replace=config_data.unreadable == 'replace',
+    )
   if config_data.semantic_root:
     table = stills.open_table(config_data)
     _check_masks(
-      'config.data.semantic_', table.coding,
+      'config.data.semantic_',
+      table.coding,
       zip(table.frame_files, table.label_files, strict=True),
-      replace=config_data.unreadable == 'replace')
+      replace=config_data.unreadable == 'replace',
+    )
     summary = dataclasses.replace(summary, stills=len(table))
   return summary
 
@@ -126,11 +136,17 @@ def check_folder(config_data, folder, *, truth, replace=False):
   complete = train
   if replace:
     complete = _drop_replaceable(folder, train, config_data.frame_offsets)
-  _refuse_missing(folder, dict.fromkeys(
-    examples.find_missing(
-      folder, complete, frame_offsets=config_data.frame_offsets)
-    + examples.find_missing(
-      folder, evaluation, frame_offsets=(0,), truth=truth)))
+  _refuse_missing(
+    folder,
+    dict.fromkeys(
+      examples.find_missing(
+        folder, complete, frame_offsets=config_data.frame_offsets
+      )
+      + examples.find_missing(
+        folder, evaluation, frame_offsets=(0,), truth=truth
+      )
+    ),
+  )
   for example in train + evaluation:
     folder.calibration(example).check_camera(example.camera)
   sizes = _usual_sizes(folder, complete + evaluation)
@@ -141,15 +157,24 @@ def check_folder(config_data, folder, *, truth, replace=False):
   _refuse_other_truths(folder, evaluation, sizes, truth)
   train_masks = _list_masks(config_data, folder, train)
   eval_masks = _list_masks(config_data, folder, evaluation)
-  _check_masks('config.data.', config_data.labels, train_masks + eval_masks,
-               replace=replace)
+  _check_masks(
+    'config.data.',
+    config_data.labels,
+    train_masks + eval_masks,
+    replace=replace,
+  )
   return DataSummary(
-    train_examples=len(train), eval_examples=len(evaluation),
-    train_drives=_drives(train), eval_drives=_drives(evaluation),
+    train_examples=len(train),
+    eval_examples=len(evaluation),
+    train_drives=_drives(train),
+    eval_drives=_drives(evaluation),
     sizes=tuple(sorted(set(sizes.values()))),
-    train_labelled=len(train_masks), eval_labelled=len(eval_masks),
-    stills=0, replaced=len(train) - len(complete),
-    lists=hashlib.sha256(repr((train, evaluation)).encode()).hexdigest())
+    train_labelled=len(train_masks),
+    eval_labelled=len(eval_masks),
+    stills=0,
+    replaced=len(train) - len(complete),
+    lists=hashlib.sha256(repr((train, evaluation)).encode()).hexdigest(),
+  )
 
 
 def open_table(config_data, split, *, frame_offsets, ground_truth=False):
@@ -171,21 +196,30 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
   _check_offsets(frame_offsets)
   if config_data.source == 'tfds':
     return records.open_table(
-      config_data, split, frame_offsets=frame_offsets,
-      ground_truth=ground_truth)
+      config_data, split, frame_offsets=frame_offsets, ground_truth=ground_truth
+    )
   folder = open_folder(config_data)
   lines = _read_split(split, folder)
   truth = _open_truth(config_data, folder) if ground_truth else None
   complete = lines
   if config_data.unreadable == 'replace' and not ground_truth:
     complete = _drop_replaceable(folder, lines, frame_offsets)
-  _refuse_missing(folder, examples.find_missing(
-    folder, complete, frame_offsets=frame_offsets, truth=truth))
+  _refuse_missing(
+    folder,
+    examples.find_missing(
+      folder, complete, frame_offsets=frame_offsets, truth=truth
+    ),
+  )
   if truth is not None:
     _refuse_other_truths(folder, lines, _usual_sizes(folder, lines), truth)
   return examples.make_table(
-    folder, lines, size=(config_data.height, config_data.width),
-    frame_offsets=frame_offsets, coding=config_data.labels, truth=truth)
+    folder,
+    lines,
+    size=(config_data.height, config_data.width),
+    frame_offsets=frame_offsets,
+    coding=config_data.labels,
+    truth=truth,
+  )
 
 
 def open_folder(config_data):
@@ -207,41 +241,54 @@ def open_folder(config_data):
   if not os.path.isdir(root):
     raise FileNotFoundError(
       f'there is no folder {root}; pass --config.data.root=FOLDER, the folder '
-      'that holds 2011_09_26 and the other dates')
+      'that holds 2011_09_26 and the other dates'
+    )
   return examples.Folder(root)
 
 
 def check_size(config_data):
   """Refuses frames without pixels and impossible frame offsets."""
   if config_data.height < 1 or config_data.width < 1:
-    raise ValueError('config.data.height and config.data.width must be at '
-                     f'least 1, got {config_data.height}, {config_data.width}')
+    raise ValueError(
+      'config.data.height and config.data.width must be at '
+      f'least 1, got {config_data.height}, {config_data.width}'
+    )
   _check_offsets(config_data.frame_offsets)
 
 
 def check_fields(config_data):
   """Refuses impossible values of the config's fields."""
-  for name, choices in (('source', SOURCES), ('reader', READERS),
-                        ('unreadable', UNREADABLE),
-                        ('labels', ('none', *cityscapes.CODINGS)),
-                        ('ground_truth', ('none', *truths.KINDS))):
+  for name, choices in (
+    ('source', SOURCES),
+    ('reader', READERS),
+    ('unreadable', UNREADABLE),
+    ('labels', ('none', *cityscapes.CODINGS)),
+    ('ground_truth', ('none', *truths.KINDS)),
+  ):
     value = getattr(config_data, name)
     if value not in choices:
       raise ValueError(
-        f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}')
-  if (config_data.reader == 'tf'
-      and importlib.util.find_spec('tensorflow') is None):
+        f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}'
+      )
+  if (
+    config_data.reader == 'tf'
+    and importlib.util.find_spec('tensorflow') is None
+  ):
     raise ValueError(
       "config.data.reader='tf' needs TensorFlow: install tensorflow-cpu, or "
-      'pass --config.data.reader=memory')
+      'pass --config.data.reader=memory'
+    )
   if config_data.source == 'tfds' and config_data.unreadable == 'replace':
     raise ValueError(
       "config.data.unreadable is 'replace', and records hold only what could "
-      "be read: use 'stop' with config.data.source='tfds'")
+      "be read: use 'stop' with config.data.source='tfds'"
+    )
   check_size(config_data)
   if not config_data.root:
-    raise ValueError('config.data.root is empty; pass --config.data.root=FOLDER'
-                     ', the folder that holds 2011_09_26 and the other dates')
+    raise ValueError(
+      'config.data.root is empty; pass --config.data.root=FOLDER'
+      ', the folder that holds 2011_09_26 and the other dates'
+    )
   command_line.refuse_url('config.data.root', config_data.root)
 
 
@@ -250,10 +297,16 @@ def _render_street(root, street_config):
   from input_pipeline.street import folder as street
 
   render = functools.partial(
-    street.render_street, root, drives=street_config.drives,
-    frames=street_config.frames, height=street_config.height,
-    width=street_config.width, seed=street_config.seed,
-    test_drives=street_config.test_drives, workers=os.cpu_count() or 1)
+    street.render_street,
+    root,
+    drives=street_config.drives,
+    frames=street_config.frames,
+    height=street_config.height,
+    width=street_config.width,
+    seed=street_config.seed,
+    test_drives=street_config.test_drives,
+    workers=os.cpu_count() or 1,
+  )
   try:
     try:
       render()
@@ -266,21 +319,26 @@ def _render_street(root, street_config):
     raise ValueError(
       f'config.data.root and config.data.street: {error}. For KITTI raw or '
       'other video take --config=configs/kitti_r18.py, or '
-      '--config.data.source=kitti') from None
+      '--config.data.source=kitti'
+    ) from None
 
 
 def _open_truth(config_data, folder):
   return truths.open_truth(
-    config_data.ground_truth, folder,
+    config_data.ground_truth,
+    folder,
     improved_root=config_data.ground_truth_root,
-    file=config_data.ground_truth_file)
+    file=config_data.ground_truth_file,
+  )
 
 
 def _check_offsets(frame_offsets):
   offsets = tuple(frame_offsets)
   if not offsets or offsets[0] != 0 or len(set(offsets)) != len(offsets):
-    raise ValueError('frame_offsets must start with 0 and name each offset '
-                     f'once, got {offsets}')
+    raise ValueError(
+      'frame_offsets must start with 0 and name each offset '
+      f'once, got {offsets}'
+    )
 
 
 def _read_split(split, folder):
@@ -296,36 +354,49 @@ def _drop_replaceable(folder, lines, frame_offsets):
   their place.
   """
   lacking = {
-    example for example in lines
-    if examples.find_missing(folder, [example], frame_offsets=frame_offsets)}
-  whole = {(example.drive, example.side) for example in lines
-           if example not in lacking}
-  return [example for example in lines if example not in lacking
-          or (example.drive, example.side) not in whole]
+    example
+    for example in lines
+    if examples.find_missing(folder, [example], frame_offsets=frame_offsets)
+  }
+  whole = {
+    (example.drive, example.side) for example in lines if example not in lacking
+  }
+  return [
+    example
+    for example in lines
+    if example not in lacking or (example.drive, example.side) not in whole
+  ]
 
 
 def _refuse_other_shapes(folder, lines, sizes):
   """Refuses frames larger than their calibration says, warns of others."""
-  cameras = {os.path.dirname(folder.file('image', example)): example
-             for example in reversed(lines)}
+  cameras = {
+    os.path.dirname(folder.file('image', example)): example
+    for example in reversed(lines)
+  }
   for path, example in cameras.items():
     height, width = sizes[path]
     rows, columns = folder.calibration(example).sizes[example.camera]
     message = (
       f'{path} holds frames of {width}x{height}, and S_rect_0{example.camera} '
-      f'of {folder.calibration_files(example)[0]} says {columns}x{rows}')
+      f'of {folder.calibration_files(example)[0]} says {columns}x{rows}'
+    )
     if height > rows or width > columns:
-      raise ValueError(f'{message}: take rectified frames (_sync drives), or '
-                       'the calibration that belongs to these')
+      raise ValueError(
+        f'{message}: take rectified frames (_sync drives), or '
+        'the calibration that belongs to these'
+      )
     if images.stretch((height, width), (rows, columns)) > 0.01:
-      logging.warning('%s: right if they were resized, wrong if cropped',
-                      message)
+      logging.warning(
+        '%s: right if they were resized, wrong if cropped', message
+      )
 
 
 def _usual_sizes(folder, lines):
   """`examples.usual_sizes` of the frames of some examples."""
   return examples.usual_sizes(
-    folder.file('image', example) for example in lines)
+    folder.file('image', example) for example in lines
+  )
 
 
 def _refuse_other_truths(folder, lines, sizes, truth):
@@ -337,31 +408,40 @@ def _refuse_other_truths(folder, lines, sizes, truth):
     frame = sizes[os.path.dirname(folder.file('image', example))]
     camera = folder.calibration(example).sizes[example.camera]
     size = truth.size(example)
-    if all(images.stretch(size, other) > 0.01
-           for other in (frame, camera) if other):
+    if all(
+      images.stretch(size, other) > 0.01 for other in (frame, camera) if other
+    ):
       height, width = size
       rows, columns = frame or camera
       raise ValueError(
         f'the ground truth of {example} is {width}x{height} and its frame '
         f'{columns}x{rows}: it was cropped or stretched, and a depth map must '
-        'show what its frame shows')
+        'show what its frame shows'
+      )
 
 
 def _refuse_missing(folder, missing):
   missing = list(missing)
   if not missing:
     return
-  hints = ['check the root, the lists and the kind of ground truth with its '
-           'own root or file']
+  hints = [
+    'check the root, the lists and the kind of ground truth with its '
+    'own root or file'
+  ]
   if any(path.split('/')[0].isdecimal() for path in missing):
-    hints.append('a list of numbered drives is one of KITTI odometry, and '
-                 'training takes KITTI raw')
+    hints.append(
+      'a list of numbered drives is one of KITTI odometry, and '
+      'training takes KITTI raw'
+    )
   if any('proj_depth' in path for path in missing):
     hints.append(truths.IMPROVED_GAPS)
   raise ValueError(
     f'{folder.root} lacks {command_line.count_of(len(missing), "file")} that '
-    'the split lists need, beginning with ' + ', '.join(missing[:10])
-    + '. Frames may be .png or .jpg; ' + '; '.join(hints))
+    'the split lists need, beginning with '
+    + ', '.join(missing[:10])
+    + '. Frames may be .png or .jpg; '
+    + '; '.join(hints)
+  )
 
 
 def _drives(lines):
@@ -377,7 +457,7 @@ def _check_masks(prefix, coding, pairs, *, replace):
   pairs = list(pairs)
   if not pairs:
     return
-  some = pairs[::max(1, len(pairs) // _MASKS_READ)]
+  some = pairs[:: max(1, len(pairs) // _MASKS_READ)]
   scan = check_labels.scan_masks(some, coding=coding, any_scale=True)
   scan.compare_coding(f'{prefix}labels')
   if not replace:
@@ -386,13 +466,16 @@ def _check_masks(prefix, coding, pairs, *, replace):
     except ValueError as error:
       raise ValueError(
         f'{prefix}labels: of {len(some)} masks looked at, {error}; python -m '
-        'input_pipeline.tools.labels check FOLDER looks at all') from None
+        'input_pipeline.tools.labels check FOLDER looks at all'
+      ) from None
 
 
 def _list_masks(config_data, folder, lines):
   """Pairs (picture, mask) of the examples that have a mask."""
   if config_data.labels == 'none':
     return []
-  pairs = ([folder.file(kind, example) for kind in ('image', 'semantic')]
-           for example in lines)
+  pairs = (
+    [folder.file(kind, example) for kind in ('image', 'semantic')]
+    for example in lines
+  )
   return [pair for pair in pairs if pair[1] is not None]

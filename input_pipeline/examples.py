@@ -19,8 +19,10 @@ from input_pipeline.sources import kitti
 
 # Endings of a kind of file, the preferred ones first; .png where none is given.
 _SUFFIXES = {
-  'image': kitti.IMAGE_SUFFIXES, 'velodyne_points': ('.bin',),
-  'oxts': ('.txt',)}
+  'image': kitti.IMAGE_SUFFIXES,
+  'velodyne_points': ('.bin',),
+  'oxts': ('.txt',),
+}
 # Files of a folder whose headers tell the size of its frames.
 _PROBES = 9
 # Kinds that a drive has once and not per camera.
@@ -65,8 +67,8 @@ class ExampleTable:
     height, width = self.size
     native_size = self.native_frame_sizes and self.native_frame_sizes[row]
     return images.read_frame(
-      self.frame_files[row], height=height, width=width,
-      native_size=native_size)
+      self.frame_files[row], height=height, width=width, native_size=native_size
+    )
 
   def read(self, index):
     """Reads an example: `read_fields` and `frames` [F, H, W, 3] uint8."""
@@ -82,7 +84,9 @@ class ExampleTable:
     drive, frame = places[index]
     distances = [
       (abs(other - frame), row)
-      for row, (name, other) in enumerate(places) if name == drive]
+      for row, (name, other) in enumerate(places)
+      if name == drive
+    ]
     return [row for _, row in sorted(distances) if row != index]
 
   def read_fields(self, index):
@@ -107,15 +111,18 @@ class ExampleTable:
     fields = {
       'intrinsics': self.intrinsics[index],
       'index': np.int32(index),
-      'labels': _resize_labels(mask, height, width)}
+      'labels': _resize_labels(mask, height, width),
+    }
     if self.truths is not None:
       native_size = self.native_sizes[index]
       fields['native_size'] = native_size
       fields['depth'] = _pad(self.truths[index](), self.truth_size, value=0)
       if self.coding != 'none':
         fields['native_labels'] = _pad(
-          _resize_labels(mask, *native_size), self.truth_size,
-          value=cityscapes.UNLABELLED)
+          _resize_labels(mask, *native_size),
+          self.truth_size,
+          value=cityscapes.UNLABELLED,
+        )
     return fields
 
   def _check_mask(self, index, size):
@@ -128,7 +135,8 @@ class ExampleTable:
     if frame and images.stretch(size, frame) > cityscapes.STRETCH:
       raise images.UnreadableError(
         f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '
-        f'{frame[1]}x{frame[0]}: a mask must show what its frame shows')
+        f'{frame[1]}x{frame[0]}: a mask must show what its frame shows'
+      )
 
   @functools.cached_property
   def truth_size(self):
@@ -145,7 +153,8 @@ class ExampleTable:
       'frames': ((self.frame_rows.shape[1], *self.size, 3), np.uint8),
       'intrinsics': ((3, 3), np.float32),
       'index': ((), np.int32),
-      'labels': (self.size, np.uint8)}
+      'labels': (self.size, np.uint8),
+    }
     if self.truths is not None:
       specs['native_size'] = ((2,), np.int32)
       specs['depth'] = (self.truth_size, np.float32)
@@ -180,7 +189,8 @@ class Folder:
     folder = self._data_folder(kind, example)
     if folder not in self._listings:
       self._listings[folder] = kitti.list_frames(
-        folder, _SUFFIXES.get(kind, ('.png',)))
+        folder, _SUFFIXES.get(kind, ('.png',))
+      )
     return self._listings[folder]
 
   def file(self, kind, example, offset=0):
@@ -199,8 +209,9 @@ class Folder:
   def expected_file(self, kind, example, offset=0):
     """Path of the file that `file` looks for, as KITTI names it."""
     suffix = _SUFFIXES.get(kind, ('.png',))[0]
-    return os.path.join(self._data_folder(kind, example),
-                        f'{example.frame + offset:010d}{suffix}')
+    return os.path.join(
+      self._data_folder(kind, example), f'{example.frame + offset:010d}{suffix}'
+    )
 
   def is_file(self, path):
     """Whether there is a file; a link that leads nowhere is none.
@@ -225,8 +236,10 @@ class Folder:
   def calibration_files(self, example):
     """Paths of the two calibration files of the example's date."""
     folder = self._date_folder(example)
-    return (os.path.join(folder, kitti.CAMERA_FILE),
-            os.path.join(folder, kitti.VELODYNE_FILE))
+    return (
+      os.path.join(folder, kitti.CAMERA_FILE),
+      os.path.join(folder, kitti.VELODYNE_FILE),
+    )
 
   def digest(self, paths):
     """A fingerprint of files.
@@ -241,8 +254,10 @@ class Folder:
     total = hashlib.sha256()
     for path in sorted(set(paths)):
       if os.path.isfile(path):
-        total.update(f'{os.path.relpath(path, self.root)} '
-                     f'{os.path.getsize(path)}\n'.encode())
+        total.update(
+          f'{os.path.relpath(path, self.root)} '
+          f'{os.path.getsize(path)}\n'.encode()
+        )
         if os.path.basename(path) in (kitti.CAMERA_FILE, kitti.VELODYNE_FILE):
           total.update(pathlib.Path(path).read_bytes())
     return total.hexdigest()
@@ -253,7 +268,8 @@ class Folder:
   def _data_folder(self, kind, example):
     camera = None if kind in _SHARED else example.camera
     return kitti.data_folder(
-      os.path.join(self.root, example.drive), kind, camera)
+      os.path.join(self.root, example.drive), kind, camera
+    )
 
 
 def _list_files(folder):
@@ -262,9 +278,10 @@ def _list_files(folder):
     return frozenset()
   with os.scandir(folder) as entries:
     return frozenset(
-      entry.name for entry in entries
-      if (os.path.isfile(entry.path) if entry.is_symlink()
-          else entry.is_file()))
+      entry.name
+      for entry in entries
+      if (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file())
+    )
 
 
 def find_missing(folder, examples, *, frame_offsets, truth=None):
@@ -285,10 +302,13 @@ def find_missing(folder, examples, *, frame_offsets, truth=None):
     wanted += [
       folder.file('image', example, offset)
       or folder.expected_file('image', example, offset)
-      for offset in frame_offsets]
+      for offset in frame_offsets
+    ]
     missing |= dict.fromkeys(
-      os.path.relpath(path, folder.root) for path in wanted
-      if not folder.is_file(path))
+      os.path.relpath(path, folder.root)
+      for path in wanted
+      if not folder.is_file(path)
+    )
     if truth is not None:
       missing |= dict.fromkeys(truth.missing(example))
   return list(missing)
@@ -341,7 +361,8 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
     paths = [
       folder.file('image', example, offset)
       or folder.expected_file('image', example, offset)
-      for offset in frame_offsets]
+      for offset in frame_offsets
+    ]
     frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
   sizes = usual_sizes(rows)
   cameras = {}
@@ -349,25 +370,37 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
     key = (os.path.dirname(example.drive), example.camera)
     if key not in cameras:
       cameras[key] = kitti.intrinsics(
-        folder.calibration(example), camera=example.camera, height=size[0],
-        width=size[1])
+        folder.calibration(example),
+        camera=example.camera,
+        height=size[0],
+        width=size[1],
+      )
   label_files = [None] * len(examples)
   if coding != 'none':
     label_files = [folder.file('semantic', example) for example in examples]
   readers, native_sizes = None, None
   if truth is not None:
     readers = tuple(
-      functools.partial(truth.read, example) for example in examples)
+      functools.partial(truth.read, example) for example in examples
+    )
     native_sizes = np.array(list(map(truth.size, examples)), np.int32)
   return ExampleTable(
-    size=tuple(size), frame_files=tuple(rows),
+    size=tuple(size),
+    frame_files=tuple(rows),
     native_frame_sizes=tuple(sizes[os.path.dirname(path)] for path in rows),
     frame_rows=np.array(frame_rows, np.int64),
-    lines=tuple(examples), label_files=tuple(label_files),
-    coding=coding, truths=readers, native_sizes=native_sizes,
-    intrinsics=np.stack([
-      cameras[os.path.dirname(example.drive), example.camera]
-      for example in examples]))
+    lines=tuple(examples),
+    label_files=tuple(label_files),
+    coding=coding,
+    truths=readers,
+    native_sizes=native_sizes,
+    intrinsics=np.stack(
+      [
+        cameras[os.path.dirname(example.drive), example.camera]
+        for example in examples
+      ]
+    ),
+  )
 
 
 def _resize_labels(mask, height, width):
@@ -378,6 +411,7 @@ def _resize_labels(mask, height, width):
 
 def _pad(array, size, *, value):
   """Pads [h, w] at the bottom and the right to `size`."""
-  rows, columns = (new - old for new, old in zip(size, array.shape,
-                                                 strict=True))
+  rows, columns = (
+    new - old for new, old in zip(size, array.shape, strict=True)
+  )
   return np.pad(array, ((0, rows), (0, columns)), constant_values=value)

@@ -83,7 +83,8 @@ def _partial_folder(path):
   """Makes a folder beside a path and removes what is left of it at the end."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = tempfile.mkdtemp(
-    prefix=f'.{path.name}.', suffix='.partial', dir=path.parent)
+    prefix=f'.{path.name}.', suffix='.partial', dir=path.parent
+  )
   try:
     yield pathlib.Path(partial)
   finally:

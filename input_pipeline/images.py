@@ -16,8 +16,14 @@ _EIGHT_BIT_MODES = ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr')
 # What a disk, a network or a machine fails with, whichever file is read: no
 # other picture may take the place of one that is whole.
 _MACHINE_ERRORS = (
-  errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE,
-  errno.ENFILE, errno.ENOMEM)
+  errno.EIO,
+  errno.ESTALE,
+  errno.ETIMEDOUT,
+  errno.ENOTCONN,
+  errno.EMFILE,
+  errno.ENFILE,
+  errno.ENOMEM,
+)
 # What makes a picture of each EXIF orientation upright.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -106,11 +112,13 @@ def decode_frame(path, *, native_size=None):
   if native_size not in (None, (image.height, image.width)):
     raise UnreadableError(
       f'{path} is {image.width}x{image.height}, and the other frames of its '
-      f'drive are {native_size[1]}x{native_size[0]}')
+      f'drive are {native_size[1]}x{native_size[0]}'
+    )
   if image.mode not in _EIGHT_BIT_MODES:
     raise UnreadableError(
       f'{path} cannot be read: it has Pillow mode {image.mode}, and frames need'
-      ' 8 bits per channel')
+      ' 8 bits per channel'
+    )
   return image.convert('RGB')
 
 
@@ -163,7 +171,8 @@ def read_depth(path):
   if not image.mode.startswith('I'):
     raise ValueError(
       f'{path} has Pillow mode {image.mode}: depth needs a 16-bit greyscale '
-      'PNG of metres x 256')
+      'PNG of metres x 256'
+    )
   return np.array(image).astype(np.float32) / np.float32(256)
 
 

@@ -40,5 +40,6 @@ class Progress:
     left = (self._total - self._done) / max(rate, 1e-6)
     sys.stderr.write(
       f'\r{self._what}: {self._done}/{self._total}, {rate:.1f} a second, '
-      f'{left:.0f} s left ')
+      f'{left:.0f} s left '
+    )
     sys.stderr.flush()

@@ -41,11 +41,13 @@ class MemoryReader:
     self._positions[indices] = np.arange(len(indices))
     self._frame_rows = rows.reshape(len(indices), -1)
     self._frames = np.empty(
-      (len(frames), *table.field_specs()['frames'][0][1:]), np.uint8)
+      (len(frames), *table.field_specs()['frames'][0][1:]), np.uint8
+    )
     self._fields = {
       name: np.empty((len(indices), *shape), dtype)
       for name, (shape, dtype) in table.field_specs().items()
-      if name != 'frames'}
+      if name != 'frames'
+    }
     errors = {}  # By index in the split.
 
     def report(positions, error):
@@ -95,7 +97,8 @@ class MemoryReader:
     positions = self._positions[indices]
     batch = {'frames': self._frames[self._frame_rows[positions]]}
     return batch | {
-      name: field[positions] for name, field in self._fields.items()}
+      name: field[positions] for name, field in self._fields.items()
+    }
 
 
 def tf_batches(table, indices, *, steps, batch_size, replace=False):
@@ -135,7 +138,8 @@ def tf_batches(table, indices, *, steps, batch_size, replace=False):
   # cannot close cleanly when the interpreter ends before the dataset.
   dataset = tf.data.Dataset.range(steps.start, steps.stop)
   dataset = dataset.map(
-    make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    make_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+  )
   running = [dataset.prefetch(_PREFETCH).as_numpy_iterator()]
   # The graph's threads call Python: stop them before the interpreter ends, or
   # it waits for them forever.
@@ -156,8 +160,10 @@ def _make_batch(read, specs, indices, step):
   without a trace from inside TensorFlow.
   """
   rows, error = indices(step), ''
-  batch = {name: np.zeros((len(rows), *shape), dtype)
-           for name, (shape, dtype) in specs.items()}
+  batch = {
+    name: np.zeros((len(rows), *shape), dtype)
+    for name, (shape, dtype) in specs.items()
+  }
   try:
     for row, index in enumerate(rows):
       for name, value in read(index).items():
@@ -208,7 +214,12 @@ class _Replacements:
       self._replaced.add(index)
     logging.warning(
       '%s: example %d takes the place of %d, %d of %d replaced so far',
-      error, other, index, len(self._replaced), len(self._table))
+      error,
+      other,
+      index,
+      len(self._replaced),
+      len(self._table),
+    )
 
 
 def _import_tensorflow():

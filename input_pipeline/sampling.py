@@ -29,14 +29,17 @@ def example_indices(step, *, seed, num_examples, batch_size):
     raise ValueError(
       'a step and a seed of at least 0, and at least one example and a batch '
       f'of one are needed, got step {step}, seed {seed}, {num_examples} '
-      f'examples, batch size {batch_size}')
+      f'examples, batch size {batch_size}'
+    )
   first = step * batch_size
-  epochs = range(first // num_examples,
-                 (first + batch_size - 1) // num_examples + 1)
-  order = np.concatenate([
-    _permutation(seed, epoch, num_examples) for epoch in epochs])
+  epochs = range(
+    first // num_examples, (first + batch_size - 1) // num_examples + 1
+  )
+  order = np.concatenate(
+    [_permutation(seed, epoch, num_examples) for epoch in epochs]
+  )
   start = first - epochs[0] * num_examples
-  return order[start:start + batch_size]
+  return order[start : start + batch_size]
 
 
 def process_rows(batch_size, *, process_index, process_count):
@@ -54,12 +57,15 @@ def process_rows(batch_size, *, process_index, process_count):
     ValueError: the batch does not divide, or there is no such process.
   """
   if not 0 <= process_index < process_count:
-    raise ValueError(f'process_index {process_index} is not below '
-                     f'process_count {process_count}')
+    raise ValueError(
+      f'process_index {process_index} is not below '
+      f'process_count {process_count}'
+    )
   if batch_size < 1 or batch_size % process_count:
     raise ValueError(
       f'the global batch size {batch_size} is not a positive multiple of the '
-      f'{process_count} processes; change the batch size')
+      f'{process_count} processes; change the batch size'
+    )
   share = batch_size // process_count
   return slice(process_index * share, (process_index + 1) * share)
 

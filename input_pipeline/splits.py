@@ -60,7 +60,8 @@ def find_split(split, root):
   places = split if os.path.isabs(split) else f'{split} nor at {below}'
   raise FileNotFoundError(
     f'no split list at {places}; pass lists of DRIVE FRAME SIDE lines as '
-    'train_split and eval_split')
+    'train_split and eval_split'
+  )
 
 
 def read_split(path):
@@ -100,8 +101,10 @@ def parse_lines(lines, *, source):
     if text and not text.startswith('#'):
       examples.append(_parse_line(text, where=f'{source}, line {number}'))
   if not examples:
-    raise ValueError(f'{source} names no example: it needs at least one line '
-                     '`DRIVE FRAME SIDE`')
+    raise ValueError(
+      f'{source} names no example: it needs at least one line '
+      '`DRIVE FRAME SIDE`'
+    )
   return examples
 
 
@@ -120,8 +123,9 @@ def split_by_drive(sizes, *, share, seed):
     The chosen drives, a set; neither empty nor all.
   """
   # A hash, so that the order of the others stays when a drive is added.
-  order = sorted(sizes, key=lambda drive: hashlib.sha256(
-    f'{seed} {drive}'.encode()).digest())
+  order = sorted(
+    sizes, key=lambda drive: hashlib.sha256(f'{seed} {drive}'.encode()).digest()
+  )
   missing = share * sum(sizes.values())
   chosen = set()
   for drive in order:
@@ -154,23 +158,31 @@ def split_by_time(examples, *, share, frame_offsets):
   moments = sorted({example.frame for example in examples})
   first = moments[-max(round(share * len(moments)), 1)]
   end = first + min(0, *frame_offsets) - max(0, *frame_offsets)
-  return ([example for example in examples if example.frame < end],
-          [example for example in examples if example.frame >= first])
+  return (
+    [example for example in examples if example.frame < end],
+    [example for example in examples if example.frame >= first],
+  )
 
 
 def _parse_line(text, *, where):
   fields = text.split()
   if len(fields) != 3:
-    raise ValueError(f'{where}: expected the three fields `DRIVE FRAME SIDE`, '
-                     f'found {len(fields)}: {text[:80]!r}')
+    raise ValueError(
+      f'{where}: expected the three fields `DRIVE FRAME SIDE`, '
+      f'found {len(fields)}: {text[:80]!r}'
+    )
   drive, frame, side = fields
   if not _FRAME.fullmatch(frame):
-    raise ValueError(f'{where}: the frame must be a number of at most ten '
-                     f'digits, found {frame[:80]!r}')
+    raise ValueError(
+      f'{where}: the frame must be a number of at most ten '
+      f'digits, found {frame[:80]!r}'
+    )
   if side not in _CAMERAS:
     raise ValueError(f'{where}: the side must be l or r, found {side[:80]!r}')
   folders = drive.split('/')
   if os.path.isabs(drive) or '..' in folders or '\0' in drive:
-    raise ValueError(f'{where}: the drive must be a folder below the root, '
-                     f'found {drive[:80]!r}')
+    raise ValueError(
+      f'{where}: the drive must be a folder below the root, '
+      f'found {drive[:80]!r}'
+    )
   return Example(drive=drive.rstrip('/'), frame=int(frame), side=side)

@@ -20,12 +20,21 @@ from input_pipeline import images
 from input_pipeline.sources import kitti
 
 # What NumPy raises on a file that is damaged or another one.
-_DAMAGE = (OSError, EOFError, KeyError, TypeError, ValueError, zlib.error,
-           zipfile.BadZipFile)
+_DAMAGE = (
+  OSError,
+  EOFError,
+  KeyError,
+  TypeError,
+  ValueError,
+  zlib.error,
+  zipfile.BadZipFile,
+)
 
 KINDS = ('lidar', 'lidar_z', 'dense', 'improved')
-IMPROVED_GAPS = ("KITTI's annotated depth lacks the first and last five frames "
-                 'of a drive: list the others')
+IMPROVED_GAPS = (
+  "KITTI's annotated depth lacks the first and last five frames "
+  'of a drive: list the others'
+)
 
 
 def open_truth(kind, folder, *, improved_root='', file=''):
@@ -55,14 +64,15 @@ def open_truth(kind, folder, *, improved_root='', file=''):
     return StoredTruth(file, kind)
   if kind == 'dense':
     return PictureTruth(
-      folder, lambda example: folder.expected_file('depth', example))
+      folder, lambda example: folder.expected_file('depth', example)
+    )
   if kind == 'improved':
     root = improved_root or folder.root
     if not os.path.isdir(root):
-      raise FileNotFoundError(
-        f'ground_truth_root: there is no folder {root}')
+      raise FileNotFoundError(f'ground_truth_root: there is no folder {root}')
     return PictureTruth(
-      folder, lambda example: _improved_file(root, folder, example))
+      folder, lambda example: _improved_file(root, folder, example)
+    )
   return ScanTruth(folder, forward_distance=kind == 'lidar')
 
 
@@ -116,8 +126,11 @@ class ScanTruth:
   def read(self, example):
     """See `open_truth`."""
     return kitti.scan_depth(
-      kitti.read_scan(self._scan(example)), self._folder.calibration(example),
-      camera=example.camera, forward_distance=self._forward_distance)
+      kitti.read_scan(self._scan(example)),
+      self._folder.calibration(example),
+      camera=example.camera,
+      forward_distance=self._forward_distance,
+    )
 
   def _scan(self, example):
     return self._folder.expected_file('velodyne_points', example)
@@ -135,12 +148,15 @@ class StoredTruth:
     if not os.path.isfile(path):
       raise FileNotFoundError(
         f'ground_truth_file: there is no file {path}; '
-        'python -m input_pipeline.tools.cache_depth writes it')
+        'python -m input_pipeline.tools.cache_depth writes it'
+      )
     self._path = os.fspath(path)
     stored = str(self._load('kind'))
     if stored != kind:
-      raise ValueError(f'{path} holds the ground truth {stored!r}, and '
-                       f'config.data.ground_truth is {kind!r}')
+      raise ValueError(
+        f'{path} holds the ground truth {stored!r}, and '
+        f'config.data.ground_truth is {kind!r}'
+      )
     self.digest = str(self._load('digest'))
     lines, sizes = self._load('examples'), self._load('sizes')
     self._rows = {str(line): row for row, line in enumerate(lines)}
@@ -172,7 +188,8 @@ class StoredTruth:
     except _DAMAGE as e:
       raise ValueError(
         f'{self._path} cannot be read: {e}; write it anew with python -m '
-        'input_pipeline.tools.cache_depth') from e
+        'input_pipeline.tools.cache_depth'
+      ) from e
 
 
 def member(row):
@@ -181,16 +198,22 @@ def member(row):
 
 
 def _absent(paths, folder):
-  return [os.path.relpath(path, folder.root) for path in paths
-          if not folder.is_file(path)]
+  return [
+    os.path.relpath(path, folder.root)
+    for path in paths
+    if not folder.is_file(path)
+  ]
 
 
 def _improved_file(root, folder, example):
   """Path of an annotated depth map; where it should be if it is absent."""
   drive = os.path.basename(example.drive)
-  below = os.path.join('proj_depth', 'groundtruth',
-                       f'image_{example.camera:02d}',
-                       f'{example.frame:010d}.png')
+  below = os.path.join(
+    'proj_depth',
+    'groundtruth',
+    f'image_{example.camera:02d}',
+    f'{example.frame:010d}.png',
+  )
   drives = [os.path.join(root, part, drive) for part in ('train', 'val', '')]
   drives.append(os.path.join(folder.root, example.drive))
   places = [os.path.join(path, below) for path in drives]

@@ -156,8 +156,9 @@ def refuse_differences(values):
   everyone = gather_rows(own[None])
   differing = (everyone != own).any(axis=(0, 2))
   if differing.any():
-    names = [name for name, is_other in zip(values, differing, strict=True)
-             if is_other]
+    names = [
+      name for name, is_other in zip(values, differing, strict=True) if is_other
+    ]
     raise ValueError(
       f'the processes of this job have different {", ".join(names)}: give each'
       ' the same command, files and --workdir, on a disk that all share'

@@ -190,13 +190,19 @@ def test_impossible_values_are_refused(field, value, advice):
     ({'model.seem.enabled': False}, 'model.attention.levels'),
     ({'model.attention.levels': ()}, 'model.seem.enabled'),
     (
-      {'model.seem.enabled': False, 'model.attention.levels': (),
-       'data.semantic_root': 'stills'},
+      {
+        'model.seem.enabled': False,
+        'model.attention.levels': (),
+        'data.semantic_root': 'stills',
+      },
       'data.semantic_root',
     ),
     (
-      {'model.seem.enabled': False, 'model.attention.levels': (),
-       'eval.semantic_root': 'stills'},
+      {
+        'model.seem.enabled': False,
+        'model.attention.levels': (),
+        'eval.semantic_root': 'stills',
+      },
       'eval.semantic_root',
     ),
   ],

@@ -59,8 +59,7 @@ def _importers(*libraries, top_level_only=False):
     module
     for module, imports in IMPORTS.items()
     for name, in_function in imports
-    if name.split('.')[0] in libraries
-    and not (top_level_only and in_function)
+    if name.split('.')[0] in libraries and not (top_level_only and in_function)
   }
 
 
@@ -118,7 +117,13 @@ def test_tensorflow_is_imported_late_and_by_few():
 @pytest.mark.parametrize(
   'prefix',
   [
-    'street', 'kitti', 'labels', 'odometry', 'sampling', 'split', 'standing',
+    'street',
+    'kitti',
+    'labels',
+    'odometry',
+    'sampling',
+    'split',
+    'standing',
     'images',
   ],
 )

@@ -168,16 +168,14 @@ def test_does_what_one_device_does(root, workdirs, name):
     ]
     assert figures[0] == pytest.approx(figures[1], rel=1e-5)
   for scalar in (*metrics.DEPTH_ERRORS, 'ratio', 'images'):
-    tables = [
-      runs.read_scalars(part, f'eval/{scalar}') for part in (ours, one)
-    ]
+    tables = [runs.read_scalars(part, f'eval/{scalar}') for part in (ours, one)]
     assert list(tables[0]) == [0, 1]
     assert tables[0] == pytest.approx(tables[1], rel=1e-4)
 
 
 def _gradients(state):
   """The first step's gradients: Adam's first moment is a tenth of them."""
-  adam, = (
+  (adam,) = (
     part
     for part in jax.tree.leaves(
       state.opt_state, is_leaf=lambda node: hasattr(node, 'mu')
@@ -249,9 +247,7 @@ def _compile_by_rows(root, step, shape):
 
 def _all_gathers(compiled):
   """Shapes of what the all-gathers of a compiled program give."""
-  results = re.findall(
-    r'= (.*?) all-gather(?:-start)?\(', compiled.as_text()
-  )
+  results = re.findall(r'= (.*?) all-gather(?:-start)?\(', compiled.as_text())
   return [
     tuple(map(int, filter(None, shape.split(','))))
     for result in results

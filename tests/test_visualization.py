@@ -59,9 +59,7 @@ def test_maps_that_are_not_finite_are_refused(value):
     with pytest.raises(ValueError, match='NaN or infinity'):
       draw(broken)
   with pytest.raises(ValueError, match='relative error holds NaN'):
-    visualization.colorize_error(
-      np.ones((4, 4)), broken, np.ones((4, 4), bool)
-    )
+    visualization.colorize_error(np.ones((4, 4)), broken, np.ones((4, 4), bool))
 
 
 def test_sparse_points_are_widened_and_the_nearest_wins():

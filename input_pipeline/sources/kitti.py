@@ -49,13 +49,15 @@ class Calibration:
     projection, (height, width) = self.projections[camera], self.sizes[camera]
     if np.abs(projection[2, :3] - (0, 0, 1)).max() > 1e-4:
       raise ValueError(
-        f'{path}: the last row of {names[0]} does not begin with 0 0 1')
+        f'{path}: the last row of {names[0]} does not begin with 0 0 1'
+      )
     centre = projection[0, 2]  # The other one may be, above a cropped sky.
     if not -0.5 <= centre <= width - 0.5:
       raise ValueError(
         f'{path}: {names[0]} has its principal point in column {centre:g}, '
         f'outside of the {width}x{height} pixels of {names[1]}: give both for '
-        'images of one size')
+        'images of one size'
+      )
 
 
 def read_calibration(date_folder):
@@ -92,9 +94,12 @@ def read_calibration(date_folder):
     projections[camera] = projection.reshape(3, 4)
     sizes[camera] = (int(size[1]), int(size[0]))
   return Calibration(
-    folder=os.fspath(date_folder), projections=projections, sizes=sizes,
+    folder=os.fspath(date_folder),
+    projections=projections,
+    sizes=sizes,
     rectification=values['R_rect_00'].reshape(3, 3),
-    velo_to_cam=_read_velo_to_cam(date_folder))
+    velo_to_cam=_read_velo_to_cam(date_folder),
+  )
 
 
 def intrinsics(calibration, *, camera, height, width):
@@ -177,8 +182,10 @@ def read_scan(path):
     raise FileNotFoundError(f'no velodyne scan at {path}')
   size = os.path.getsize(path)
   if size % 16:
-    raise ValueError(f'{path} is truncated: {size} bytes are no whole number '
-                     'of points (four float32 each)')
+    raise ValueError(
+      f'{path} is truncated: {size} bytes are no whole number '
+      'of points (four float32 each)'
+    )
   points = np.fromfile(path, '<f4').reshape(-1, 4)
   if not np.isfinite(points).all():
     raise ValueError(f'{path} holds values that are not finite')
@@ -208,9 +215,14 @@ def lidar_depth(drive_folder, frame, *, camera=2, forward_distance=True):
   """
   calibration = read_calibration(os.path.dirname(os.path.abspath(drive_folder)))
   path = os.path.join(
-    data_folder(drive_folder, 'velodyne_points'), f'{frame:010d}.bin')
-  return scan_depth(read_scan(path), calibration, camera=camera,
-                    forward_distance=forward_distance)
+    data_folder(drive_folder, 'velodyne_points'), f'{frame:010d}.bin'
+  )
+  return scan_depth(
+    read_scan(path),
+    calibration,
+    camera=camera,
+    forward_distance=forward_distance,
+  )
 
 
 def scan_depth(points, calibration, *, camera=2, forward_distance=True):
@@ -232,12 +244,14 @@ def scan_depth(points, calibration, *, camera=2, forward_distance=True):
   calibration.check_camera(camera)
   if calibration.velo_to_cam is None:
     raise FileNotFoundError(
-      f'LiDAR depth needs {os.path.join(calibration.folder, VELODYNE_FILE)}')
+      f'LiDAR depth needs {os.path.join(calibration.folder, VELODYNE_FILE)}'
+    )
   height, width = calibration.sizes[camera]
   rectification = np.eye(4)
   rectification[:3, :3] = calibration.rectification
   projection = (
-    calibration.projections[camera] @ rectification @ calibration.velo_to_cam)
+    calibration.projections[camera] @ rectification @ calibration.velo_to_cam
+  )
 
   points = points[points[:, 0] >= 0].astype(np.float64)
   points[:, 3] = 1.0
@@ -251,8 +265,10 @@ def scan_depth(points, calibration, *, camera=2, forward_distance=True):
   # The last write to a pixel stays: write the nearest last.
   order = np.argsort(-distance, kind='stable')
   depth = np.zeros((height, width), np.float32)
-  depth[rows[inside][order].astype(np.int64),
-        columns[inside][order].astype(np.int64)] = distance[order]
+  depth[
+    rows[inside][order].astype(np.int64),
+    columns[inside][order].astype(np.int64),
+  ] = distance[order]
   return np.maximum(depth, 0)
 
 
@@ -274,7 +290,8 @@ def parse_numbers(text, count, *, what):
     values = np.array([float(word) for word in text.split()])
   except ValueError:
     raise ValueError(
-      f'{what} holds what is no number: {text.strip()[:80]!r}') from None
+      f'{what} holds what is no number: {text.strip()[:80]!r}'
+    ) from None
   if len(values) != count:
     raise ValueError(f'{what} needs {count} numbers, found {len(values)}')
   if not np.isfinite(values).all():
@@ -316,7 +333,8 @@ def _read_values(path, lengths):
   """
   if not os.path.isfile(path):
     raise FileNotFoundError(
-      f'no calibration at {path}; KITTI ships it per date (calib.zip)')
+      f'no calibration at {path}; KITTI ships it per date (calib.zip)'
+    )
   with open(path, encoding='utf-8-sig', errors='replace') as file:
     lines = file.read().split('\n')
   values = {}
@@ -328,6 +346,5 @@ def _read_values(path, lengths):
     where = f'{path}, line {number}'
     if name in values:
       raise ValueError(f'{where}: {name} is given twice')
-    values[name] = parse_numbers(
-      text, lengths[name], what=f'{where}: {name}')
+    values[name] = parse_numbers(text, lengths[name], what=f'{where}: {name}')
   return values

@@ -52,11 +52,15 @@ class Sequence:
     """
     count = len(self.files) - 1
     return examples.ExampleTable(
-      size=(height, width), frame_files=self.files,
+      size=(height, width),
+      frame_files=self.files,
       frame_rows=np.arange(count)[:, None] + np.arange(2),
-      label_files=(None,) * count, coding='none', truths=None,
+      label_files=(None,) * count,
+      coding='none',
+      truths=None,
       native_sizes=None,
-      intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)))
+      intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+    )
 
 
 def is_odometry_root(root):
@@ -87,7 +91,8 @@ def open_sequences(config_data, names=()):
     raise ValueError(
       f'config.eval.odometry: the records in {root} hold no poses; pass the '
       'folder they were built from with --config.data.source=kitti and '
-      '--config.data.root')
+      '--config.data.root'
+    )
   if is_odometry_root(root):
     chosen = names or _list_sequences(root)
     where = f'no NAME in {root} has both sequences/NAME and poses/NAME.txt'
@@ -99,14 +104,16 @@ def open_sequences(config_data, names=()):
     raise FileNotFoundError(
       f'config.eval.odometry needs true poses, but {where}: pass '
       '--config.data.root=FOLDER, one with KITTI odometry (sequences/09/image_2'
-      ' and poses/09.txt) or with drives that hold poses.txt')
+      ' and poses/09.txt) or with drives that hold poses.txt'
+    )
   found = [_read_sequence(root, name) for name in chosen]
   seen = set()
   for name in (sequence.name for sequence in found):
     if name in seen:
       raise ValueError(
         f'config.eval.odometry_sequences: {name} is there twice, and results '
-        'are named by it: evaluate one at a time')
+        'are named by it: evaluate one at a time'
+      )
     seen.add(name)
   return found
 
@@ -134,26 +141,32 @@ def read_poses(path):
     poses[index, :3] = kitti.parse_numbers(line, 12, what=what).reshape(3, 4)
     rotation = poses[index, :3, :3]
     # Bounded before it is squared, which could overflow.
-    if (np.abs(rotation).max() > 2
-        or np.abs(rotation.T @ rotation - np.eye(3)).max() > _ROTATION_TOLERANCE
-        or np.linalg.det(rotation) < 0):
+    if (
+      np.abs(rotation).max() > 2
+      or np.abs(rotation.T @ rotation - np.eye(3)).max() > _ROTATION_TOLERANCE
+      or np.linalg.det(rotation) < 0
+    ):
       raise ValueError(
         f'{what} is not rigid: give the upper three rows of camera to world, '
-        'row by row, whose first three columns are a rotation')
+        'row by row, whose first three columns are a rotation'
+      )
   return poses
 
 
 def _list_sequences(root):
   return sorted(
-    name for name in os.listdir(os.path.join(root, 'sequences'))
-    if os.path.isfile(_pose_file(root, name)))
+    name
+    for name in os.listdir(os.path.join(root, 'sequences'))
+    if os.path.isfile(_pose_file(root, name))
+  )
 
 
 def _list_drives(split, folder):
   lines = splits.read_split(splits.find_split(split, folder.root))
   drives = dict.fromkeys(example.drive for example in lines)
-  return [drive for drive in drives
-          if os.path.isfile(_pose_file(folder.root, drive))]
+  return [
+    drive for drive in drives if os.path.isfile(_pose_file(folder.root, drive))
+  ]
 
 
 def _pose_file(root, name):
@@ -171,17 +184,24 @@ def _read_sequence(root, name):
   files = kitti.list_frames(folder, kitti.IMAGE_SUFFIXES)
   if not files:
     raise FileNotFoundError(
-      f'no frames in {folder}, to which the poses of {path} belong')
+      f'no frames in {folder}, to which the poses of {path} belong'
+    )
   numbers = sorted(files)
-  for number, expected in zip(numbers, range(numbers[0], numbers[-1] + 1),
-                              strict=False):
+  for number, expected in zip(
+    numbers, range(numbers[0], numbers[-1] + 1), strict=False
+  ):
     if number != expected:
       raise ValueError(
         f'{folder} has no frame {expected}, but later ones: motion is measured '
-        'between consecutive frames')
+        'between consecutive frames'
+      )
   if len(files) != len(poses):
-    raise ValueError(f'{path} has {len(poses)} poses for the {len(files)} '
-                     f'frames in {folder}: it needs a line for each')
+    raise ValueError(
+      f'{path} has {len(poses)} poses for the {len(files)} '
+      f'frames in {folder}: it needs a line for each'
+    )
   return Sequence(
     name=os.path.basename(name.rstrip('/')),
-    files=tuple(files[number] for number in numbers), poses=poses)
+    files=tuple(files[number] for number in numbers),
+    poses=poses,
+  )

@@ -44,10 +44,12 @@ class RecordTable:
     """
     stored = builder.info.metadata
     self.size = stored['settings']['height'], stored['settings']['width']
-    self.frame_rows = np.array(
-      stored['frame_rows'][split], np.int64)[:, columns]
-    self.lines = tuple(splits.parse_lines(
-      stored['examples'][split], source=builder.data_path))
+    self.frame_rows = np.array(stored['frame_rows'][split], np.int64)[
+      :, columns
+    ]
+    self.lines = tuple(
+      splits.parse_lines(stored['examples'][split], source=builder.data_path)
+    )
     self._folder = builder.data_path
     self._features = builder.info.features
     self._labelled = labelled
@@ -94,9 +96,12 @@ class RecordTable:
     """
     return {
       'frames': ((self.frame_rows.shape[1], *self.size, 3), np.uint8),
-      'index': ((), np.int32), 'labels': (self.size, np.uint8)} | {
+      'index': ((), np.int32),
+      'labels': (self.size, np.uint8),
+    } | {
       name: (self._features[name].shape[1:], self._features[name].np_dtype)
-      for name in self._fields}
+      for name in self._fields
+    }
 
   def _read(self, source, row):
     try:
@@ -105,7 +110,8 @@ class RecordTable:
       reason = ' '.join(str(error).split()) or type(error).__name__
       raise ValueError(
         f'record {row} of {source.split} in {self._folder} cannot be read: '
-        f'{reason[:200]}; copy or build the records again') from error
+        f'{reason[:200]}; copy or build the records again'
+      ) from error
 
 
 def open_table(config_data, split, *, frame_offsets, ground_truth=False):
@@ -137,10 +143,14 @@ def open_table(config_data, split, *, frame_offsets, ground_truth=False):
     raise ValueError(
       f'{builder.data_path} holds the frame offsets {offsets} of its {name} '
       f'examples, not {missing}: change config.data.frame_offsets or build '
-      'the records with --frame_offsets')
+      'the records with --frame_offsets'
+    )
   return RecordTable(
-    builder, name, labelled=config_data.labels != 'none',
-    columns=[offsets.index(offset) for offset in frame_offsets])
+    builder,
+    name,
+    labelled=config_data.labels != 'none',
+    columns=[offsets.index(offset) for offset in frame_offsets],
+  )
 
 
 def read_summary(config_data):
@@ -155,14 +165,18 @@ def read_summary(config_data):
   Raises:
     FileNotFoundError, ValueError: as `open_table`.
   """
-  open_table(config_data, config_data.train_split,
-             frame_offsets=config_data.frame_offsets)
+  open_table(
+    config_data,
+    config_data.train_split,
+    frame_offsets=config_data.frame_offsets,
+  )
   summary = dict(open_dataset(config_data.root).info.metadata['summary'])
   if config_data.ground_truth == 'none':
     summary |= {'eval_examples': 0, 'eval_drives': (), 'eval_labelled': 0}
   else:
-    open_table(config_data, config_data.eval_split, frame_offsets=(0,),
-               ground_truth=True)
+    open_table(
+      config_data, config_data.eval_split, frame_offsets=(0,), ground_truth=True
+    )
   for name in ('train_drives', 'eval_drives'):
     summary[name] = tuple(summary[name])
   summary['sizes'] = tuple(map(tuple, summary['sizes']))
@@ -192,22 +206,28 @@ def open_dataset(root):
   except ImportError as error:
     raise ValueError(
       "config.data.source='tfds' needs the packages tensorflow-datasets and "
-      f'array_record ({error}): install them as in requirements.txt') from error
+      f'array_record ({error}): install them as in requirements.txt'
+    ) from error
   try:
     builder = tfds.builder_from_directory(folder)
     known = 'examples' in (builder.info.metadata or {})
-    files = [os.fspath(path) for split in builder.info.splits.values()
-             for path in split.filepaths]
+    files = [
+      os.fspath(path)
+      for split in builder.info.splits.values()
+      for path in split.filepaths
+    ]
   except Exception as error:  # Broken JSON, an unknown feature ...
     raise ValueError(f'{folder} cannot be opened by TFDS: {error}') from error
   if not known:
     raise ValueError(
-      f'{folder} was not written by `{BUILDER}`, or by an older one: build it')
+      f'{folder} was not written by `{BUILDER}`, or by an older one: build it'
+    )
   missing = [path for path in files if not os.path.isfile(path)]
   if missing:
     raise FileNotFoundError(
       f'{len(missing)} of {len(files)} files of records are missing, the '
-      f'first of them {missing[0]}: copy or build the records again')
+      f'first of them {missing[0]}: copy or build the records again'
+    )
   return builder
 
 
@@ -215,17 +235,22 @@ def find_dataset(root):
   """Path of the one dataset at or below a folder; see `open_dataset`."""
   root = pathlib.Path(root)
   for pattern in ('', '*/', '*/*/', '*/*/*/'):
-    found = sorted(path.parent for path in root.glob(f'{pattern}{_INFO_FILE}')
-                   if INCOMPLETE_PREFIX not in path.parent.name)
+    found = sorted(
+      path.parent
+      for path in root.glob(f'{pattern}{_INFO_FILE}')
+      if INCOMPLETE_PREFIX not in path.parent.name
+    )
     if len(found) > 1:
       raise ValueError(
         f'{root} holds several datasets: pass the folder of one of them as '
-        f'--config.data.root, {" or ".join(map(str, found))}')
+        f'--config.data.root, {" or ".join(map(str, found))}'
+      )
     if found:
       return found[0]
   raise FileNotFoundError(
     f'there is no dataset in {root} (no {_INFO_FILE}): build one with '
-    f'`{BUILDER} --root=KITTI --output={root}`')
+    f'`{BUILDER} --root=KITTI --output={root}`'
+  )
 
 
 def _check_settings(config_data, builder, ground_truth):
@@ -239,14 +264,19 @@ def _check_settings(config_data, builder, ground_truth):
     if config_data.ground_truth_file:
       raise ValueError(
         f'{builder.data_path} holds its ground truth: leave '
-        'config.data.ground_truth_file empty')
-  other = [f'config.data.{name} is {value!r}, stored is {settings[name]!r}'
-           for name, value in wanted.items() if settings[name] != value]
+        'config.data.ground_truth_file empty'
+      )
+  other = [
+    f'config.data.{name} is {value!r}, stored is {settings[name]!r}'
+    for name, value in wanted.items()
+    if settings[name] != value
+  ]
   if other:
     raise ValueError(
       f'{builder.data_path} does not hold what the config asks for: '
       f'{"; ".join(other)}. Change the config or build records with the flags '
-      f'{", ".join(f"--{name}" for name in wanted)}')
+      f'{", ".join(f"--{name}" for name in wanted)}'
+    )
 
 
 def _check_split(split, name, builder):
@@ -261,7 +291,8 @@ def _check_split(split, name, builder):
         raise ValueError(
           f'config.data.{name}_split is {path!r}, and the {name} split of '
           f'{builder.data_path} was built from {built_from!r}: pass '
-          f'--config.data.{name}_split={name} if that is meant')
+          f'--config.data.{name}_split={name} if that is meant'
+        )
       return
     lines = splits.read_split(path)
   else:
@@ -271,4 +302,5 @@ def _check_split(split, name, builder):
     raise ValueError(
       f'{path} is not the list that the {name} split of {builder.data_path} '
       f'was built from: pass --config.data.{name}_split={name}, or build the '
-      'records from this list')
+      'records from this list'
+    )

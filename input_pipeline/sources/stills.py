@@ -20,8 +20,10 @@ from input_pipeline import cityscapes as labels
 from input_pipeline import command_line, examples
 
 SPLITS = ('train', 'val')
-ENDINGS = {'ids': '_gtFine_labelIds.png',
-           'train_ids': '_gtFine_labelTrainIds.png'}
+ENDINGS = {
+  'ids': '_gtFine_labelIds.png',
+  'train_ids': '_gtFine_labelTrainIds.png',
+}
 
 
 def list_files(root, *, coding, split):
@@ -45,9 +47,11 @@ def list_files(root, *, coding, split):
     pictures = sorted(cityscapes.glob('*/[!.]*_leftImg8bit.png'))
     folder = root / 'gtFine' / split
     masks = [
-      folder / path.parent.name
+      folder
+      / path.parent.name
       / path.name.replace('_leftImg8bit.png', ENDINGS[coding])
-      for path in pictures]
+      for path in pictures
+    ]
     found = sorted(folder.glob(f'*/[!.]*{ENDINGS[coding]}'))
   elif kitti.is_dir():
     pictures = sorted(kitti.glob('[!.]*.png'))
@@ -56,9 +60,11 @@ def list_files(root, *, coding, split):
   else:
     raise FileNotFoundError(
       f'neither {cityscapes} (Cityscapes) nor {kitti} (KITTI semantic) is a '
-      'folder')
+      'folder'
+    )
   return tuple(
-    list(map(os.fspath, paths)) for paths in (pictures, masks, found))
+    list(map(os.fspath, paths)) for paths in (pictures, masks, found)
+  )
 
 
 def find_stills(root, *, coding, split='train', section='config.data'):
@@ -80,8 +86,10 @@ def find_stills(root, *, coding, split='train', section='config.data'):
       the first ten.
   """
   if coding not in labels.CODINGS:
-    raise ValueError(f'{section}.semantic_labels is {coding!r}; choose one '
-                     f'of {", ".join(labels.CODINGS)}')
+    raise ValueError(
+      f'{section}.semantic_labels is {coding!r}; choose one '
+      f'of {", ".join(labels.CODINGS)}'
+    )
   try:
     pictures, masks, found = list_files(root, coding=coding, split=split)
   except FileNotFoundError as error:
@@ -94,7 +102,8 @@ def find_stills(root, *, coding, split='train', section='config.data'):
     raise ValueError(
       f'{section}.semantic_root lacks '
       f'{command_line.count_of(len(missing), "mask")}, beginning with '
-      f'{", ".join(missing[:10])}')
+      f'{", ".join(missing[:10])}'
+    )
   return pictures, masks
 
 
@@ -118,7 +127,8 @@ def count_stills(config_data, batch_size):
     raise ValueError(
       f'config.data.semantic_share = {config_data.semantic_share} of a batch '
       f'of {batch_size} is {count} stills: choose it so that this is a '
-      'positive whole number')
+      'positive whole number'
+    )
   return round(count)
 
 
@@ -137,8 +147,8 @@ def open_table(config_data):
   coding = config_data.semantic_labels
   pictures, masks = find_stills(config_data.semantic_root, coding=coding)
   return make_table(
-    pictures, masks, coding=coding,
-    size=(config_data.height, config_data.width))
+    pictures, masks, coding=coding, size=(config_data.height, config_data.width)
+  )
 
 
 def make_table(pictures, masks, *, coding, size):
@@ -155,7 +165,12 @@ def make_table(pictures, masks, *, coding, size):
   """
   count = len(pictures)
   return examples.ExampleTable(
-    size=size, frame_files=tuple(pictures),
-    frame_rows=np.arange(count)[:, None], label_files=tuple(masks),
-    coding=coding, truths=None, native_sizes=None,
-    intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)))
+    size=size,
+    frame_files=tuple(pictures),
+    frame_rows=np.arange(count)[:, None],
+    label_files=tuple(masks),
+    coding=coding,
+    truths=None,
+    native_sizes=None,
+    intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+  )

@@ -55,20 +55,27 @@ class Ground:
     reach = (height - view.position[2]) / d[2]
     point = (view.position[:2, None] + reach * d[:2]).T
     # d(point)/d(pixel), by the quotient rule: [N, 2 (east, north)] for x, y.
-    steps = [((rays[:2, i, None] - d[:2] * rays[2, i] / d[2]) * reach).T
-             for i in (0, 1)]
+    steps = [
+      ((rays[:2, i, None] - d[:2] * rays[2, i] / d[2]) * reach).T
+      for i in (0, 1)
+    ]
     s, lateral, heading = self._road.locate(*point.T, guess=guess)
     c, n = np.cos(heading), np.sin(heading)
     along = [np.abs(c * step[:, 0] + n * step[:, 1]) for step in steps]
     across = [np.abs(c * step[:, 1] - n * step[:, 0]) for step in steps]
     plane = {'depth': reach, 'point': point}
-    place = {'s': s, 'lateral': lateral, 'width_s': along[0] + along[1],
-             'width_lateral': across[0] + across[1]}
+    place = {
+      's': s,
+      'lateral': lateral,
+      'width_s': along[0] + along[1],
+      'width_lateral': across[0] + across[1],
+    }
     return plane, place
 
   def _colour(self, low, road, high, pavement):
-    on_road = _covers(np.abs(road['lateral']), -_HALF, _HALF,
-                      road['width_lateral'])
+    on_road = _covers(
+      np.abs(road['lateral']), -_HALF, _HALF, road['width_lateral']
+    )
     beside = np.abs(pavement['lateral'])
     on_pavement = _covers(beside, _HALF, 1e6, pavement['width_lateral'])
     on_grass = _covers(beside, _EDGE, 1e6, pavement['width_lateral'])
@@ -76,9 +83,10 @@ class Ground:
     colour = np.full((len(beside), 3), 0.6, np.float32)  # the kerb's face
     colour *= (1 - on_road - on_pavement).astype(np.float32)[:, None]
     for weight, plane, place, shade in (
-        (on_road, low, road, self._asphalt),
-        (on_pavement - on_grass, high, pavement, self._slabs),
-        (on_grass, high, pavement, self._grass)):
+      (on_road, low, road, self._asphalt),
+      (on_pavement - on_grass, high, pavement, self._slabs),
+      (on_grass, high, pavement, self._grass),
+    ):
       rows = np.flatnonzero(weight > 1e-3)
       part = {name: values[rows] for name, values in place.items()}
       tone = shade({**part, 'point': plane['point'][rows]})
@@ -98,23 +106,32 @@ class Ground:
     tone *= 0.75 + 0.5 * self._tile('detail', place, 3.1)[:, :1]
     tone *= 0.75 + 0.5 * self._tile('blotch', place, 17.0)[:, :1]
     # A row of kerb stones runs along the road.
-    stone = _covers(np.abs(place['lateral']), 0, _HALF + 0.2,
-                    place['width_lateral']).astype(np.float32)
+    stone = _covers(
+      np.abs(place['lateral']), 0, _HALF + 0.2, place['width_lateral']
+    ).astype(np.float32)
     return tone * (1 + 0.2 * stone[:, None])
 
   def _grass(self, place):
     # In world coordinates: the road's are ill-conditioned far from it.
     width = np.maximum(place['width_s'], place['width_lateral'])
-    place = {'s': place['point'][:, 0], 'lateral': place['point'][:, 1],
-             'width_s': width, 'width_lateral': width}
+    place = {
+      's': place['point'][:, 0],
+      'lateral': place['point'][:, 1],
+      'width_s': width,
+      'width_lateral': width,
+    }
     tone = self._tile('grass', place, 3.7)
     return tone * (0.6 + 0.8 * self._tile('blotch', place, 23.0)[:, :1])
 
   def _tile(self, name, place, metres):
     texture = np.full(len(place['s']), self._atlas.index[name])
     return self._atlas.sample(
-      texture, place['s'] / metres, place['lateral'] / metres,
-      place['width_s'] / metres, place['width_lateral'] / metres)[:, :3]
+      texture,
+      place['s'] / metres,
+      place['lateral'] / metres,
+      place['width_s'] / metres,
+      place['width_lateral'] / metres,
+    )[:, :3]
 
   def _markings(self, place):
     """[N] share of each footprint that is painted."""
@@ -142,15 +159,18 @@ class Ground:
 def _covers(value, low, high, width):
   """Share of an interval of this width around the value within [low, high]."""
   half = 0.5 * width
-  return (np.clip(value + half, low, high)
-          - np.clip(value - half, low, high)) / width
+  return (
+    np.clip(value + half, low, high) - np.clip(value - half, low, high)
+  ) / width
 
 
 def _repeats(value, period, length, width):
   """The same for [0, length] repeated at every period."""
+
   def integral(t):
     turns = np.floor(t / period)
     return turns * length + np.minimum(t - turns * period, length)
+
   return (integral(value + 0.5 * width) - integral(value - 0.5 * width)) / width
 
 
@@ -184,12 +204,14 @@ def darken(view, points, shadows, body_pose):
   pixels = pixels[..., :2] / pixels[..., 2:]
   first = np.floor(np.maximum(pixels.min(1), 0)).astype(int)
   last = np.ceil(np.maximum(pixels.max(1), 0)).astype(int) + 1
-  for i, (x0, y0), (x1, y1) in zip(np.flatnonzero(ahead), first, last,
-                                   strict=True):
+  for i, (x0, y0), (x1, y1) in zip(
+    np.flatnonzero(ahead), first, last, strict=True
+  ):
     offset = points[y0:y1, x0:x1] - (x[i], y[i])
     along = np.abs(c[i] * offset[..., 0] + s[i] * offset[..., 1])
     across = np.abs(c[i] * offset[..., 1] - s[i] * offset[..., 0])
     soft = np.clip((half[i, 0] + 0.3 - along) / 0.6, 0, 1) * np.clip(
-      (half[i, 1] + 0.3 - across) / 0.6, 0, 1)
+      (half[i, 1] + 0.3 - across) / 0.6, 0, 1
+    )
     light[y0:y1, x0:x1] *= 1 - 0.72 * np.nan_to_num(soft)
   return light

@@ -9,12 +9,12 @@ import numpy as np
 from input_pipeline.street import road
 
 DATE = '2000_01_01'
-_BASELINE = 0.54            # metres to the right-hand camera, P_rect_03
-_EARTH_RADIUS = 6378137.0   # metres, as in KITTI's development kit
+_BASELINE = 0.54  # metres to the right-hand camera, P_rect_03
+_EARTH_RADIUS = 6378137.0  # metres, as in KITTI's development kit
 _ORIGIN = 49.0, 8.43, 115.0  # latitude, longitude (degrees), altitude (metres)
 _BEAMS, _HIGHEST, _LOWEST = 64, 2.0, -24.8  # degrees
-_AZIMUTH_STEP = 0.18        # degrees
-_RANGE = 120.0              # metres
+_AZIMUTH_STEP = 0.18  # degrees
+_RANGE = 120.0  # metres
 
 
 def _rigid(rotation, translation):
@@ -27,15 +27,33 @@ def _rigid(rotation, translation):
 
 # KITTI's own mounting of 2011_09_26.
 VELO_TO_CAM = _rigid(
-  [7.533745e-03, -9.999714e-01, -6.166020e-04,
-   1.480249e-02, 7.280733e-04, -9.998902e-01,
-   9.998621e-01, 7.523790e-03, 1.480755e-02],
-  [-4.069766e-03, -7.631618e-02, -2.717806e-01])
+  [
+    7.533745e-03,
+    -9.999714e-01,
+    -6.166020e-04,
+    1.480249e-02,
+    7.280733e-04,
+    -9.998902e-01,
+    9.998621e-01,
+    7.523790e-03,
+    1.480755e-02,
+  ],
+  [-4.069766e-03, -7.631618e-02, -2.717806e-01],
+)
 IMU_TO_VELO = _rigid(
-  [9.999976e-01, 7.553071e-04, -2.035826e-03,
-   -7.854027e-04, 9.998898e-01, -1.482298e-02,
-   2.024406e-03, 1.482454e-02, 9.998881e-01],
-  [-8.086759e-01, 3.195559e-01, -7.997231e-01])
+  [
+    9.999976e-01,
+    7.553071e-04,
+    -2.035826e-03,
+    -7.854027e-04,
+    9.998898e-01,
+    -1.482298e-02,
+    2.024406e-03,
+    1.482454e-02,
+    9.998881e-01,
+  ],
+  [-8.086759e-01, 3.195559e-01, -7.997231e-01],
+)
 
 
 def write_calibration(folder, intrinsics, height, width):
@@ -54,14 +72,23 @@ def write_calibration(folder, intrinsics, height, width):
     projection = np.zeros((3, 4))
     projection[:, :3] = intrinsics
     projection[0, 3] = intrinsics[0, 0] * offset
-    lines.update({
-      f'S_0{camera}': size, f'K_0{camera}': intrinsics,
-      f'D_0{camera}': np.zeros(5), f'R_0{camera}': eye,
-      f'T_0{camera}': [offset, 0, 0], f'S_rect_0{camera}': size,
-      f'R_rect_0{camera}': eye, f'P_rect_0{camera}': projection})
+    lines.update(
+      {
+        f'S_0{camera}': size,
+        f'K_0{camera}': intrinsics,
+        f'D_0{camera}': np.zeros(5),
+        f'R_0{camera}': eye,
+        f'T_0{camera}': [offset, 0, 0],
+        f'S_rect_0{camera}': size,
+        f'R_rect_0{camera}': eye,
+        f'P_rect_0{camera}': projection,
+      }
+    )
   _write_values(folder / 'calib_cam_to_cam.txt', lines)
-  _write_values(folder / 'calib_velo_to_cam.txt', {
-    **_rotation_lines(VELO_TO_CAM), 'delta_f': [0, 0], 'delta_c': [0, 0]})
+  _write_values(
+    folder / 'calib_velo_to_cam.txt',
+    {**_rotation_lines(VELO_TO_CAM), 'delta_f': [0, 0], 'delta_c': [0, 0]},
+  )
   _write_values(folder / 'calib_imu_to_velo.txt', _rotation_lines(IMU_TO_VELO))
 
 
@@ -97,17 +124,28 @@ def oxts_lines(camera_to_world):
   step = 1 / road.FRAME_RATE
   velocity = np.gradient(position, step, axis=0)
   acceleration = np.gradient(velocity, step, axis=0)
-  own = [np.einsum('nij,ni->nj', rotation, v)
-         for v in (velocity, acceleration)]
+  own = [np.einsum('nij,ni->nj', rotation, v) for v in (velocity, acceleration)]
   rates = np.gradient(np.stack([roll, pitch, yaw], 1), step, axis=0)
   gravity = rotation[:, 2] * 9.81
   constant = np.tile([0.05, 0.02, 4, 9, 4, 4, 0], (len(pose), 1))
-  rows = np.concatenate([
-    geodetic, np.stack([roll, pitch, (yaw + np.pi) % (2 * np.pi) - np.pi], 1),
-    velocity[:, 1::-1], own[0], own[1] + gravity, own[1] + gravity, rates,
-    rates, constant], 1)
-  return [' '.join([f'{v:.14g}' for v in row[:25]]
-                   + [f'{v:.0f}' for v in row[25:]]) for row in rows]
+  rows = np.concatenate(
+    [
+      geodetic,
+      np.stack([roll, pitch, (yaw + np.pi) % (2 * np.pi) - np.pi], 1),
+      velocity[:, 1::-1],
+      own[0],
+      own[1] + gravity,
+      own[1] + gravity,
+      rates,
+      rates,
+      constant,
+    ],
+    1,
+  )
+  return [
+    ' '.join([f'{v:.14g}' for v in row[:25]] + [f'{v:.0f}' for v in row[25:]])
+    for row in rows
+  ]
 
 
 def _geodetic(position):
@@ -138,8 +176,10 @@ def timestamps(drive, frames):
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
     day, hours = divmod(drive * 2 + hours, 24)
-    lines.append(f'2000-{1 + day // 28 % 12:02d}-{1 + day % 28:02d} '
-                 f'{hours:02d}:{minutes:02d}:{tenths / 10:012.9f}')
+    lines.append(
+      f'2000-{1 + day // 28 % 12:02d}-{1 + day % 28:02d} '
+      f'{hours:02d}:{minutes:02d}:{tenths / 10:012.9f}'
+    )
   return lines
 
 
@@ -160,9 +200,14 @@ def scan(frame, intrinsics):
   height, width = frame.depth.shape
   elevation = np.radians(np.linspace(_HIGHEST, _LOWEST, _BEAMS))[:, None]
   azimuth = np.radians(np.arange(-60, 60, _AZIMUTH_STEP))[None]
-  direction = np.stack(np.broadcast_arrays(
-    np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth),
-    np.sin(elevation)), -1)
+  direction = np.stack(
+    np.broadcast_arrays(
+      np.cos(elevation) * np.cos(azimuth),
+      np.cos(elevation) * np.sin(azimuth),
+      np.sin(elevation),
+    ),
+    -1,
+  )
   rays = direction.reshape(-1, 3) @ VELO_TO_CAM[:3, :3].T @ intrinsics.T
   x, y = np.rint(rays[:, :2] / rays[:, 2:]).astype(int).T
   inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)

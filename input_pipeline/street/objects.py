@@ -17,10 +17,22 @@ QUAD, ELLIPSOID = 0, 1
 # the top (0.5 = triangle), `ring` keeps the ellipse between two radii
 # (fractions of the half size), `picket` cuts gaps between so many boards.
 _FIELDS = {
-  'kind': (), 'origin': (3,), 'axes': (3, 3), 'texture': (),
-  'repeat': (2,), 'offset': (2,), 'size': (2,), 'tint': (3,),
-  'detail': (), 'label': (), 'body': (), 'two_sided': (), 'taper': (),
-  'ring': (2,), 'picket': ()}
+  'kind': (),
+  'origin': (3,),
+  'axes': (3, 3),
+  'texture': (),
+  'repeat': (2,),
+  'offset': (2,),
+  'size': (2,),
+  'tint': (3,),
+  'detail': (),
+  'label': (),
+  'body': (),
+  'two_sided': (),
+  'taper': (),
+  'ring': (2,),
+  'picket': (),
+}
 _INTEGERS = ('kind', 'texture', 'label', 'body')
 
 
@@ -67,8 +79,7 @@ class Primitives:
 
   def take(self, rows):
     """The primitives of these rows, as a new `Primitives`."""
-    return Primitives(**{
-      name: getattr(self, name)[rows] for name in _FIELDS})
+    return Primitives(**{name: getattr(self, name)[rows] for name in _FIELDS})
 
 
 class Builder:
@@ -101,8 +112,13 @@ class Builder:
     """Adds a parallelogram; its outside is along_u x along_v."""
     u, v = np.asarray(along_u, float), np.asarray(along_v, float)
     # numpy.cross takes ten times as long on single vectors.
-    normal = np.array([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2],
-                       u[0] * v[1] - u[1] * v[0]])
+    normal = np.array(
+      [
+        u[1] * v[2] - u[2] * v[1],
+        u[2] * v[0] - u[0] * v[2],
+        u[0] * v[1] - u[1] * v[0],
+      ]
+    )
     axes = np.stack([u, v, normal / np.sqrt(normal @ normal)], 1)
     size = np.sqrt(u @ u), np.sqrt(v @ v)
     self._add(QUAD, origin, axes, size, texture, label, look)
@@ -134,13 +150,16 @@ class Builder:
       ((x1, y0, z0), (0, width, 0), (0, 0, height), textures[0]),
       ((x0, y1, z0), (0, -width, 0), (0, 0, height), textures[1]),
       ((x0, y0, z0), (length, 0, 0), (0, 0, height), textures[2]),
-      ((x1, y1, z0), (-length, 0, 0), (0, 0, height), textures[2])]
+      ((x1, y1, z0), (-length, 0, 0), (0, 0, height), textures[2]),
+    ]
     if top:
       faces.append(((x0, y0, z1), (length, 0, 0), (0, width, 0), textures[3]))
     for origin, u, v, texture in faces:
       if metres:
-        look['repeat'] = (np.linalg.norm(u) / metres,
-                          np.linalg.norm(v) / metres)
+        look['repeat'] = (
+          np.linalg.norm(u) / metres,
+          np.linalg.norm(v) / metres,
+        )
       self.quad(origin, u, v, texture, label, **look)
 
   def build(self):
@@ -153,13 +172,26 @@ class Builder:
     return Primitives(**columns)
 
   def _add(self, kind, origin, axes, size, texture, label, look):
-    row = {'repeat': (1, 1), 'offset': (0, 0), 'tint': (1, 1, 1),
-           'detail': 0.35, 'two_sided': 0, 'taper': 0, 'ring': (0, 0),
-           'picket': 0, **look}
+    row = {
+      'repeat': (1, 1),
+      'offset': (0, 0),
+      'tint': (1, 1, 1),
+      'detail': 0.35,
+      'two_sided': 0,
+      'taper': 0,
+      'ring': (0, 0),
+      'picket': 0,
+      **look,
+    }
     row.update(
-      kind=kind, texture=self._textures[texture], label=LABEL[label],
+      kind=kind,
+      texture=self._textures[texture],
+      label=LABEL[label],
       origin=self._origin + self._rotation @ np.asarray(origin, float),
-      axes=self._rotation @ axes, size=size, body=self._body)
+      axes=self._rotation @ axes,
+      size=size,
+      body=self._body,
+    )
     self._rows.append(row)
 
 
@@ -168,49 +200,109 @@ def add_car(builder, rng, colour):
   half, side = rng.uniform(1.95, 2.2), 0.87
   belt, roof = rng.uniform(0.84, 0.92), rng.uniform(1.4, 1.6)
   look = {'tint': colour, 'detail': 0.12}
-  builder.box((-half, -side, 0.3), (half, side, belt),
-              ('car_front', 'car_rear', 'car_side', 'plain'), 'car', **look)
-  builder.box((-half + 0.2, -side + 0.1, 0.14), (half - 0.2, side - 0.1, 0.3),
-              'plain', 'car', top=False, tint=(0.06, 0.06, 0.06))
+  builder.box(
+    (-half, -side, 0.3),
+    (half, side, belt),
+    ('car_front', 'car_rear', 'car_side', 'plain'),
+    'car',
+    **look,
+  )
+  builder.box(
+    (-half + 0.2, -side + 0.1, 0.14),
+    (half - 0.2, side - 0.1, 0.3),
+    'plain',
+    'car',
+    top=False,
+    tint=(0.06, 0.06, 0.06),
+  )
   back, front = -half + 0.1, half - rng.uniform(0.8, 1.1)
   slope, inner = rng.uniform(0.3, 0.55), side - 0.08
   taper = slope / (front - back)
   rise = roof - belt
   for y, sign in ((-inner, 1), (inner, -1)):
     start = back if sign > 0 else front
-    builder.quad((start, y, belt), (sign * (front - back), 0, 0), (0, 0, rise),
-                 'car_cabin', 'car', taper=taper, **look)
-  builder.quad((front, -inner, belt), (0, 2 * inner, 0), (-slope, 0, rise),
-               'glass', 'car', **look)
-  builder.quad((back, inner, belt), (0, -2 * inner, 0), (slope, 0, rise),
-               'glass', 'car', **look)
-  builder.quad((back + slope, -inner, roof), (front - back - 2 * slope, 0, 0),
-               (0, 2 * inner, 0), 'plain', 'car', **look)
+    builder.quad(
+      (start, y, belt),
+      (sign * (front - back), 0, 0),
+      (0, 0, rise),
+      'car_cabin',
+      'car',
+      taper=taper,
+      **look,
+    )
+  builder.quad(
+    (front, -inner, belt),
+    (0, 2 * inner, 0),
+    (-slope, 0, rise),
+    'glass',
+    'car',
+    **look,
+  )
+  builder.quad(
+    (back, inner, belt),
+    (0, -2 * inner, 0),
+    (slope, 0, rise),
+    'glass',
+    'car',
+    **look,
+  )
+  builder.quad(
+    (back + slope, -inner, roof),
+    (front - back - 2 * slope, 0, 0),
+    (0, 2 * inner, 0),
+    'plain',
+    'car',
+    **look,
+  )
   _wheels(builder, 'car', (-half + 0.75, half - 0.8), side + 0.01, 0.33)
 
 
 def _wheels(builder, label, places, side, radius):
   for x in places:
     for y, sign in ((-side, 1), (side, -1)):
-      builder.quad((x - sign * radius, y, 0), (sign * 2 * radius, 0, 0),
-                   (0, 0, 2 * radius), 'wheel', label, ring=(0, 1), detail=0.1)
+      builder.quad(
+        (x - sign * radius, y, 0),
+        (sign * 2 * radius, 0, 0),
+        (0, 0, 2 * radius),
+        'wheel',
+        label,
+        ring=(0, 1),
+        detail=0.1,
+      )
 
 
 def add_bus(builder, label, colour, length):
   """A bus, or a truck with a plain load."""
   side, roof = 1.15, 3.0
   texture = 'bus_side' if label == 'bus' else 'boards'
-  builder.box((-length / 2, -side, 0.45), (length / 2, side, roof),
-              ('bus_front', 'car_rear', texture, 'plain'), label,
-              tint=colour, detail=0.2)
-  builder.box((-length / 2 + .3, -side + .1, .2), (length / 2 - .3, side - .1,
-              .45), 'plain', label, top=False, tint=(0.06, 0.06, 0.06))
+  builder.box(
+    (-length / 2, -side, 0.45),
+    (length / 2, side, roof),
+    ('bus_front', 'car_rear', texture, 'plain'),
+    label,
+    tint=colour,
+    detail=0.2,
+  )
+  builder.box(
+    (-length / 2 + 0.3, -side + 0.1, 0.2),
+    (length / 2 - 0.3, side - 0.1, 0.45),
+    'plain',
+    label,
+    top=False,
+    tint=(0.06, 0.06, 0.06),
+  )
   if label == 'truck':
-    builder.box((length / 2 + 0.1, -side, 0.45), (length / 2 + 1.8, side, 2.4),
-                ('car_cabin', 'plain', 'car_cabin', 'plain'), label,
-                tint=colour, detail=0.1)
-  _wheels(builder, label, (-length / 2 + 1.5, length / 2 - 1.2), side + 0.02,
-          0.48)
+    builder.box(
+      (length / 2 + 0.1, -side, 0.45),
+      (length / 2 + 1.8, side, 2.4),
+      ('car_cabin', 'plain', 'car_cabin', 'plain'),
+      label,
+      tint=colour,
+      detail=0.1,
+    )
+  _wheels(
+    builder, label, (-length / 2 + 1.5, length / 2 - 1.2), side + 0.02, 0.48
+  )
 
 
 def add_person(builder, rng, *, label='person', bent=0.0):
@@ -221,18 +313,34 @@ def add_person(builder, rng, *, label='person', bent=0.0):
   hip, step = 0.9 * scale, rng.uniform(0.15, 0.35)
 
   def limb(centre, radii, tint, lean=0.0):
-    builder.ellipsoid(np.multiply(centre, scale), np.multiply(radii, scale),
-                      'cloth', label, lean, tint=tint, repeat=(2, 2),
-                      offset=rng.random(2), detail=0.5)
+    builder.ellipsoid(
+      np.multiply(centre, scale),
+      np.multiply(radii, scale),
+      'cloth',
+      label,
+      lean,
+      tint=tint,
+      repeat=(2, 2),
+      offset=rng.random(2),
+      detail=0.5,
+    )
 
   chest = 0.28 * np.sin(bent)
   limb((chest, 0, hip + 0.3), (0.14, 0.22, 0.36), top, bent)
   limb((2 * chest, 0, hip + 0.74 - 0.1 * bent), (0.1, 0.09, 0.13), skin)
   for y, sign in ((-0.1, 1), (0.1, -1)):
-    limb((sign * step * 0.5, y, hip - 0.42), (0.085, 0.08, 0.48), bottom,
-         -sign * step)
-    limb((chest - sign * step * 0.4, 2.6 * y, hip + 0.22),
-         (0.06, 0.06, 0.32), top, sign * step + 2 * bent)
+    limb(
+      (sign * step * 0.5, y, hip - 0.42),
+      (0.085, 0.08, 0.48),
+      bottom,
+      -sign * step,
+    )
+    limb(
+      (chest - sign * step * 0.4, 2.6 * y, hip + 0.22),
+      (0.06, 0.06, 0.32),
+      top,
+      sign * step + 2 * bent,
+    )
 
 
 def add_bicycle(builder, rng, *, rider=False):
@@ -240,18 +348,40 @@ def add_bicycle(builder, rng, *, rider=False):
   tint = rng.uniform(0.1, 0.8, 3)
   look = {'tint': (0.1, 0.1, 0.1), 'two_sided': 1, 'ring': (0.78, 1)}
   for x in (-0.52, 0.52):
-    builder.quad((x - 0.34, 0, 0), (0.68, 0, 0), (0, 0, 0.68), 'plain',
-                 'bicycle', **look)
-  bars = (((-0.52, 0.34), (-0.1, 0.3)), ((-0.1, 0.3), (-0.25, 0.88)),
-          ((-0.2, 0.72), (0.38, 0.78)), ((-0.1, 0.3), (0.4, 0.75)),
-          ((0.52, 0.34), (0.36, 1.0)))
+    builder.quad(
+      (x - 0.34, 0, 0), (0.68, 0, 0), (0, 0, 0.68), 'plain', 'bicycle', **look
+    )
+  bars = (
+    ((-0.52, 0.34), (-0.1, 0.3)),
+    ((-0.1, 0.3), (-0.25, 0.88)),
+    ((-0.2, 0.72), (0.38, 0.78)),
+    ((-0.1, 0.3), (0.4, 0.75)),
+    ((0.52, 0.34), (0.36, 1.0)),
+  )
   for (x0, z0), (x1, z1) in bars:
-    builder.quad((x0, 0, z0), (x1 - x0, 0, z1 - z0), (0.035, 0, 0.05),
-                 'plain', 'bicycle', tint=tint, two_sided=1)
-  builder.box((0.3, -0.27, 0.98), (0.36, 0.27, 1.03), 'plain', 'bicycle',
-              tint=(0.1, 0.1, 0.1))
-  builder.box((-0.36, -0.07, 0.88), (-0.12, 0.07, 0.94), 'plain', 'bicycle',
-              tint=(0.08, 0.07, 0.06))
+    builder.quad(
+      (x0, 0, z0),
+      (x1 - x0, 0, z1 - z0),
+      (0.035, 0, 0.05),
+      'plain',
+      'bicycle',
+      tint=tint,
+      two_sided=1,
+    )
+  builder.box(
+    (0.3, -0.27, 0.98),
+    (0.36, 0.27, 1.03),
+    'plain',
+    'bicycle',
+    tint=(0.1, 0.1, 0.1),
+  )
+  builder.box(
+    (-0.36, -0.07, 0.88),
+    (-0.12, 0.07, 0.94),
+    'plain',
+    'bicycle',
+    tint=(0.08, 0.07, 0.06),
+  )
   if rider:
     add_person(builder, rng, label='rider', bent=0.5)
 
@@ -259,11 +389,19 @@ def add_bicycle(builder, rng, *, rider=False):
 def add_tree(builder, rng, *, size=1.0):
   """A tree: a trunk and a crown of ellipsoids."""
   fork, girth = size * rng.uniform(2.0, 2.9), size * rng.uniform(0.1, 0.17)
-  builder.box((-girth, -girth, 0), (girth, girth, fork + 1), 'bark',
-              'vegetation', top=False, repeat=(1, 4), offset=rng.random(2),
-              tint=(0.6, 0.55, 0.5))
+  builder.box(
+    (-girth, -girth, 0),
+    (girth, girth, fork + 1),
+    'bark',
+    'vegetation',
+    top=False,
+    repeat=(1, 4),
+    offset=rng.random(2),
+    tint=(0.6, 0.55, 0.5),
+  )
   green = np.array([0.5, 0.68, 0.3]) * rng.uniform(0.7, 1.1) + np.array(
-    [rng.uniform(-0.05, 0.2), 0, 0])
+    [rng.uniform(-0.05, 0.2), 0, 0]
+  )
   spread = rng.uniform(1.1, 1.6) * size
   _leafy(builder, rng, (0, 0, fork + 1.25 * spread), 0.7 * spread, 0.9 * green)
   for _ in range(15):
@@ -280,16 +418,24 @@ def add_bush(builder, rng, *, size=1.0):
   green = np.array([0.45, 0.62, 0.3]) * rng.uniform(0.7, 1.1)
   for _ in range(4):
     x, y = rng.uniform(-0.5, 0.5, 2) * size
-    _leafy(builder, rng, (x, y, 0.35 * size), size * rng.uniform(0.4, 0.6),
-           green)
+    _leafy(
+      builder, rng, (x, y, 0.35 * size), size * rng.uniform(0.4, 0.6), green
+    )
 
 
 def _leafy(builder, rng, centre, radius, green):
   radii = radius * rng.uniform(0.85, 1.15, 3)
   turns = max(1.0, np.round(2 * np.pi * radius / 2.2))
   builder.ellipsoid(
-    centre, radii, 'leaves', 'vegetation', repeat=(turns, radius / 1.1),
-    offset=rng.random(2), tint=green * rng.uniform(0.85, 1.15), detail=0.6)
+    centre,
+    radii,
+    'leaves',
+    'vegetation',
+    repeat=(turns, radius / 1.1),
+    offset=rng.random(2),
+    tint=green * rng.uniform(0.85, 1.15),
+    detail=0.6,
+  )
 
 
 def add_lamp(builder, rng):
@@ -298,28 +444,46 @@ def add_lamp(builder, rng):
   look = {'tint': (grey, grey, grey)}
   builder.box((-0.07, -0.07, 0), (0.07, 0.07, height), 'plain', 'pole', **look)
   builder.box((-0.12, -0.12, 0), (0.12, 0.12, 0.9), 'plain', 'pole', **look)
-  builder.box((-0.04, -0.07, height - 0.08), (0.04, 1.6, height), 'plain',
-              'pole', **look)
-  builder.box((-0.12, 1.3, height - 0.14), (0.12, 1.95, height + 0.04),
-              'plain', 'pole', tint=(0.75, 0.75, 0.7))
+  builder.box(
+    (-0.04, -0.07, height - 0.08), (0.04, 1.6, height), 'plain', 'pole', **look
+  )
+  builder.box(
+    (-0.12, 1.3, height - 0.14),
+    (0.12, 1.95, height + 0.04),
+    'plain',
+    'pole',
+    tint=(0.75, 0.75, 0.7),
+  )
 
 
 def add_pole(builder, rng, *, height=1.0):
   """A bollard or a plain mast."""
   half = 0.055 if height > 2 else 0.075
   grey = rng.uniform(0.15, 0.6)
-  builder.box((-half, -half, 0), (half, half, height), 'bark', 'pole',
-              tint=(grey, grey, grey), repeat=(0.3, height))
+  builder.box(
+    (-half, -half, 0),
+    (half, half, height),
+    'bark',
+    'pole',
+    tint=(grey, grey, grey),
+    repeat=(0.3, height),
+  )
 
 
 def add_sign(builder, rng):
   """One or two signs on a thin post, facing -x."""
   height, half = rng.uniform(2.3, 2.9), 0.04
-  builder.box((-half, -half, 0), (half, half, height), 'plain', 'pole',
-              tint=(0.55, 0.56, 0.58))
+  builder.box(
+    (-half, -half, 0),
+    (half, half, height),
+    'plain',
+    'pole',
+    tint=(0.55, 0.56, 0.58),
+  )
   face = rng.choice(['sign_ring', 'sign_triangle', 'sign_arrow', 'sign_plate'])
   shape = {'sign_triangle': {'taper': 0.5}, 'sign_plate': {}}.get(
-    str(face), {'ring': (0, 1)})
+    str(face), {'ring': (0, 1)}
+  )
   width = 1.0 if face == 'sign_plate' else 0.76
   tall = 0.5 if face == 'sign_plate' else 0.72
   _plate(builder, height - tall, width, tall, str(face), shape)
@@ -328,10 +492,24 @@ def add_sign(builder, rng):
 
 
 def _plate(builder, low, width, tall, face, shape):
-  builder.quad((-0.06, width / 2, low), (0, -width, 0), (0, 0, tall), face,
-               'traffic sign', detail=0.1, **shape)
-  builder.quad((-0.055, -width / 2, low), (0, width, 0), (0, 0, tall), 'plain',
-               'traffic sign', tint=(0.45, 0.46, 0.48), **shape)
+  builder.quad(
+    (-0.06, width / 2, low),
+    (0, -width, 0),
+    (0, 0, tall),
+    face,
+    'traffic sign',
+    detail=0.1,
+    **shape,
+  )
+  builder.quad(
+    (-0.055, -width / 2, low),
+    (0, width, 0),
+    (0, 0, tall),
+    'plain',
+    'traffic sign',
+    tint=(0.45, 0.46, 0.48),
+    **shape,
+  )
 
 
 def add_light(builder, rng):
@@ -344,6 +522,11 @@ def add_light(builder, rng):
     builder.box((-0.07, -0.07, 3.4), (0.07, 0.07, 5.2), 'plain', 'pole', **look)
     places.append((3.4, 4.25))
   for y, z in places:
-    builder.box((-0.35, y - 0.17, z), (-0.08, y + 0.17, z + 0.95),
-                ('plain', 'lamps', 'plain', 'plain'), 'traffic light',
-                tint=(0.08, 0.08, 0.08), detail=0.1)
+    builder.box(
+      (-0.35, y - 0.17, z),
+      (-0.08, y + 0.17, z + 0.95),
+      ('plain', 'lamps', 'plain', 'plain'),
+      'traffic light',
+      tint=(0.08, 0.08, 0.08),
+      detail=0.1,
+    )

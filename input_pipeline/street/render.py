@@ -29,8 +29,13 @@ class Frame:
 
 def intrinsics(height, width):
   """KITTI's camera at another size: [3, 3] float64, pixels."""
-  return np.array([[0.58 * width, 0, 0.491 * width],
-                   [0, 1.92 * height, 0.46 * height], [0, 0, 1.0]])
+  return np.array(
+    [
+      [0.58 * width, 0, 0.491 * width],
+      [0, 1.92 * height, 0.46 * height],
+      [0, 0, 1.0],
+    ]
+  )
 
 
 def render_frame(scene, frame, *, height, width):
@@ -47,11 +52,16 @@ def render_frame(scene, frame, *, height, width):
   """
   pose = scene.motion.camera_to_world[frame]
   view = visibility.View(
-    position=pose[:3, 3], rotation=pose[:3, :3],
-    intrinsics=intrinsics(height, width), height=height, width=width)
+    position=pose[:3, 3],
+    rotation=pose[:3, :3],
+    intrinsics=intrinsics(height, width),
+    height=height,
+    width=width,
+  )
   bodies = scene.body_pose[frame]
-  surfaces = visibility.project(view, _join(
-    scene.fixed, visibility.to_world(scene.moving, bodies)))
+  surfaces = visibility.project(
+    view, _join(scene.fixed, visibility.to_world(scene.moving, bodies))
+  )
   # Small frames have room for more samples, and thin objects need them.
   samples = 3 if width >= 400 else 5
   ids = visibility.rasterise(view, surfaces, samples)
@@ -61,18 +71,25 @@ def render_frame(scene, frame, *, height, width):
   image = colour[:count]
   if len(points.mixed):
     image[points.mixed] = np.add.reduceat(
-      colour[count:] * points.weight[:, None], points.starts)
+      colour[count:] * points.weight[:, None], points.starts
+    )
   image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
-  return Frame(image=image.reshape(height, width, 3),
-               depth=depth[:count].reshape(height, width),
-               labels=labels[:count].reshape(height, width))
+  return Frame(
+    image=image.reshape(height, width, 3),
+    depth=depth[:count].reshape(height, width),
+    labels=labels[:count].reshape(height, width),
+  )
 
 
 def _join(first, second):
-  return objects.Primitives(**{
-    field.name: np.concatenate(
-      [getattr(first, field.name), getattr(second, field.name)])
-    for field in dataclasses.fields(objects.Primitives)})
+  return objects.Primitives(
+    **{
+      field.name: np.concatenate(
+        [getattr(first, field.name), getattr(second, field.name)]
+      )
+      for field in dataclasses.fields(objects.Primitives)
+    }
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,8 +135,9 @@ def _sample_points(ids):
   counts = np.diff(np.append(first, new.size))
   dx = (sample % samples - middle).ravel() / samples
   dy = (sample // samples - middle).ravel() / samples
-  dx, dy = (np.add.reduceat(d, first) / counts if len(first) else d
-            for d in (dx, dy))
+  dx, dy = (
+    np.add.reduceat(d, first) / counts if len(first) else d for d in (dx, dy)
+  )
   owner = first // samples**2
   grid_y, grid_x = np.mgrid[:height, :width].astype(np.float64)
   pixel = np.arange(height * width)
@@ -128,9 +146,11 @@ def _sample_points(ids):
     ids=np.concatenate([centre.ravel(), surface.ravel()[first]]),
     x=np.concatenate([grid_x.ravel(), columns[owner] + dx]),
     y=np.concatenate([grid_y.ravel(), rows[owner] + dy]),
-    pixel=np.concatenate([pixel, flat[owner]]), mixed=flat,
+    pixel=np.concatenate([pixel, flat[owner]]),
+    mixed=flat,
     starts=np.flatnonzero(first % samples**2 == 0),
-    weight=(counts / samples**2).astype(np.float32))
+    weight=(counts / samples**2).astype(np.float32),
+  )
 
 
 def _shade(scene, view, surfaces, points, bodies):
@@ -142,26 +162,32 @@ def _shade(scene, view, surfaces, points, bodies):
   colour[sky] = _sky(scene.atlas, view, points.x[sky], points.y[sky])
   ground = np.flatnonzero(points.ids == visibility.GROUND)
   depth[ground], labels[ground], tone, where = street_ground.Ground(
-    scene).shade(view, points.x[ground], points.y[ground])
+    scene
+  ).shade(view, points.x[ground], points.y[ground])
   meets = np.full((view.height * view.width, 2), np.nan)
   central = ground < len(meets)
   meets[ground[central]] = where[central]
   light = street_ground.darken(
-    view, meets.reshape(view.height, view.width, 2), scene.shadows, bodies)
+    view, meets.reshape(view.height, view.width, 2), scene.shadows, bodies
+  )
   colour[ground] = tone * light.ravel()[points.pixel[ground], None]
   solid = np.flatnonzero(points.ids >= visibility.FIRST)
   row = points.ids[solid] - visibility.FIRST
   kind = surfaces.primitives.kind[row]
-  for value, locate in ((objects.QUAD, _on_quads),
-                        (objects.ELLIPSOID, _on_ellipsoids)):
+  for value, locate in (
+    (objects.QUAD, _on_quads),
+    (objects.ELLIPSOID, _on_ellipsoids),
+  ):
     mine = np.flatnonzero(kind == value)
     where, rows = solid[mine], row[mine]
     z, uv, width, normal = locate(
-      surfaces, rows, points.x[where], points.y[where])
+      surfaces, rows, points.x[where], points.y[where]
+    )
     depth[where] = z
     labels[where] = surfaces.primitives.label[rows]
-    colour[where] = _paint(scene.atlas, surfaces.primitives, rows, uv, width,
-                           normal)
+    colour[where] = _paint(
+      scene.atlas, surfaces.primitives, rows, uv, width, normal
+    )
   return depth, labels, colour
 
 
@@ -171,8 +197,10 @@ def _on_quads(surfaces, rows, x, y):
   q = a[:, :, 0] * x[:, None] + a[:, :, 1] * y[:, None] + a[:, :, 2]
   z = 1 / q[:, 2]
   uv = np.clip(q[:, :2] * z[:, None], 0, 1)
-  width = np.maximum(*(
-    np.abs(a[:, :2, i] - uv * a[:, 2:, i]) for i in (0, 1))) * z[:, None]
+  width = (
+    np.maximum(*(np.abs(a[:, :2, i] - uv * a[:, 2:, i]) for i in (0, 1)))
+    * z[:, None]
+  )
   return z, uv, width, surfaces.primitives.axes[rows, :, 2]
 
 
@@ -186,8 +214,9 @@ def _on_ellipsoids(surfaces, rows, x, y):
   root = np.sqrt(np.maximum(dot**2 - square * beyond, 0))
   z = beyond / (root - dot)
   n = eye + z[:, None] * d
-  uv = np.stack([np.arctan2(n[:, 1], n[:, 0]) / (2 * np.pi),
-                 0.5 + 0.5 * n[:, 2]], 1)
+  uv = np.stack(
+    [np.arctan2(n[:, 1], n[:, 0]) / (2 * np.pi), 0.5 + 0.5 * n[:, 2]], 1
+  )
   # A pixel's step in the unit sphere, longer where the surface turns away.
   step = np.linalg.norm(a[:, :, 0], axis=1) * z
   facing = np.maximum(root / np.sqrt(square), 0.25)
@@ -209,8 +238,10 @@ def _paint(atlas, primitives, rows, uv, width, normal):
   colour = texel[:, :3] * (1 + alpha * (tint - 1))
   metres = primitives.size[rows] / _DETAIL
   grain = atlas.sample(
-    np.full(len(rows), atlas.index['detail']), *(uv * metres + offset).T,
-    *(width * metres).T)[:, :1]
+    np.full(len(rows), atlas.index['detail']),
+    *(uv * metres + offset).T,
+    *(width * metres).T,
+  )[:, :1]
   strength = primitives.detail[rows, None].astype(np.float32)
   colour *= 1 + 2 * strength * (grain - 0.5)
   sun = normal @ (_SUN / np.linalg.norm(_SUN))
@@ -228,5 +259,6 @@ def _sky(atlas, view, x, y):
   cloud = np.clip(2.2 * (cloud - 0.42), 0, 1)
   high = np.clip(climb / 0.35, 0, 1).astype(np.float32)[:, None]
   clear = np.array([0.78, 0.85, 0.92], np.float32) + high * np.array(
-    [-0.34, -0.24, -0.06], np.float32)
+    [-0.34, -0.24, -0.06], np.float32
+  )
   return clear + cloud * (np.float32(0.95) - clear) * (0.3 + 0.6 * high)

@@ -9,15 +9,15 @@ import dataclasses
 
 import numpy as np
 
-HALF_WIDTH = 6.75     # of the road: a lane of 4.5 m and a parking strip of 2.25
-LANE = 2.0            # lateral distance of a lane's middle
-PARKING = 5.6         # and of a parked car's
-PAVEMENT = 2.9        # the pavement's width
-KERB = 0.12           # its height
-FRAME_RATE = 10.0     # frames a second
+HALF_WIDTH = 6.75  # of the road: a lane of 4.5 m and a parking strip of 2.25
+LANE = 2.0  # lateral distance of a lane's middle
+PARKING = 5.6  # and of a parked car's
+PAVEMENT = 2.9  # the pavement's width
+KERB = 0.12  # its height
+FRAME_RATE = 10.0  # frames a second
 
-_STEP = 0.5           # metres between the nodes of the centre line
-_MARGIN = 180.0       # road before the first and beyond the last camera
+_STEP = 0.5  # metres between the nodes of the centre line
+_MARGIN = 180.0  # road before the first and beyond the last camera
 
 
 class Road:
@@ -54,8 +54,11 @@ class Road:
       each [...].
     """
     x, y, heading = self._at(np.asarray(s, float))
-    return (x - lateral * np.sin(heading), y + lateral * np.cos(heading),
-            heading)
+    return (
+      x - lateral * np.sin(heading),
+      y + lateral * np.cos(heading),
+      heading,
+    )
 
   def locate(self, x, y, guess=None):
     """The world -> road coordinates, by Newton steps on the foot point.
@@ -84,8 +87,11 @@ class Road:
     low, high = self._points[node], self._points[node + 1]
     heading = self._heading[node]
     heading = heading + w * (self._heading[node + 1] - heading)
-    return (low[..., 0] + w * (high[..., 0] - low[..., 0]),
-            low[..., 1] + w * (high[..., 1] - low[..., 1]), heading)
+    return (
+      low[..., 0] + w * (high[..., 0] - low[..., 0]),
+      low[..., 1] + w * (high[..., 1] - low[..., 1]),
+      heading,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +124,8 @@ def travel(rng, frames):
     speed += size * np.sin(2 * np.pi * (time / period + rng.random()))
   speed = np.clip(speed, 5, 15)
   return np.concatenate([[0], np.cumsum(speed[1:] + speed[:-1])]) * (
-    0.5 / FRAME_RATE)
+    0.5 / FRAME_RATE
+  )
 
 
 def drive(rng, road, s, *, camera_height=1.65):
@@ -133,10 +140,14 @@ def drive(rng, road, s, *, camera_height=1.65):
   Returns:
     A `Motion`.
   """
+
   def wander(size, *waves):
-    return sum(size / len(waves) * np.sin(
-      2 * np.pi * (s / (wave * rng.uniform(0.8, 1.2)) + rng.random()))
-      for wave in waves)
+    return sum(
+      size
+      / len(waves)
+      * np.sin(2 * np.pi * (s / (wave * rng.uniform(0.8, 1.2)) + rng.random()))
+      for wave in waves
+    )
 
   lateral = -LANE + wander(0.3, 45, 80)
   x, y, heading = road.pose(s, lateral)
@@ -167,7 +178,9 @@ def rotation(yaw, pitch, roll):
   """
   cy, sy, cp, sp = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch)
   cr, sr = np.cos(roll), np.sin(roll)
-  rows = [[cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-          [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-          [-sp, cp * sr, cp * cr]]
+  rows = [
+    [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
+    [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
+    [-sp, cp * sr, cp * cr],
+  ]
   return np.stack([np.stack(row, -1) for row in rows], -2)

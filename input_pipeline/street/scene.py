@@ -7,10 +7,20 @@ import numpy as np
 from input_pipeline.street import objects, textures
 from input_pipeline.street import road as street_road
 
-_PAINTS = np.array([
-  (0.85, 0.86, 0.87), (0.12, 0.12, 0.14), (0.5, 0.52, 0.55), (0.62, 0.1, 0.1),
-  (0.12, 0.22, 0.5), (0.3, 0.33, 0.36), (0.75, 0.7, 0.6), (0.15, 0.35, 0.25),
-  (0.8, 0.55, 0.15), (0.35, 0.5, 0.62)])
+_PAINTS = np.array(
+  [
+    (0.85, 0.86, 0.87),
+    (0.12, 0.12, 0.14),
+    (0.5, 0.52, 0.55),
+    (0.62, 0.1, 0.1),
+    (0.12, 0.22, 0.5),
+    (0.3, 0.33, 0.36),
+    (0.75, 0.7, 0.6),
+    (0.15, 0.35, 0.25),
+    (0.8, 0.55, 0.15),
+    (0.35, 0.5, 0.62),
+  ]
+)
 # (storeys, bays) of the house fronts.
 _FACADES = ((2, 3), (2, 4), (3, 3), (3, 4), (3, 5), (4, 4), (4, 5), (2, 5))
 _EDGE = street_road.HALF_WIDTH + street_road.PAVEMENT
@@ -55,18 +65,22 @@ def create_scene(seed, drive, frames):
     A `Scene`.
   """
   rng = np.random.default_rng((seed, drive))
-  atlas = textures.Atlas(
-    textures.paint_all(rng, _FACADES))
+  atlas = textures.Atlas(textures.paint_all(rng, _FACADES))
   s = street_road.travel(rng, frames)
   road = street_road.Road(rng, s[-1])
   motion = street_road.drive(rng, road, s)
   layout = _Layout(rng, road, atlas, s)
   layout.lay_out()
   return Scene(
-    road=road, motion=motion, atlas=atlas, fixed=layout.fixed.build(),
-    moving=layout.moving.build(), body_pose=np.stack(layout.body_pose, 1),
+    road=road,
+    motion=motion,
+    atlas=atlas,
+    fixed=layout.fixed.build(),
+    moving=layout.moving.build(),
+    body_pose=np.stack(layout.body_pose, 1),
     shadows=np.array(layout.shadows, float).reshape(-1, 6),
-    crossings=np.array(layout.crossings))
+    crossings=np.array(layout.crossings),
+  )
 
 
 class _Layout:
@@ -138,13 +152,30 @@ class _Layout:
     tint = rng.uniform(0.9, 1.12) * rng.uniform(0.94, 1.06, 3)
     half, look = length / 2, {'tint': tint, 'detail': 0.4}
     # +y faces the road, so the front is the y = 0 plane seen from +y.
-    fixed.quad((half, 0, 0), (-length, 0, 0), (0, 0, height),
-               f'facade{front}', 'building', **look)
-    fixed.box((-half, -depth, 0), (half, -0.02, height),
-              ('bricks', 'bricks', 'plain', 'roof'), 'building', metres=2.4,
-              tint=tint * (0.85, 0.74, 0.66), detail=0.4)
-    fixed.box((-half, -0.3, height - 0.25), (half, 0.35, height + 0.1),
-              'plain', 'building', tint=(0.55, 0.52, 0.48))
+    fixed.quad(
+      (half, 0, 0),
+      (-length, 0, 0),
+      (0, 0, height),
+      f'facade{front}',
+      'building',
+      **look,
+    )
+    fixed.box(
+      (-half, -depth, 0),
+      (half, -0.02, height),
+      ('bricks', 'bricks', 'plain', 'roof'),
+      'building',
+      metres=2.4,
+      tint=tint * (0.85, 0.74, 0.66),
+      detail=0.4,
+    )
+    fixed.box(
+      (-half, -0.3, height - 0.25),
+      (half, 0.35, height + 0.1),
+      'plain',
+      'building',
+      tint=(0.55, 0.52, 0.48),
+    )
     if rng.random() < 0.6:
       self._gable(half, depth, height, tint)
     for x in np.arange(-half + 1.8, half - 1.5, rng.uniform(2.6, 4)):
@@ -152,34 +183,75 @@ class _Layout:
 
   def _gable(self, half, depth, height, tint):
     rise = self.rng.uniform(2, 3.4)
-    roof = {'repeat': (half, 2.5), 'detail': 0.5,
-            'tint': np.array([0.62, 0.36, 0.28]) * self.rng.uniform(0.6, 1.1)}
-    self.fixed.quad((half, 0.3, height), (-2 * half, 0, 0),
-                    (0, -depth / 2 - 0.3, rise), 'roof', 'building', **roof)
-    self.fixed.quad((-half, -depth, height), (2 * half, 0, 0),
-                    (0, depth / 2, rise), 'roof', 'building', **roof)
+    roof = {
+      'repeat': (half, 2.5),
+      'detail': 0.5,
+      'tint': np.array([0.62, 0.36, 0.28]) * self.rng.uniform(0.6, 1.1),
+    }
+    self.fixed.quad(
+      (half, 0.3, height),
+      (-2 * half, 0, 0),
+      (0, -depth / 2 - 0.3, rise),
+      'roof',
+      'building',
+      **roof,
+    )
+    self.fixed.quad(
+      (-half, -depth, height),
+      (2 * half, 0, 0),
+      (0, depth / 2, rise),
+      'roof',
+      'building',
+      **roof,
+    )
     for x, sign in ((half, 1), (-half, -1)):
       self.fixed.quad(
-        (x, -depth / 2 - sign * depth / 2, height), (0, sign * depth, 0),
-        (0, 0, rise), 'bricks', 'building', taper=0.5, repeat=(4, 1),
-        tint=tint * (0.75, 0.66, 0.58))
+        (x, -depth / 2 - sign * depth / 2, height),
+        (0, sign * depth, 0),
+        (0, 0, rise),
+        'bricks',
+        'building',
+        taper=0.5,
+        repeat=(4, 1),
+        tint=tint * (0.75, 0.66, 0.58),
+      )
 
   def _front_detail(self, x, height):
     rng, fixed, kind = self.rng, self.fixed, self.rng.random()
     if kind < 0.18:
-      fixed.box((x - 1, 0, 2.6), (x + 1, 0.9, 2.72), 'boards', 'building',
-                tint=rng.uniform(0.3, 1, 3))
+      fixed.box(
+        (x - 1, 0, 2.6),
+        (x + 1, 0.9, 2.72),
+        'boards',
+        'building',
+        tint=rng.uniform(0.3, 1, 3),
+      )
     elif kind < 0.4 and height > 7:
       z = rng.choice([3.2, 6.0])
-      fixed.box((x - 0.9, 0, z), (x + 0.9, 0.8, z + 0.14), 'plain', 'building',
-                tint=(0.6, 0.58, 0.55))
-      fixed.box((x - 0.9, 0.74, z + 0.14), (x + 0.9, 0.8, z + 1), 'boards',
-                'building', tint=rng.uniform(0.3, 0.7) * np.ones(3))
+      fixed.box(
+        (x - 0.9, 0, z),
+        (x + 0.9, 0.8, z + 0.14),
+        'plain',
+        'building',
+        tint=(0.6, 0.58, 0.55),
+      )
+      fixed.box(
+        (x - 0.9, 0.74, z + 0.14),
+        (x + 0.9, 0.8, z + 1),
+        'boards',
+        'building',
+        tint=rng.uniform(0.3, 0.7) * np.ones(3),
+      )
     elif kind < 0.55:
       fixed.box((x - 0.8, 0, 0), (x + 0.8, 0.5, 0.2), 'stones', 'building')
     elif kind < 0.7:
-      fixed.box((x - 0.05, 0, 0), (x + 0.05, 0.1, height - 0.3), 'plain',
-                'building', tint=(0.5, 0.5, 0.5))
+      fixed.box(
+        (x - 0.05, 0, 0),
+        (x + 0.05, 0.1, height - 0.3),
+        'plain',
+        'building',
+        tint=(0.5, 0.5, 0.5),
+      )
 
   def _garden(self, side, s, length):
     """A fence, a wall or a hedge along the pavement, and bushes behind."""
@@ -196,32 +268,62 @@ class _Layout:
       if kind < 0.5:
         self._fence(span, tint)
       elif kind < 0.75:
-        self.fixed.box((0, -0.12, 0), (span, 0.12, 1.1), 'stones', 'wall',
-                       metres=1.6, tint=(0.85, 0.8, 0.72), detail=0.6)
+        self.fixed.box(
+          (0, -0.12, 0),
+          (span, 0.12, 1.1),
+          'stones',
+          'wall',
+          metres=1.6,
+          tint=(0.85, 0.8, 0.72),
+          detail=0.6,
+        )
       else:
-        self.fixed.box((0, -0.35, 0), (span, 0.35, 1.2), 'leaves',
-                       'vegetation', metres=1.5, tint=(0.42, 0.6, 0.28),
-                       detail=0.6)
+        self.fixed.box(
+          (0, -0.35, 0),
+          (span, 0.35, 1.2),
+          'leaves',
+          'vegetation',
+          metres=1.5,
+          tint=(0.42, 0.6, 0.28),
+          detail=0.6,
+        )
       self._stand(0.5 * (start + stop), side, _EDGE + rng.uniform(1, 2.5))
       objects.add_bush(self.fixed, rng, size=rng.uniform(0.8, 1.5))
 
   def _fence(self, span, tint):
-    self.fixed.quad((0, 0, 0.1), (span, 0, 0), (0, 0, 1.1), 'boards', 'fence',
-                    picket=np.round(span / 0.28), two_sided=1, tint=tint,
-                    repeat=(span / 4.5, 1))
+    self.fixed.quad(
+      (0, 0, 0.1),
+      (span, 0, 0),
+      (0, 0, 1.1),
+      'boards',
+      'fence',
+      picket=np.round(span / 0.28),
+      two_sided=1,
+      tint=tint,
+      repeat=(span / 4.5, 1),
+    )
     for z in (0.3, 0.85):
-      self.fixed.box((0, -0.03, z), (span, 0.03, z + 0.1), 'plain', 'fence',
-                     tint=np.multiply(tint, 0.8))
-    self.fixed.box((-0.07, -0.07, 0), (0.07, 0.07, 1.3), 'plain', 'fence',
-                   tint=np.multiply(tint, 0.7))
+      self.fixed.box(
+        (0, -0.03, z),
+        (span, 0.03, z + 0.1),
+        'plain',
+        'fence',
+        tint=np.multiply(tint, 0.8),
+      )
+    self.fixed.box(
+      (-0.07, -0.07, 0),
+      (0.07, 0.07, 1.3),
+      'plain',
+      'fence',
+      tint=np.multiply(tint, 0.7),
+    )
 
   def _backdrop(self, side):
     """Woods behind the houses, which close the view."""
     for lateral in (24, 45, 75):
       for s in self._along(5, 9):
         self._stand(s, side, lateral + self.rng.uniform(-4, 4), z=0)
-        objects.add_bush(self.fixed, self.rng,
-                                size=self.rng.uniform(5, 9))
+        objects.add_bush(self.fixed, self.rng, size=self.rng.uniform(5, 9))
 
   def _furniture(self, side):
     rng, edge = self.rng, street_road.HALF_WIDTH
@@ -246,14 +348,21 @@ class _Layout:
       self._stand(s, side, edge + 2.6)
       objects.add_pole(self.fixed, rng, height=8.5)
     for s in self._along(12, 28):
-      self._stand(s, side, edge + rng.uniform(1, 1.3),
-                  turn=rng.choice([0.0, np.pi]) + rng.uniform(-0.3, 0.3))
+      self._stand(
+        s,
+        side,
+        edge + rng.uniform(1, 1.3),
+        turn=rng.choice([0.0, np.pi]) + rng.uniform(-0.3, 0.3),
+      )
       objects.add_bicycle(self.fixed, rng)
     for s in self._along(7, 14):
       for _ in range(int(rng.integers(1, 3))):
-        self._stand(s + rng.uniform(-0.8, 0.8), side,
-                    edge + rng.uniform(1.3, 2.6),
-                    turn=rng.uniform(0, 2 * np.pi))
+        self._stand(
+          s + rng.uniform(-0.8, 0.8),
+          side,
+          edge + rng.uniform(1.3, 2.6),
+          turn=rng.uniform(0, 2 * np.pi),
+        )
         objects.add_person(self.fixed, rng)
 
   def _parking(self, side):
@@ -266,8 +375,9 @@ class _Layout:
       middle = s - length / 2
       if rng.random() < 0.36 or not self._clear_of_crossings(middle, 6):
         continue
-      x, y, yaw = self._stand(middle, side, street_road.PARKING, z=0,
-                              turn=rng.uniform(-0.03, 0.03))
+      x, y, yaw = self._stand(
+        middle, side, street_road.PARKING, z=0, turn=rng.uniform(-0.03, 0.03)
+      )
       self._vehicle(self.fixed, 'car')
       self.shadows.append((0, x, y, yaw, length / 2 - 0.8, 0.95))
 
@@ -307,7 +417,8 @@ class _Layout:
       objects.add_bicycle(self.moving, rng, rider=True)
     if rng.random() < 0.35:
       gap = rng.uniform(14, 24) + 5 * np.sin(
-        2 * np.pi * (time / rng.uniform(8, 14) + rng.random()))
+        2 * np.pi * (time / rng.uniform(8, 14) + rng.random())
+      )
       body = self._add_body(self.travelled + gap, -lane + 0 * time)
       self._vehicle(self.moving, 'car')
       self.shadows.append((body, 0, 0, 0, 2.1, 0.95))
@@ -320,6 +431,10 @@ class _Layout:
         forward = rng.random() < 0.5
         s = start + (1 if forward else -1) * rng.uniform(0.9, 1.6) * time
         lateral = side * (street_road.HALF_WIDTH + rng.uniform(1.2, 2.5))
-        self._add_body(s, lateral + 0 * s, towards=0 if forward else np.pi,
-                       z=street_road.KERB)
+        self._add_body(
+          s,
+          lateral + 0 * s,
+          towards=0 if forward else np.pi,
+          z=street_road.KERB,
+        )
         objects.add_person(self.moving, rng)

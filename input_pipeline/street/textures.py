@@ -157,25 +157,33 @@ def paint_all(rng, facades):
   Returns:
     name -> float32 image for `Atlas`.
   """
-  images = {f'facade{i}': _facade(rng, *cells)
-            for i, cells in enumerate(facades)}
-  images['detail'] = _tinted(0.5 + 0.16 * value_noise(
-    rng, (512, 512), first=16, persistence=0.85), (1, 1, 1))
-  images['blotch'] = _tinted(0.5 + 0.17 * value_noise(
-    rng, (128, 128), first=4, persistence=0.65), (1, 1, 1))
+  images = {
+    f'facade{i}': _facade(rng, *cells) for i, cells in enumerate(facades)
+  }
+  images['detail'] = _tinted(
+    0.5 + 0.16 * value_noise(rng, (512, 512), first=16, persistence=0.85),
+    (1, 1, 1),
+  )
+  images['blotch'] = _tinted(
+    0.5 + 0.17 * value_noise(rng, (128, 128), first=4, persistence=0.65),
+    (1, 1, 1),
+  )
   images['plain'] = np.ones((4, 4, 3), np.float32)
   images['asphalt'] = _asphalt(rng)
   images['slabs'] = _slabs(rng)
   images['grass'] = _grass(rng)
   images['leaves'] = _leaves(rng)
-  images['bark'] = _tinted(0.55 + 0.16 * value_noise(
-    rng, (128, 128), first=2, stretch=(1, 8)), (1, 0.85, 0.7))
+  images['bark'] = _tinted(
+    0.55 + 0.16 * value_noise(rng, (128, 128), first=2, stretch=(1, 8)),
+    (1, 0.85, 0.7),
+  )
   images['bricks'] = _bricks(rng, 256, rows=24, columns=8)
   images['stones'] = _bricks(rng, 256, rows=8, columns=6)
   images['roof'] = _bricks(rng, 256, rows=16, columns=16)
   images['boards'] = _boards(rng)
-  images['cloth'] = _tinted(0.8 + 0.1 * value_noise(
-    rng, (64, 64), first=4, persistence=0.9), (1, 1, 1))
+  images['cloth'] = _tinted(
+    0.8 + 0.1 * value_noise(rng, (64, 64), first=4, persistence=0.9), (1, 1, 1)
+  )
   images.update(_vehicle_parts(rng))
   images.update(_sign_faces())
   return images
@@ -191,7 +199,7 @@ def _asphalt(rng):
   for _ in range(3):  # mended patches
     r, c = rng.integers(0, 400, 2)
     height, width = rng.integers(40, 110, 2)
-    grey[r:r + height, c:c + width] *= rng.uniform(0.75, 1.12)
+    grey[r : r + height, c : c + width] *= rng.uniform(0.75, 1.12)
   for _ in range(5):  # cracks: a walk along the texture
     columns = np.cumsum(rng.normal(0, 1.2, 512)) + rng.integers(0, 512)
     grey[np.arange(512), columns.astype(int) % 512] *= 0.6
@@ -250,21 +258,31 @@ def _boards(rng):
 
 def _facade(rng, storeys, bays):
   size = 512
-  wall = rng.choice([(0.83, 0.74, 0.58), (0.7, 0.42, 0.33), (0.8, 0.8, 0.78),
-                     (0.85, 0.65, 0.5), (0.62, 0.66, 0.7), (0.72, 0.74, 0.6),
-                     (0.56, 0.38, 0.32), (0.88, 0.84, 0.72)])
+  wall = rng.choice(
+    [
+      (0.83, 0.74, 0.58),
+      (0.7, 0.42, 0.33),
+      (0.8, 0.8, 0.78),
+      (0.85, 0.65, 0.5),
+      (0.62, 0.66, 0.7),
+      (0.72, 0.74, 0.6),
+      (0.56, 0.38, 0.32),
+      (0.88, 0.84, 0.72),
+    ]
+  )
   image = np.empty((size, size, 3), np.float32)
   grey = 1 + 0.05 * value_noise(rng, (size, size), persistence=0.75)
   if rng.random() < 0.5:
     brick = _bricks(rng, size, rows=64, columns=24)[..., 0]
     grey = grey * (0.7 + 0.4 * brick)
   image[:] = grey[..., None] * wall
-  trim = np.array(rng.choice([(0.9, 0.88, 0.84), (0.45, 0.35, 0.28),
-                              (0.32, 0.36, 0.4)]))
+  trim = np.array(
+    rng.choice([(0.9, 0.88, 0.84), (0.45, 0.35, 0.28), (0.32, 0.36, 0.4)])
+  )
   for storey in range(storeys):
     v0, v1 = storey * size // storeys, (storey + 1) * size // storeys
-    image[v0:v0 + 8] *= 0.72
-    image[v0 + 8:v0 + 14] = trim * grey[v0 + 8:v0 + 14, :, None]
+    image[v0 : v0 + 8] *= 0.72
+    image[v0 + 8 : v0 + 14] = trim * grey[v0 + 8 : v0 + 14, :, None]
     door = int(rng.integers(bays)) if storey == 0 else -1
     for bay in range(bays):
       u0, u1 = bay * size // bays, (bay + 1) * size // bays
@@ -278,10 +296,11 @@ def _opening(rng, cell, trim, is_door):
   """Paints one window, or the door, into its cell of a facade, in place."""
   rows, columns = cell.shape[:2]
   left = int(columns * (0.3 if is_door else rng.choice([0.2, 0.25])))
-  low, high = (2, int(rows * 0.72)) if is_door else (
-    int(rows * 0.3), int(rows * 0.84))
+  low, high = (
+    (2, int(rows * 0.72)) if is_door else (int(rows * 0.3), int(rows * 0.84))
+  )
   right = columns - left
-  cell[low - 2:high + 4, left - 4:right + 4] = trim
+  cell[low - 2 : high + 4, left - 4 : right + 4] = trim
   pane = cell[low:high, left:right]
   climb = np.linspace(0, 1, high - low, dtype=np.float32)[:, None, None]
   if is_door:
@@ -294,17 +313,19 @@ def _opening(rng, cell, trim, is_door):
   if rng.random() < 0.5:  # a curtain
     drop = int(len(pane) * rng.uniform(0.3, 0.9))
     pane[-drop:] = rng.uniform(0.45, 0.8, 3) * (
-      0.8 + 0.2 * np.sin(np.arange(right - left) * 0.9)[None, :, None])
+      0.8 + 0.2 * np.sin(np.arange(right - left) * 0.9)[None, :, None]
+    )
   middle = (right - left) // 2
-  pane[:, middle - 2:middle + 2] = trim
+  pane[:, middle - 2 : middle + 2] = trim
   bar = int(len(pane) * 0.66)
-  pane[bar:bar + 3] = trim
-  cell[low - 8:low - 2, left - 8:right + 8] = trim * 0.85
-  cell[low - 14:low - 8, left - 6:right + 6] *= 0.6
+  pane[bar : bar + 3] = trim
+  cell[low - 8 : low - 2, left - 8 : right + 8] = trim * 0.85
+  cell[low - 14 : low - 8, left - 6 : right + 6] *= 0.6
 
 
 def _vehicle_parts(rng):
   """Panels of cars and buses; alpha 1 where the paint shows."""
+
   def blank(grey, alpha):
     noise = 0.015 * value_noise(rng, (64, 128), first=4)
     image = np.repeat((grey + noise)[..., None], 4, 2)
@@ -315,7 +336,7 @@ def _vehicle_parts(rng):
   side[:10] *= np.array([0.35, 0.35, 0.35, 1])
   side[40:43] *= np.array([0.8, 0.8, 0.8, 1])
   for column in (34, 64, 94):
-    side[8:, column:column + 2] *= np.array([0.45, 0.45, 0.45, 1])
+    side[8:, column : column + 2] *= np.array([0.45, 0.45, 0.45, 1])
   side[46:49, 56:62] = side[46:49, 86:92] = (0.2, 0.2, 0.2, 0)
   glass = blank(0.2, 0)
   glass[..., :3] += np.linspace(-0.06, 0.16, 64)[:, None, None]
@@ -345,16 +366,24 @@ def _vehicle_parts(rng):
   hub = 0.55 + 0.2 * (np.cos(5 * angle) > 0)
   wheel = np.where(radius < 0.62, hub, 0.1)
   wheel = np.where(radius < 0.12, 0.3, wheel)
-  return {'bus_front': bus_front, 'bus_side': bus, 'car_side': side,
-          'car_cabin': cabin, 'car_front': front, 'car_rear': rear,
-          'glass': glass, 'wheel': _tinted(wheel, (1, 1, 1))}
+  return {
+    'bus_front': bus_front,
+    'bus_side': bus,
+    'car_side': side,
+    'car_cabin': cabin,
+    'car_front': front,
+    'car_rear': rear,
+    'glass': glass,
+    'wheel': _tinted(wheel, (1, 1, 1)),
+  }
 
 
 def _sign_faces():
   v, u = np.mgrid[-1:1:64j, -1:1:64j].astype(np.float32)
   radius = np.hypot(u, v)
   red, white, blue, black = np.array(
-    [(0.75, 0.06, 0.08), (0.93, 0.93, 0.93), (0.08, 0.2, 0.6), (0.1, 0.1, 0.1)])
+    [(0.75, 0.06, 0.08), (0.93, 0.93, 0.93), (0.08, 0.2, 0.6), (0.1, 0.1, 0.1)]
+  )
   ring = np.where((radius < 0.72)[..., None], white, red)
   digits = (np.abs(v) < 0.35) & ((np.abs(np.abs(u) - 0.25)) < 0.16)
   ring = np.where(digits[..., None], black, ring)
@@ -363,15 +392,24 @@ def _sign_faces():
   mark = (np.abs(u) < 0.09) & (v > -0.6) & (v < 0.15)
   triangle = np.where(mark[..., None], black, triangle)
   arrow = (np.abs(u) < 0.14) & (np.abs(v) < 0.6) | (
-    (v > 0.1) & (v < 0.7) & (np.abs(u) < 0.7 - v))
+    (v > 0.1) & (v < 0.7) & (np.abs(u) < 0.7 - v)
+  )
   blue_disc = np.where(arrow[..., None], white, blue)
   plate = np.where((np.abs(v) < 0.75)[..., None], blue, white)
   text = (np.abs(np.abs(v) - 0.3) < 0.14) & (np.sin(u * 21) > -0.4)
   plate = np.where((text & (np.abs(u) < 0.85))[..., None], white, plate)
   lamps = np.full((64, 64, 4), 0.07, np.float32)
   lamps[..., 3] = 0
-  for row, colour in ((-0.6, (0.1, 0.75, 0.4)), (0, (0.35, 0.26, 0.05)),
-                      (0.6, (0.4, 0.06, 0.05))):
+  for row, colour in (
+    (-0.6, (0.1, 0.75, 0.4)),
+    (0, (0.35, 0.26, 0.05)),
+    (0.6, (0.4, 0.06, 0.05)),
+  ):
     lamps[np.hypot(u * 0.45, v - row) < 0.22, :3] = colour
-  return {'sign_ring': ring, 'sign_triangle': triangle,
-          'sign_arrow': blue_disc, 'sign_plate': plate, 'lamps': lamps}
+  return {
+    'sign_ring': ring,
+    'sign_triangle': triangle,
+    'sign_arrow': blue_disc,
+    'sign_plate': plate,
+    'lamps': lamps,
+  }

@@ -13,7 +13,7 @@ import numpy as np
 from input_pipeline.street import objects
 
 SKY, GROUND, FIRST = 0, 1, 2  # surface ids; FIRST + i is primitive i
-FARTHEST = 250.0              # metres; what lies beyond counts as sky
+FARTHEST = 250.0  # metres; what lies beyond counts as sky
 
 _NEAR = 0.3
 
@@ -74,12 +74,20 @@ def to_world(primitives, body_pose):
   """
   x, y, z, yaw = body_pose[primitives.body].T
   c, s, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
-  turn = np.stack([np.stack([c, -s, zero], 1), np.stack([s, c, zero], 1),
-                   np.stack([zero, zero, zero + 1], 1)], 1)
+  turn = np.stack(
+    [
+      np.stack([c, -s, zero], 1),
+      np.stack([s, c, zero], 1),
+      np.stack([zero, zero, zero + 1], 1),
+    ],
+    1,
+  )
   origin = (turn @ primitives.origin[:, :, None])[..., 0]
   return dataclasses.replace(
-    primitives, origin=origin + np.stack([x, y, z], 1),
-    axes=turn @ primitives.axes)
+    primitives,
+    origin=origin + np.stack([x, y, z], 1),
+    axes=turn @ primitives.axes,
+  )
 
 
 def project(view, primitives):
@@ -101,25 +109,35 @@ def project(view, primitives):
   primitives, matrix = primitives.take(solid), matrix[solid]
   towards, quad = towards[solid], quad[solid]
   inverse = np.linalg.inv(matrix)
-  bounds = np.where(quad[:, None], _quad_bounds(view, primitives),
-                    _ellipsoid_bounds(view, primitives))
-  seen = ((bounds[:, 0] < view.width) & (bounds[:, 1] > -1)
-          & (bounds[:, 2] < view.height) & (bounds[:, 3] > -1))
+  bounds = np.where(
+    quad[:, None],
+    _quad_bounds(view, primitives),
+    _ellipsoid_bounds(view, primitives),
+  )
+  seen = (
+    (bounds[:, 0] < view.width)
+    & (bounds[:, 1] > -1)
+    & (bounds[:, 2] < view.height)
+    & (bounds[:, 3] > -1)
+  )
   order = np.argsort(np.linalg.norm(towards, axis=1), kind='stable')
   order = order[seen[order]]
   return Surfaces(
     primitives=primitives.take(order),
     coefficients=(inverse @ view.rays)[order],
-    eye=(inverse @ towards[:, :, None])[order, :, 0], bounds=bounds[order],
-    closest=_closest(view, primitives)[order])
+    eye=(inverse @ towards[:, :, None])[order, :, 0],
+    bounds=bounds[order],
+    closest=_closest(view, primitives)[order],
+  )
 
 
 def _closest(view, primitives):
   depth = (primitives.origin - view.position) @ view.rotation[:, 2]
-  u, v, w = (primitives.axes.transpose(2, 0, 1) @ view.rotation[:, 2])
+  u, v, w = primitives.axes.transpose(2, 0, 1) @ view.rotation[:, 2]
   quad = primitives.kind == objects.QUAD
-  least = depth + np.where(quad, np.minimum(u, 0) + np.minimum(v, 0),
-                           -np.sqrt(u**2 + v**2 + w**2))
+  least = depth + np.where(
+    quad, np.minimum(u, 0) + np.minimum(v, 0), -np.sqrt(u**2 + v**2 + w**2)
+  )
   # A little more, so that rounding never hides what is in front.
   return 1.001 / np.maximum(least, 0.5 * _NEAR)
 
@@ -128,15 +146,23 @@ def _candidates(view, primitives):
   quad = primitives.kind == objects.QUAD
   half = 0.5 * (primitives.axes[:, :, 0] + primitives.axes[:, :, 1])
   centre = primitives.origin + np.where(quad[:, None], half, 0)
-  radius = np.where(quad, np.linalg.norm(half, axis=1) * 1.5,
-                    np.linalg.norm(primitives.axes, axis=(1, 2)))
+  radius = np.where(
+    quad,
+    np.linalg.norm(half, axis=1) * 1.5,
+    np.linalg.norm(primitives.axes, axis=(1, 2)),
+  )
   local = (centre - view.position) @ view.rotation
   ahead = (local[:, 2] > -radius) & (local[:, 2] < 170)
   inside = np.abs(local[:, 0]) < local[:, 2] * 1.1 + 2 * radius + 1
-  facing = np.einsum('pi,pi->p', view.position - primitives.origin,
-                     primitives.axes[:, :, 2]) > 0
-  clear = np.where(quad, facing | (primitives.two_sided > 0),
-                   local[:, 2] > radius + _NEAR)
+  facing = (
+    np.einsum(
+      'pi,pi->p', view.position - primitives.origin, primitives.axes[:, :, 2]
+    )
+    > 0
+  )
+  clear = np.where(
+    quad, facing | (primitives.two_sided > 0), local[:, 2] > radius + _NEAR
+  )
   return np.flatnonzero(ahead & inside & clear)
 
 
@@ -156,9 +182,15 @@ def _quad_bounds(view, primitives):
   k = view.intrinsics
   x = points[..., 0] / z * k[0, 0] + k[0, 2]
   y = points[..., 1] / z * k[1, 1] + k[1, 2]
-  return np.stack([
-    np.where(valid, x, np.inf).min(1), np.where(valid, x, -np.inf).max(1),
-    np.where(valid, y, np.inf).min(1), np.where(valid, y, -np.inf).max(1)], 1)
+  return np.stack(
+    [
+      np.where(valid, x, np.inf).min(1),
+      np.where(valid, x, -np.inf).max(1),
+      np.where(valid, y, np.inf).min(1),
+      np.where(valid, y, -np.inf).max(1),
+    ],
+    1,
+  )
 
 
 def _ellipsoid_bounds(view, primitives):
@@ -186,8 +218,8 @@ def rasterise(view, surfaces, samples):
   Returns:
     [H, samples, W, samples] int32 ids: `SKY`, `GROUND` or `FIRST` + row.
   """
-  x = ((np.arange(view.width * samples) + 0.5) / samples - 0.5)
-  y = ((np.arange(view.height * samples) + 0.5) / samples - 0.5)
+  x = (np.arange(view.width * samples) + 0.5) / samples - 0.5
+  y = (np.arange(view.height * samples) + 0.5) / samples - 0.5
   down = -view.rays[2] / view.position[2]
   nearest = np.add.outer(down[1] * y + down[2], down[0] * x)
   nearest = nearest.astype(np.float32)
@@ -204,7 +236,8 @@ def rasterise(view, surfaces, samples):
       if window.min() >= surfaces.closest[i]:
         continue
       inverse, keep = tests[int(quad[i])](
-        surfaces, i, x[x0:x1], y[y0:y1], window)
+        surfaces, i, x[x0:x1], y[y0:y1], window
+      )
       np.copyto(window, inverse, where=keep)
       np.copyto(ids[y0:y1, x0:x1], FIRST + i, where=keep)
   return ids.reshape(view.height, samples, view.width, samples)
@@ -222,14 +255,16 @@ def _quad_test(surfaces, i, x, y, window):
   shape = surfaces.primitives
   if shape.taper[i] or shape.ring[i, 1] or shape.picket[i]:
     inverse = 1 / np.where(keep, q2, 1)
-    keep &= _outline(q0 * inverse, q1 * inverse, shape.taper[i],
-                     shape.ring[i], shape.picket[i])
+    keep &= _outline(
+      q0 * inverse, q1 * inverse, shape.taper[i], shape.ring[i], shape.picket[i]
+    )
   return q2, keep
 
 
 def _linear(a, x, y):
-  return np.add.outer((a[1] * y + a[2]).astype(np.float32),
-                      (a[0] * x).astype(np.float32))
+  return np.add.outer(
+    (a[1] * y + a[2]).astype(np.float32), (a[0] * x).astype(np.float32)
+  )
 
 
 def _outline(u, v, taper, ring, picket):
@@ -256,8 +291,9 @@ def _ellipsoid_test(surfaces, i, x, y, window):
   column = (form[1, 1] * y + 2 * form[1, 2]) * y + form[2, 2]
   row = (form[0, 0] * x + 2 * form[0, 2]) * x
   root = np.add.outer(column.astype(np.float32), row.astype(np.float32))
-  root += np.multiply.outer((2 * form[0, 1] * y).astype(np.float32),
-                            x.astype(np.float32))
+  root += np.multiply.outer(
+    (2 * form[0, 1] * y).astype(np.float32), x.astype(np.float32)
+  )
   keep = root > 0
   inverse = np.sqrt(np.maximum(root, 0, out=root), out=root)
   inverse -= _linear(b, x, y)

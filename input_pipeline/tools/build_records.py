@@ -105,15 +105,18 @@ def read_contents(config):
       asked for and no frame has one.
   """
   folder = examples.Folder(config.root)
-  truth = truths.open_truth(config.ground_truth, folder,
-                            improved_root=config.ground_truth_root)
+  truth = truths.open_truth(
+    config.ground_truth, folder, improved_root=config.ground_truth_root
+  )
   summary = data.check_folder(config, folder, truth=truth)
   if config.labels != 'none' and not (
-      summary.train_labelled or summary.eval_labelled):
+    summary.train_labelled or summary.eval_labelled
+  ):
     raise ValueError(
       f'--labels={config.labels}, and no listed frame of {config.root} has a '
       'mask in DRIVE/semantic_02/data (or semantic_03): add masks, or leave '
-      '--labels out')
+      '--labels out'
+    )
   offsets = {'train': tuple(config.frame_offsets), 'eval': (0,)}
   lists = {'train': str(config.train_split)}
   if truth is not None:
@@ -122,35 +125,51 @@ def read_contents(config):
   for name, split in lists.items():
     lines[name] = splits.read_split(splits.find_split(split, config.root))
     tables[name] = examples.make_table(
-      folder, lines[name], size=(config.height, config.width),
-      frame_offsets=offsets[name], coding=config.labels,
-      truth=truth if name == 'eval' else None)
+      folder,
+      lines[name],
+      size=(config.height, config.width),
+      frame_offsets=offsets[name],
+      coding=config.labels,
+      truth=truth if name == 'eval' else None,
+    )
   rows, frames = {}, []
   for table in tables.values():
     for row, path in enumerate(table.frame_files):
       if path not in rows:
         rows[path] = len(frames)
         frames.append((table, row))
-  settings = {name: getattr(config, name)
-              for name in ('height', 'width', 'labels', 'ground_truth')}
+  settings = {
+    name: getattr(config, name)
+    for name in ('height', 'width', 'labels', 'ground_truth')
+  }
   metadata = {
     'settings': settings,
     'frame_offsets': offsets,
     'list_paths': lists,
-    'examples': {name: list(map(str, value))
-                 for name, value in lines.items()},
+    'examples': {name: list(map(str, value)) for name, value in lines.items()},
     'files': _digest_files(
-      folder, lines, offsets, truth, labelled=config.labels != 'none'),
-    'summary': {name: value
-                for name, value in dataclasses.asdict(summary).items()
-                if name != 'stills'},
+      folder, lines, offsets, truth, labelled=config.labels != 'none'
+    ),
+    'summary': {
+      name: value
+      for name, value in dataclasses.asdict(summary).items()
+      if name != 'stills'
+    },
     'frame_rows': {
-      name: [[rows[table.frame_files[row]] for row in example]
-             for example in table.frame_rows]
-      for name, table in tables.items()}}
+      name: [
+        [rows[table.frame_files[row]] for row in example]
+        for example in table.frame_rows
+      ]
+      for name, table in tables.items()
+    },
+  }
   # Through JSON, to compare equal to what is read back.
-  return Contents(tables=tables, frames=tuple(frames), summary=summary,
-                  metadata=json.loads(json.dumps(metadata)))
+  return Contents(
+    tables=tables,
+    frames=tuple(frames),
+    summary=summary,
+    metadata=json.loads(json.dumps(metadata)),
+  )
 
 
 def _digest_files(folder, lines, offsets, truth, *, labelled):
@@ -162,8 +181,9 @@ def _digest_files(folder, lines, offsets, truth, *, labelled):
   for name, split in lines.items():
     for example in split:
       files.update(folder.calibration_files(example))
-      files.update(folder.file('image', example, offset)
-                   for offset in offsets[name])
+      files.update(
+        folder.file('image', example, offset) for offset in offsets[name]
+      )
       if labelled:
         files.add(folder.file('semantic', example))
   return folder.digest(filter(None, files))
@@ -181,40 +201,57 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
     contents = self.builder_config.contents
     *_, table = contents.tables.values()  # It has every field that is stored.
     specs = {'frame': ((*table.size, 3), np.uint8)} | {
-      name: spec for name, spec in table.field_specs().items()
-      if name in _stored_fields(self.builder_config)}
+      name: spec
+      for name, spec in table.field_specs().items()
+      if name in _stored_fields(self.builder_config)
+    }
     return tfds.core.DatasetInfo(
-      builder=self, disable_shuffling=True,
+      builder=self,
+      disable_shuffling=True,
       metadata=tfds.core.MetadataDict(contents.metadata),
       description='Driving video for self-supervised depth: frames, and '
       'examples that point to them by the frame_rows of metadata.json.',
-      features=tfds.features.FeaturesDict({
-        # All splits have the same features: a record holds 0 or 1 of each.
-        name: tfds.features.Tensor(
-          shape=(None, *shape), dtype=dtype, encoding='bytes')
-        for name, (shape, dtype) in specs.items()}))
+      features=tfds.features.FeaturesDict(
+        {
+          # All splits have the same features: a record holds 0 or 1 of each.
+          name: tfds.features.Tensor(
+            shape=(None, *shape), dtype=dtype, encoding='bytes'
+          )
+          for name, (shape, dtype) in specs.items()
+        }
+      ),
+    )
 
   def _split_generators(self, dl_manager):
     del dl_manager  # Nothing is downloaded.
     frames = self.builder_config.contents.frames
-    generators = {'frames': self._generate(
-      len(frames), lambda row: {'frame': frames[row][0].read_frame(
-        frames[row][1])})}
+    generators = {
+      'frames': self._generate(
+        len(frames),
+        lambda row: {'frame': frames[row][0].read_frame(frames[row][1])},
+      )
+    }
     for name, table in self.builder_config.contents.tables.items():
       generators[name] = self._generate_examples(table)
     return generators
 
   def _generate_examples(self, table):
     stored = _stored_fields(self.builder_config)
-    return self._generate(len(table), lambda index: {
-      name: value for name, value in table.read_fields(index).items()
-      if name in stored})
+    return self._generate(
+      len(table),
+      lambda index: {
+        name: value
+        for name, value in table.read_fields(index).items()
+        if name in stored
+      },
+    )
 
   def _generate(self, count, read):
     """Yields keys that keep the order, spread over all of TFDS' buckets."""
     absent = {
       name: np.empty((0, *feature.shape[1:]), feature.np_dtype)
-      for name, feature in self.info.features.items()}
+      for name, feature in self.info.features.items()
+    }
     problems = []
 
     def attempt(row):
@@ -233,13 +270,15 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
       raise ValueError(
         f'nothing was built: {command_line.count_of(len(problems), "picture")} '
         'of the lists cannot be used; replace them, or leave out the examples '
-        f'that need them:{command_line.list_first(problems)}')
+        f'that need them:{command_line.list_first(problems)}'
+      )
 
 
 def _stored_fields(config):
   fields = {'intrinsics', 'native_size', 'depth'}
-  return fields | ({'labels', 'native_labels'} if config.labels != 'none'
-                   else set())
+  return fields | (
+    {'labels', 'native_labels'} if config.labels != 'none' else set()
+  )
 
 
 def build(config, output):
@@ -259,17 +298,23 @@ def build(config, output):
   """
   _check_arguments(config, output)
   metadata = config.contents.metadata
-  folder = (pathlib.Path(output) / KittiRecords.name / config.name
-            / str(KittiRecords.VERSION))
+  folder = (
+    pathlib.Path(output)
+    / KittiRecords.name
+    / config.name
+    / str(KittiRecords.VERSION)
+  )
   if folder.exists():
     _check_same(records.open_dataset(folder).info.metadata, metadata, folder)
     return folder, False
   builder = KittiRecords(
-    data_dir=output, config=config, file_format=_FILE_FORMAT)
+    data_dir=output, config=config, file_format=_FILE_FORMAT
+  )
   with tempfile.TemporaryDirectory() as scratch:  # TFDS makes it anyway.
     builder.download_and_prepare(
       download_dir=scratch,
-      download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+      download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+    )
   return folder, True
 
 
@@ -277,11 +322,14 @@ def _check_arguments(config, output):
   for name, value in (('--root', config.root), ('--output', output)):
     command_line.refuse_url(name, value)
   for name, choices in (
-      ('labels', ('none', *cityscapes.CODINGS)),
-      ('ground_truth', ('none', *truths.KINDS))):
+    ('labels', ('none', *cityscapes.CODINGS)),
+    ('ground_truth', ('none', *truths.KINDS)),
+  ):
     if getattr(config, name) not in choices:
-      raise ValueError(f'--{name} is {getattr(config, name)!r}; choose one of '
-                       f'{", ".join(choices)}')
+      raise ValueError(
+        f'--{name} is {getattr(config, name)!r}; choose one of '
+        f'{", ".join(choices)}'
+      )
   data.check_size(config)
   if not os.path.isdir(config.root):
     raise FileNotFoundError(f'--root: there is no folder {config.root!r}')
@@ -293,17 +341,25 @@ def _check_arguments(config, output):
 
 def _check_same(stored, wanted, folder):
   """Refuses a finished dataset that another call would not have made."""
-  other = [f'{name} {stored["settings"][name]} (asked for: {value})'
-           for name, value in wanted['settings'].items()
-           if stored['settings'][name] != value]
-  other += [f'other {what}' for name, what in (
-    ('frame_offsets', 'frame offsets'), ('examples', 'lists'),
-    ('files', 'files in the root, or other sizes of them'))
-    if stored[name] != wanted[name]]
+  other = [
+    f'{name} {stored["settings"][name]} (asked for: {value})'
+    for name, value in wanted['settings'].items()
+    if stored['settings'][name] != value
+  ]
+  other += [
+    f'other {what}'
+    for name, what in (
+      ('frame_offsets', 'frame offsets'),
+      ('examples', 'lists'),
+      ('files', 'files in the root, or other sizes of them'),
+    )
+    if stored[name] != wanted[name]
+  ]
   if other:
     raise ValueError(
       f'{folder} was built with {", ".join(other)}: give another --name or '
-      '--output, or remove it')
+      '--output, or remove it'
+    )
 
 
 def _define_flags():
@@ -314,13 +370,24 @@ def _define_flags():
   flags.DEFINE_string('eval_split', default.eval_split, 'Evaluation list.')
   flags.DEFINE_integer('height', default.height, 'Rows.', lower_bound=1)
   flags.DEFINE_integer('width', default.width, 'Columns.', lower_bound=1)
-  flags.DEFINE_enum('labels', default.labels, ('none', *cityscapes.CODINGS),
-                    'Coding of semantic_02.')
-  flags.DEFINE_enum('ground_truth', default.ground_truth,
-                    ('none', *truths.KINDS), 'For the evaluation.')
+  flags.DEFINE_enum(
+    'labels',
+    default.labels,
+    ('none', *cityscapes.CODINGS),
+    'Coding of semantic_02.',
+  )
+  flags.DEFINE_enum(
+    'ground_truth',
+    default.ground_truth,
+    ('none', *truths.KINDS),
+    'For the evaluation.',
+  )
   flags.DEFINE_string('ground_truth_root', '', 'Of `improved`; else the root.')
-  flags.DEFINE_list('frame_offsets', list(map(str, default.frame_offsets)),
-                    'The target, 0, then its sources.')
+  flags.DEFINE_list(
+    'frame_offsets',
+    list(map(str, default.frame_offsets)),
+    'The target, 0, then its sources.',
+  )
   flags.DEFINE_string('name', None, 'Default: WIDTHxHEIGHT.')
 
 
@@ -328,8 +395,9 @@ def _parse_offsets(words):
   try:
     return tuple(map(int, words))
   except ValueError:
-    raise ValueError(f'--frame_offsets is {",".join(words)}: give whole '
-                     'numbers, as in 0,-1,1') from None
+    raise ValueError(
+      f'--frame_offsets is {",".join(words)}: give whole numbers, as in 0,-1,1'
+    ) from None
 
 
 def main(argv):
@@ -342,20 +410,28 @@ def main(argv):
   errors = ValueError, OSError, RuntimeError
   with command_line.ending_in_one_message(errors):
     config = RecordsConfig(
-      name=(f'{values.width}x{values.height}' if values.name is None
-            else values.name),
+      name=(
+        f'{values.width}x{values.height}'
+        if values.name is None
+        else values.name
+      ),
       frame_offsets=_parse_offsets(values.frame_offsets),
-      **{name: os.path.expanduser(getattr(values, name))
-         for name in (
-           'root', 'ground_truth_root', 'train_split', 'eval_split')},
-      **{name: getattr(values, name)
-         for name in ('height', 'width', 'labels', 'ground_truth')})
+      **{
+        name: os.path.expanduser(getattr(values, name))
+        for name in ('root', 'ground_truth_root', 'train_split', 'eval_split')
+      },
+      **{
+        name: getattr(values, name)
+        for name in ('height', 'width', 'labels', 'ground_truth')
+      },
+    )
     folder, built = build(config, os.path.expanduser(values.output))
   if not built:
     print(f'{folder}: already there, unchanged')
     return
-  print(f'{folder}: {len(config.contents.frames)} frames; '
-        f'{config.contents.summary}')
+  print(
+    f'{folder}: {len(config.contents.frames)} frames; {config.contents.summary}'
+  )
   for path in folder.parent.glob(f'{records.INCOMPLETE_PREFIX}*'):
     print(f'{path} is left of a build that was killed or is running')
 

@@ -49,20 +49,27 @@ def write_truth(root, split, *, kind, output, improved_root=''):
   lines = splits.read_split(splits.find_split(split, root))
   lines = list(dict.fromkeys(lines))
   truth = truths.open_truth(kind, folder, improved_root=improved_root)
-  digest = folder.digest(
-    path for line in lines for path in truth.sources(line))
+  digest = folder.digest(path for line in lines for path in truth.sources(line))
   if os.path.exists(output):
     _check_present(output, kind, lines, digest)
     return 0
   missing = [path for line in lines for path in truth.missing(line)]
   if missing:
-    hint = ('; --ground_truth_root names the folder of train/ and val/; '
-            + truths.IMPROVED_GAPS if kind == 'improved' else '')
+    hint = (
+      '; --ground_truth_root names the folder of train/ and val/; '
+      + truths.IMPROVED_GAPS
+      if kind == 'improved'
+      else ''
+    )
     raise ValueError(
       f'absent: {command_line.count_of(len(missing), "file")}, beginning with '
-      + ', '.join(missing[:10]) + hint)
-  with (files.whole_file(output) as partial,
-        zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive):
+      + ', '.join(missing[:10])
+      + hint
+    )
+  with (
+    files.whole_file(output) as partial,
+    zipfile.ZipFile(partial, 'w', zipfile.ZIP_DEFLATED) as archive,
+  ):
     _add(archive, 'kind', kind)
     _add(archive, 'digest', digest)
     _add(archive, 'examples', list(map(str, lines)))
@@ -81,8 +88,10 @@ def _check_present(output, kind, lines, digest):
   if not other and stored.digest != digest:
     other = 'files, or they have changed since'
   if other:
-    raise ValueError(f'{output} is there and was made from other {other}; '
-                     'remove it, or choose another --output')
+    raise ValueError(
+      f'{output} is there and was made from other {other}; '
+      'remove it, or choose another --output'
+    )
 
 
 def _add(archive, name, value):
@@ -94,18 +103,35 @@ def main(arguments=None):
   """Parses the command line and writes the file."""
   parser = argparse.ArgumentParser(
     prog='python -m input_pipeline.tools.cache_depth',
-    description='Write the ground truth of a split into one file.')
-  parser.add_argument('--root', required=True, type=command_line.local_path,
-                      help='a KITTI raw folder')
-  parser.add_argument('--split', required=True, type=command_line.local_path,
-                      help='a list of DRIVE FRAME SIDE lines')
+    description='Write the ground truth of a split into one file.',
+  )
+  parser.add_argument(
+    '--root',
+    required=True,
+    type=command_line.local_path,
+    help='a KITTI raw folder',
+  )
+  parser.add_argument(
+    '--split',
+    required=True,
+    type=command_line.local_path,
+    help='a list of DRIVE FRAME SIDE lines',
+  )
   parser.add_argument('--kind', required=True, choices=truths.KINDS)
-  parser.add_argument('--output', required=True, help='the .npz file to write',
-                      type=command_line.local_path)
-  parser.add_argument('--ground_truth_root', default='',
-                      dest='improved_root', type=command_line.local_path,
-                      help='folder of train/ and val/ of KITTI\'s annotated '
-                      'depth; the root by default')
+  parser.add_argument(
+    '--output',
+    required=True,
+    help='the .npz file to write',
+    type=command_line.local_path,
+  )
+  parser.add_argument(
+    '--ground_truth_root',
+    default='',
+    dest='improved_root',
+    type=command_line.local_path,
+    help="folder of train/ and val/ of KITTI's annotated "
+    'depth; the root by default',
+  )
   options = vars(parser.parse_args(arguments))
   with command_line.ending_in_one_message():
     count = write_truth(options.pop('root'), options.pop('split'), **options)

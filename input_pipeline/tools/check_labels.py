@@ -18,7 +18,8 @@ _LAYOUTS = {
   'KITTI raw': 'DATE/DRIVE/semantic_02/data/*.png beside image_02 (or 03)',
   'KITTI semantic': 'semantic/*.png beside image_2',
   'Cityscapes': 'gtFine/SPLIT/CITY/*_gtFine_labelIds.png (or _labelTrainIds) '
-                'beside leftImg8bit'}
+  'beside leftImg8bit',
+}
 _NAMED = 10  # Files of a problem that are named.
 _UNREADABLE = 'masks or pictures that cannot be read'
 _OUTSIDE = 'masks with a value outside the coding'
@@ -71,9 +72,12 @@ class Scan:
   def refuse_problems(self):
     """Raises a ValueError that counts and names what is wrong, if any is."""
     if self.problems:
-      raise ValueError('; '.join(
-        f'{what}: {len(lines)}, the first: {lines[0]}'
-        for what, lines in self.problems.items()))
+      raise ValueError(
+        '; '.join(
+          f'{what}: {len(lines)}, the first: {lines[0]}'
+          for what, lines in self.problems.items()
+        )
+      )
 
   def compare_coding(self, field):
     """Refuses values outside the config's coding, warns if they look other.
@@ -88,7 +92,8 @@ class Scan:
     if outside:
       raise ValueError(
         f'{field} is {self.coding!r}, and of the masks looked at '
-        f'{len(outside)} hold other values, the first: {outside[0]}')
+        f'{len(outside)} hold other values, the first: {outside[0]}'
+      )
     if self.misfit:
       logging.warning('look at %s = %s: %s', field, self.coding, self.misfit)
 
@@ -113,20 +118,30 @@ class Report:
   def problems(self):
     """What is wrong -> a line for each time that it is."""
     found = dict(self.scan.problems)
-    stray = [mask for group in self.groups for picture, mask in group.pairs
-             if picture is None]
+    stray = [
+      mask
+      for group in self.groups
+      for picture, mask in group.pairs
+      if picture is None
+    ]
     missing = [mask for group in self.groups for mask in group.missing]
     return found | {
-      what: lines for what, lines in (
-        (_STRAY, stray), (_MISSING, missing),
-        (_MISFIT, [self.scan.misfit] if self.scan.misfit else []))
-      if lines}
+      what: lines
+      for what, lines in (
+        (_STRAY, stray),
+        (_MISSING, missing),
+        (_MISFIT, [self.scan.misfit] if self.scan.misfit else []),
+      )
+      if lines
+    }
 
   def __str__(self):
     scan = self.scan
-    lines = [f'{self.root}: {self.layout}, coding {scan.coding} '
-             f'({scan.reason})', *map(str, self.groups),
-             *_format_classes(scan.pixels)]
+    lines = [
+      f'{self.root}: {self.layout}, coding {scan.coding} ({scan.reason})',
+      *map(str, self.groups),
+      *_format_classes(scan.pixels),
+    ]
     for what, found in self.problems.items():
       lines.append(f'WRONG, {what}: {len(found)}')
       lines += [f'  {line}' for line in found[:_NAMED]]
@@ -159,8 +174,11 @@ def check(root, *, coding=None):
     layout = 'Cityscapes'
     if coding is None:
       coding, reason = _named_coding(root), "guessed from the masks' names"
-    groups = [_still_group(root, coding, split) for split in stills.SPLITS
-              if (root / 'leftImg8bit' / split).is_dir()]
+    groups = [
+      _still_group(root, coding, split)
+      for split in stills.SPLITS
+      if (root / 'leftImg8bit' / split).is_dir()
+    ]
   elif (root / 'image_2').is_dir():
     layout = 'KITTI semantic'
     groups = [_still_group(root, coding or 'ids', 'image_2')]
@@ -169,11 +187,17 @@ def check(root, *, coding=None):
   pairs = [pair for group in groups for pair in group.pairs]
   if not any(mask for _, mask in pairs):
     where = '; '.join(
-      f'{name}: {masks}' for name, masks in _LAYOUTS.items()
-      if name == layout or not pairs)
+      f'{name}: {masks}'
+      for name, masks in _LAYOUTS.items()
+      if name == layout or not pairs
+    )
     raise FileNotFoundError(f'there is no mask in {root}; looked for {where}')
-  return Report(os.fspath(root), layout, groups,
-                scan_masks(pairs, coding=coding, reason=reason))
+  return Report(
+    os.fspath(root),
+    layout,
+    groups,
+    scan_masks(pairs, coding=coding, reason=reason),
+  )
 
 
 def scan_masks(pairs, *, coding=None, reason='as told', any_scale=False):
@@ -207,8 +231,8 @@ def scan_masks(pairs, *, coding=None, reason='as told', any_scale=False):
           differs = images.stretch(size, shown) > cityscapes.STRETCH
         if differs:
           problems[_RESIZED][number] = (
-            f'{mask} is {size[1]}x{size[0]}, {picture} is '
-            f'{shown[1]}x{shown[0]}')
+            f'{mask} is {size[1]}x{size[0]}, {picture} is {shown[1]}x{shown[0]}'
+          )
     except ValueError as error:
       problems[_UNREADABLE][number] = str(error)
 
@@ -231,19 +255,30 @@ def scan_masks(pairs, *, coding=None, reason='as told', any_scale=False):
   misfit = ''
   if coding == 'ids' != guess and counts.any():
     misfit = f'{evidence}, as ids would'
-  return Scan(coding, reason, pixels, {
-    what: [line for _, line in sorted(lines.items())]
-    for what, lines in problems.items() if lines}, misfit)
+  return Scan(
+    coding,
+    reason,
+    pixels,
+    {
+      what: [line for _, line in sorted(lines.items())]
+      for what, lines in problems.items()
+      if lines
+    },
+    misfit,
+  )
 
 
 def _guess_coding(counts):
   """The coding of masks with these counts of values, [N, 256], and why."""
-  ids_alone = counts[:, cityscapes.NUM_CLASSES:cityscapes.LAST_ID + 1].any(axis=1).sum()
+  ids_alone = (
+    counts[:, cityscapes.NUM_CLASSES : cityscapes.LAST_ID + 1].any(axis=1).sum()
+  )
   readable = counts.any(axis=1).sum()
   coding = 'ids' if 0 < readable <= 2 * ids_alone else 'train_ids'
   return coding, (
     f'{ids_alone} of {readable} masks hold values from '
-    f'{cityscapes.NUM_CLASSES} to {cityscapes.LAST_ID}')
+    f'{cityscapes.NUM_CLASSES} to {cityscapes.LAST_ID}'
+  )
 
 
 def _named_coding(root):
@@ -256,8 +291,10 @@ def _still_group(root, coding, split):
   """The group of a split of stills; KITTI semantic passes any name."""
   pictures, masks, found = stills.list_files(root, coding=coding, split=split)
   there, wanted = set(found), set(masks)
-  pairs = [(picture, mask if mask in there else None)
-           for picture, mask in zip(pictures, masks, strict=True)]
+  pairs = [
+    (picture, mask if mask in there else None)
+    for picture, mask in zip(pictures, masks, strict=True)
+  ]
   pairs += [(None, mask) for mask in found if mask not in wanted]
   return Group(split, pairs, [mask for mask in masks if mask not in there])
 
@@ -268,17 +305,26 @@ def _raw_groups(root):
   for side in ('l', 'r'):
     camera = splits.Example('', 0, side).camera
     masked = any(root.glob(f'*/*/semantic_{camera:02d}/data'))
-    drives = sorted({
-      path.parents[1].relative_to(root).as_posix()
-      for kind in ('image', 'semantic')
-      for path in root.glob(f'*/*/{kind}_{camera:02d}/data')})
+    drives = sorted(
+      {
+        path.parents[1].relative_to(root).as_posix()
+        for kind in ('image', 'semantic')
+        for path in root.glob(f'*/*/{kind}_{camera:02d}/data')
+      }
+    )
     for drive in drives if masked or camera == 2 else ():
       example = splits.Example(drive, 0, side)
       pictures = folder.frames('image', example)
       masks = folder.frames('semantic', example)
-      groups.append(Group(f'{drive} semantic_{camera:02d}', [
-        (pictures.get(frame), masks.get(frame))
-        for frame in sorted(pictures.keys() | masks.keys())]))
+      groups.append(
+        Group(
+          f'{drive} semantic_{camera:02d}',
+          [
+            (pictures.get(frame), masks.get(frame))
+            for frame in sorted(pictures.keys() | masks.keys())
+          ],
+        )
+      )
   return groups
 
 

@@ -9,7 +9,7 @@ from input_pipeline import cityscapes, files, threads
 from input_pipeline.tools import check_labels
 
 _PALETTE = np.zeros((256, 3), np.uint8)
-_PALETTE[:cityscapes.NUM_CLASSES] = cityscapes.COLOURS
+_PALETTE[: cityscapes.NUM_CLASSES] = cityscapes.COLOURS
 
 
 def colour(source, output, *, coding=None):
@@ -43,9 +43,12 @@ def colour(source, output, *, coding=None):
     raise ValueError(f'{output}: name a .png file for the picture of a mask')
   there = [target for target in targets if target.exists()]
   if there:
-    raise ValueError(f'{there[0]} is there already: move it away, or use '
-                     'another output')
-  scan = check_labels.scan_masks([(None, mask) for mask in masks], coding=coding)
+    raise ValueError(
+      f'{there[0]} is there already: move it away, or use another output'
+    )
+  scan = check_labels.scan_masks(
+    [(None, mask) for mask in masks], coding=coding
+  )
   scan.refuse_problems()
   targets[0].parent.mkdir(parents=True, exist_ok=True)
 
@@ -54,8 +57,10 @@ def colour(source, output, *, coding=None):
     _write_picture(targets[number], train_ids)
 
   threads.for_each(write, len(masks), 'writing pictures')
-  return (f'{output}: {len(masks)} pictures of train ids, from masks coded as '
-          f'{scan.coding} ({scan.reason})')
+  return (
+    f'{output}: {len(masks)} pictures of train ids, from masks coded as '
+    f'{scan.coding} ({scan.reason})'
+  )
 
 
 def _write_picture(path, train_ids):

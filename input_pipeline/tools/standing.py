@@ -43,16 +43,19 @@ def read_speed(path):
   except OSError as error:
     raise ValueError(f'{path} cannot be read: {error.strerror}') from error
   if len(words) != PACKET_VALUES:
-    raise ValueError(f'{path}: an oxts packet has {PACKET_VALUES} values, '
-                     f'found {len(words)}')
+    raise ValueError(
+      f'{path}: an oxts packet has {PACKET_VALUES} values, found {len(words)}'
+    )
   try:
     values = [float(word) for word in words]
   except ValueError as error:
     raise ValueError(f'{path}: no oxts packet: {error}') from None
   speed = math.hypot(values[_FORWARD], values[_LEFTWARD])
   if not math.isfinite(speed):
-    raise ValueError(f'{path}: the velocities {words[_FORWARD]} and '
-                     f'{words[_LEFTWARD]} (values 9 and 10) give no speed')
+    raise ValueError(
+      f'{path}: the velocities {words[_FORWARD]} and '
+      f'{words[_LEFTWARD]} (values 9 and 10) give no speed'
+    )
   return speed
 
 
@@ -84,16 +87,20 @@ def find_standing(folder, frames, *, neighbour, min_speed, on_frames):
       standing.add(example.frame)
     on_frames(1)
   pairs = {
-    example.frame: (folder.file('image', example),
-                    folder.file('image', example, neighbour))
-    for example in by_images}
+    example.frame: (
+      folder.file('image', example),
+      folder.file('image', example, neighbour),
+    )
+    for example in by_images
+  }
   pictures = _read_small(pairs.values(), on_frames)
   for frame, (path, other) in pairs.items():
     difference = np.abs(pictures[path] - pictures[other]).mean()
     if difference < STILL_DIFFERENCE:
       standing.add(frame)
   judged = collections.Counter(
-    oxts=len(frames) - len(by_images), images=len(by_images))
+    oxts=len(frames) - len(by_images), images=len(by_images)
+  )
   return standing, +judged
 
 

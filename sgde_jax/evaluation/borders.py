@@ -15,7 +15,10 @@ from sgde_jax import metrics
 
 _GROUPS = ('border_1', 'border_3', 'border_5', 'away', 'thin')
 _SCORES = (
-  'boundary_f1', 'boundary_recall/objects', 'boundary_recall/thin', 'miou'
+  'boundary_f1',
+  'boundary_recall/objects',
+  'boundary_recall/thin',
+  'miou',
 )
 
 

@@ -59,9 +59,7 @@ class Evaluator:
       process_count=jax.process_count(),
     )
     self._predict = parallel.jit_by_rows(
-      functools.partial(
-        steps.predict_step, model=model, flip=config.eval.flip
-      ),
+      functools.partial(steps.predict_step, model=model, flip=config.eval.flip),
       mesh,
     )
 
@@ -136,9 +134,7 @@ class Evaluator:
     if self._truth == 'improved':
       span = f'truth at any depth, predictions clipped to {span}'
       crop += '' if crop == 'none' else ' (usual with this truth: none)'
-    return (
-      f'truth {self._truth}{source}, crop {crop}, {span}, {scaling}{flip}'
-    )
+    return f'truth {self._truth}{source}, crop {crop}, {span}, {scaling}{flip}'
 
   def native_depth(self, example, prediction):
     """The predicted depth `[H, W]` at the truth's size, up to its scale."""
@@ -188,9 +184,7 @@ class Evaluator:
       true_labels=None if labels is None else labels[:height, :width],
       captions=(f'{measured["index"]}', f'{measured["abs_rel"]:.3f}'),
     )
-    visualization.write_png(
-      folder / f'eval_{measured["index"]:06d}.png', panel
-    )
+    visualization.write_png(folder / f'eval_{measured["index"]:06d}.png', panel)
 
 
 def _remove_panels(folder, *, drawn):
@@ -274,9 +268,7 @@ def _check(config, workdir, mesh):
 def _evaluate_images(evaluator, workdir, state):
   """Prints the table and writes its files; returns the summary."""
   parallel.refuse_differences({'evaluation lists': repr(evaluator.lines)})
-  summary, rows = evaluator.run(
-    state.variables, pictures=workdir / 'pictures'
-  )
+  summary, rows = evaluator.run(state.variables, pictures=workdir / 'pictures')
   if jax.process_index() == 0:
     made = {
       'step': int(state.step),
@@ -313,9 +305,7 @@ def load_trained(config, workdir, mesh):
         workdir,
         config.init_from,
       )
-      optimizer = initial.create_optimizer(
-        config.optimizer, steps_per_epoch=1
-      )
+      optimizer = initial.create_optimizer(config.optimizer, steps_per_epoch=1)
       return model, initial.new_state(config, model, optimizer, mesh)
     template = initial.abstract_train_state(config, model, mesh)
     step = checkpoints.find_step(config.eval.checkpoint)

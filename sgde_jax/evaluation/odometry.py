@@ -170,10 +170,12 @@ def evaluate(config, sequences, folder, *, model, state, mesh):
   for sequence in sequences:
     logging.info('motion of %s', sequence.name)
     predicted = predictor.run(state.variables, sequence)
-    snippets.append((
-      trajectory.snippet_errors(sequence.poses, predicted),
-      trajectory.monodepth2_errors(sequence.poses, predicted),
-    ))
+    snippets.append(
+      (
+        trajectory.snippet_errors(sequence.poses, predicted),
+        trajectory.monodepth2_errors(sequence.poses, predicted),
+      )
+    )
     aligned, scale = trajectory.align(sequence.poses, predicted)
     figures[sequence.name] = _summarize([sequence.poses], *snippets[-1]) | {
       'rmse': trajectory.trajectory_error(sequence.poses, aligned),

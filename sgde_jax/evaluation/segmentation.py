@@ -158,7 +158,5 @@ def format_table(figures: Mapping[str, float], place: str) -> str:
 
 def _compare(table, index, found):
   """Confusion of one still."""
-  labels = cityscapes.read_labels(
-    table.label_files[index], coding=table.coding
-  )
+  labels = cityscapes.read_labels(table.label_files[index], coding=table.coding)
   return borders.confusion(labels, found)

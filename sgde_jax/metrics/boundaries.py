@@ -94,9 +94,7 @@ def boundary_recall(
     shares = []
     for axis, contour, ratio in zip(_AXES, contours, ratios, strict=True):
       hits = _local_maxima(ratio, threshold, axis) & contour
-      shares.append(
-        np.count_nonzero(hits) / max(np.count_nonzero(contour), 1)
-      )
+      shares.append(np.count_nonzero(hits) / max(np.count_nonzero(contour), 1))
     recalls.append(np.mean(shares))
   return float(np.average(recalls, weights=_THRESHOLDS))
 

@@ -321,9 +321,7 @@ def _check_depths(ground_truth, prediction):
 
 def _crop_mask(shape, crop):
   if crop not in CROPS:
-    raise ValueError(
-      f'crop must be one of {", ".join(CROPS)}, got {crop!r}.'
-    )
+    raise ValueError(f'crop must be one of {", ".join(CROPS)}, got {crop!r}.')
   height, width = shape
   top, bottom, left, right = (
     int(fraction * length)

@@ -205,9 +205,7 @@ def iou_totals(confusion: np.ndarray) -> Totals:
   return Totals(
     {
       f'iou/{name}': (int(hit), int(either))
-      for name, hit, either in zip(
-        cityscapes.NAMES, hits, union, strict=True
-      )
+      for name, hit, either in zip(cityscapes.NAMES, hits, union, strict=True)
     }
   )
 

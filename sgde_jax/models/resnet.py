@@ -79,9 +79,9 @@ class ResNetEncoder(nn.Module):
     for stage, (depth, width) in enumerate(zip(depths, _WIDTHS, strict=True)):
       for index in range(depth):
         stride = 2 if stage > 0 and index == 0 else 1
-        x = block(
-          width, stride, conv, norm, name=f'layer{stage + 1}_{index}'
-        )(x)
+        x = block(width, stride, conv, norm, name=f'layer{stage + 1}_{index}')(
+          x
+        )
       features.append(x)
     return features
 

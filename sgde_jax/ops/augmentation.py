@@ -62,8 +62,9 @@ def jitter(images, brightness, contrast, saturation, hue):
   Returns:
     Images in [0, 1].
   """
-  chex.assert_rank([images, brightness, contrast, saturation, hue],
-                   [5, 1, 1, 1, 1])
+  chex.assert_rank(
+    [images, brightness, contrast, saturation, hue], [5, 1, 1, 1, 1]
+  )
 
   # One plane `[B, F, H, W]` per channel: with the width innermost the changes
   # run over many pixels at once, an order of magnitude faster on the CPU.

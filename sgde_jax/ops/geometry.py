@@ -48,9 +48,7 @@ def pose_vector_to_matrix(axis_angle, translation, *, invert=False):
   skew = jnp.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1)
   outer = axis_angle[:, :, None] * axis_angle[:, None, :]
   identity = jnp.eye(3, dtype=square.dtype)[None]
-  rotation = (
-    cosine * identity + sine * skew.reshape(-1, 3, 3) + versine * outer
-  )
+  rotation = cosine * identity + sine * skew.reshape(-1, 3, 3) + versine * outer
   if invert:
     rotation = rotation.swapaxes(-1, -2)
     translation = -_matmul(rotation, translation[..., None])[..., 0]

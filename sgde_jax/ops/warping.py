@@ -81,9 +81,9 @@ def sample_planes(planes, x, y):
   Returns:
     `[B, C, ...]`.
   """
-  return jax.vmap(
-    lambda image, x, y: _sample(image, x, y, channel_axis=0)
-  )(planes, x, y)
+  return jax.vmap(lambda image, x, y: _sample(image, x, y, channel_axis=0))(
+    planes, x, y
+  )
 
 
 def resize_bilinear(maps, height, width):

@@ -383,9 +383,7 @@ def table(evaluations, protocol):
 def format_duration(seconds):
   """Formats seconds as `2h03m`, `4m05s` or `6s`."""
   seconds = round(seconds)
-  hours, minutes, rest = (
-    seconds // 3600, seconds // 60 % 60, seconds % 60
-  )
+  hours, minutes, rest = (seconds // 3600, seconds // 60 % 60, seconds % 60)
   if hours:
     return f'{hours}h{minutes:02d}m'
   return f'{minutes}m{rest:02d}s' if minutes else f'{rest}s'

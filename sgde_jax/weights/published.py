@@ -274,9 +274,7 @@ def _encoder_name(prefix, module, leaf):
       module = [f'{module[0]}_{module[1]}', module[2]]
   if is_conv and leaf != 'weight':
     return None
-  collection, ours = (
-    ('params', 'kernel') if is_conv else _BATCH_NORM[leaf]
-  )
+  collection, ours = ('params', 'kernel') if is_conv else _BATCH_NORM[leaf]
   return '/'.join([collection, prefix, *module, ours])
 
 

@@ -52,8 +52,10 @@ def test_noise_is_not_mistaken_for_a_change():
 
 @pytest.mark.parametrize(
   ('other', 'named'),
-  [(['a 1 l', 'a 3 l'], 'index 1: a 2 l and a 3 l'),
-   (['a 1 l'], 'index 1: a 2 l and None')],
+  [
+    (['a 1 l', 'a 3 l'], 'index 1: a 2 l and a 3 l'),
+    (['a 1 l'], 'index 1: a 2 l and None'),
+  ],
 )
 def test_different_images_are_refused(other, named):
   compare.check_examples(['a 1 l', 'a 2 l'], ['a 1 l', 'a 2 l'])

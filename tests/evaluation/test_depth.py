@@ -188,9 +188,7 @@ def test_protocol_of_improved_truth(coded_root, monkeypatch, crop, text):
 def test_batch_must_split_over_the_devices(coded_root):
   config = runs.make_config(coded_root, eval__batch_size=12)
   with pytest.raises(ValueError, match='config.eval.batch_size = 12'):
-    evaluate.Evaluator(
-      config, model=None, mesh=parallel.create_mesh()
-    )
+    evaluate.Evaluator(config, model=None, mesh=parallel.create_mesh())
 
 
 @pytest.mark.slow
@@ -205,9 +203,7 @@ def test_mode_evaluate_writes_the_table(trained, tmp_path):
   results = json.loads((tmp_path / 'evaluation/metrics.json').read_text())
   assert results['step'] == 20
   assert results['images'] == 3
-  for name, printed in zip(
-    metrics.DEPTH_ERRORS, row.split()[2:], strict=True
-  ):
+  for name, printed in zip(metrics.DEPTH_ERRORS, row.split()[2:], strict=True):
     assert float(printed) == pytest.approx(results[name], abs=5e-5)
     # As when training ended.
     during = runs.read_scalars(trained, f'eval/{name}')[20]

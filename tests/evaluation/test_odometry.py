@@ -234,8 +234,9 @@ def test_depth_and_motion_of_the_street(
   name = _DRIVES[1].split('/')[1]
   results = _check_files(tmp_path / 'evaluation', [name])
   assert summary['images'] == 4
-  assert summary['odometry/snippet_error'] == (
-    results['sequences'][name]['snippet_error']
+  assert (
+    summary['odometry/snippet_error']
+    == (results['sequences'][name]['snippet_error'])
   )
   depth, motion = capsys.readouterr().out.split('scale ratio')
   assert 'abs_rel' in depth

@@ -38,7 +38,11 @@ def fixture_stills(tmp_path, request):
     ('c', _predicting(0, (20, 100)), _halves(_SKY, _ROAD, (20, 100))),
   ):
     kitti_folder.write_still(
-      tmp_path / 'stills', name, picture, mask, layout=request.param,
+      tmp_path / 'stills',
+      name,
+      picture,
+      mask,
+      layout=request.param,
       split='val',
     )
   return tmp_path / 'stills'
@@ -89,16 +93,24 @@ def test_processes_add_up(stills, monkeypatch):
 
 
 def test_splits_and_codings(tmp_path):
-  for split, ending, value in (('val', 'labelIds', _SKY),
-                               ('train', 'labelTrainIds', 10)):
+  for split, ending, value in (
+    ('val', 'labelIds', _SKY),
+    ('train', 'labelTrainIds', 10),
+  ):
     kitti_folder.write_still(
-      tmp_path, 'a', _predicting(10), np.full(_SIZE, value, np.uint8),
-      layout='cityscapes', split=split, ending=ending,
+      tmp_path,
+      'a',
+      _predicting(10),
+      np.full(_SIZE, value, np.uint8),
+      layout='cityscapes',
+      split=split,
+      ending=ending,
     )
   for options in ({}, {'split': 'train', 'labels': 'train_ids'}):
-    config = _config(tmp_path, **{
-      f'eval__semantic_{name}': value for name, value in options.items()
-    })
+    config = _config(
+      tmp_path,
+      **{f'eval__semantic_{name}': value for name, value in options.items()},
+    )
     table = segmentation.open_table(config)
     figures = segmentation.measure(table, _read_class, 2)
     assert figures['iou/sky'] == figures['miou'] == 1
@@ -161,8 +173,11 @@ def test_no_folder_is_no_table():
 def test_refused_before_anything_is_compiled(
   stills, change, message, one_device, monkeypatch
 ):
-  mask = next(path for path in stills.rglob('a_*') if 'eman' in str(path)
-              or 'gtFine' in str(path))
+  mask = next(
+    path
+    for path in stills.rglob('a_*')
+    if 'eman' in str(path) or 'gtFine' in str(path)
+  )
   root = stills
   if change == 'nowhere':
     root = stills / 'nowhere'
@@ -190,7 +205,8 @@ def test_mode_evaluate_measures_the_stills(trained, stills, tmp_path, depth):
   for name in ('checkpoints', 'config.json'):
     os.symlink(trained / name, tmp_path / name)
   output, _ = runs.run_main(
-    '--mode=evaluate', f'--workdir={tmp_path}',
+    '--mode=evaluate',
+    f'--workdir={tmp_path}',
     f'--config.eval.semantic_root={stills}',
     *(() if depth else ('--config.data.ground_truth=none',)),
   )
@@ -222,13 +238,15 @@ def test_a_torn_still_loses_no_depth(trained, stills, tmp_path):
   picture = next(stills.rglob('image_2/b_*'))
   picture.write_bytes(picture.read_bytes()[:50])  # Past its header.
   output, errors = runs.run_main(
-    '--mode=evaluate', f'--workdir={tmp_path}',
-    f'--config.eval.semantic_root={stills}', fails=True,
+    '--mode=evaluate',
+    f'--workdir={tmp_path}',
+    f'--config.eval.semantic_root={stills}',
+    fails=True,
   )
   assert f'{picture} cannot be read' in errors
   results = json.loads((tmp_path / 'evaluation/metrics.json').read_text())
   assert results['images'] == 3 and 'abs_rel' in results
-  assert f"{results['abs_rel']:.4f}" in output
+  assert f'{results["abs_rel"]:.4f}' in output
 
 
 @pytest.mark.skipif(
@@ -247,6 +265,4 @@ def test_real_stills_against_their_own_labels():
   figures = segmentation.measure(table, predict, 1)
   assert figures['images'] == 5
   # All 19 classes occur, and all is right.
-  assert [figures[f'iou/{name}'] for name in cityscapes.NAMES] == (
-    [1.0] * 19
-  )
+  assert [figures[f'iou/{name}'] for name in cityscapes.NAMES] == ([1.0] * 19)

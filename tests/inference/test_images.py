@@ -163,7 +163,10 @@ def test_labels_are_written_where_training_looks(
   np.testing.assert_array_equal(np.array(Image.open(masks[0])), of_hand)
   assert masks[1].read_bytes() == before and masks[2].is_file()
   predict.predict(
-    config, trained, kitti / 'D/R/image_02/data', tmp_path / 'out',
+    config,
+    trained,
+    kitti / 'D/R/image_02/data',
+    tmp_path / 'out',
     write='labels',
   )
   np.testing.assert_array_equal(
@@ -205,9 +208,7 @@ def test_video(root, trained, tmp_path, one_device, capsys):
   assert shown[0].shape == (80, 80, 3)
   difference = np.abs(shown[1][:40].astype(float) - frames[1])
   assert difference.mean() < 20 < np.abs(frames[1] - 128.0).mean()
-  predict.predict(
-    config, trained, source, tmp_path / 'masks', write='labels'
-  )
+  predict.predict(config, trained, source, tmp_path / 'masks', write='labels')
   for frame in range(3):
     mask = tmp_path / f'masks/drive/{frame:06d}.png'
     assert cityscapes.read_labels(mask, coding='train_ids').shape == (40, 80)
@@ -222,9 +223,10 @@ def test_a_damaged_frame_of_a_video_keeps_those_before(
   decode = video._decode
 
   def damaged(av, container, path):
-    yield from (frame for frame, _ in zip(
-      decode(av, container, path), range(2), strict=False
-    ))
+    yield from (
+      frame
+      for frame, _ in zip(decode(av, container, path), range(2), strict=False)
+    )
     raise images.UnreadableError(f'{path} cannot be read beyond frame 2')
 
   with monkeypatch.context() as patch:
@@ -283,7 +285,10 @@ def test_photos_are_turned_as_they_are_shown(
     _check_result(tmp_path / 'o', 'upright', (40, 80)),
   )
   predict.predict(  # A mask lies over the pixels that training reads.
-    runs.make_config(root), trained, tmp_path / 'lying.png', tmp_path / 'm',
+    runs.make_config(root),
+    trained,
+    tmp_path / 'lying.png',
+    tmp_path / 'm',
     write='labels',
   )
   with Image.open(tmp_path / 'm' / 'lying.png') as mask:
@@ -307,10 +312,10 @@ def test_videos_need_pyav(root, tmp_path, monkeypatch):
 
 def test_labels_need_semantics(root, tmp_path):
   config = runs.make_config(
-    root, model__semantics=False, model__seem__enabled=False,
+    root,
+    model__semantics=False,
+    model__seem__enabled=False,
     model__attention__levels=(),
   )
   with pytest.raises(ValueError, match='config.model.semantics'):
-    predict.predict(
-      config, 'none', tmp_path, tmp_path / 'out', write='labels'
-    )
+    predict.predict(config, 'none', tmp_path, tmp_path / 'out', write='labels')

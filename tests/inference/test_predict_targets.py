@@ -86,7 +86,10 @@ def test_a_picture_of_depth_is_no_mask_that_stays(root, tmp_path):
   picture = predictions.write_image(tmp_path / 'out' / 'a.png')
   with pytest.raises(ValueError, match=f'{picture} is there and is no mask'):
     images.predict(
-      runs.make_config(root), tmp_path, source, tmp_path / 'out',
+      runs.make_config(root),
+      tmp_path,
+      source,
+      tmp_path / 'out',
       write='labels',
     )
 

@@ -37,14 +37,23 @@ def write_improved(root, part, frames=(0, 3, 5), *, value=512):
 
 
 def make_eval(config, **options):
-  return list(input_pipeline.create_eval_batches(
-    config, split=config.eval_split, batch_size=2, **options))
+  return list(
+    input_pipeline.create_eval_batches(
+      config, split=config.eval_split, batch_size=2, **options
+    )
+  )
 
 
 def run(root, output, kind, *more):
-  cache_depth.main([
-    f'--root={root}', '--split=splits/test.txt', f'--kind={kind}',
-    f'--output={output}', *more])
+  cache_depth.main(
+    [
+      f'--root={root}',
+      '--split=splits/test.txt',
+      f'--kind={kind}',
+      f'--output={output}',
+      *more,
+    ]
+  )
 
 
 @pytest.mark.parametrize('kind', truths.KINDS)
@@ -54,11 +63,15 @@ def test_file_gives_the_same_as_the_folder(root, tmp_path, capsys, kind):
   assert '3 depth maps written' in capsys.readouterr().out
   computed = make_eval(kitti_folder.make_config(root, ground_truth=kind))
   # The file replaces the scans and pictures that it was made from.
-  for name in (f'{DRIVE}/velodyne_points/data', f'{DRIVE}/depth_02/data',
-               'val'):
+  for name in (
+    f'{DRIVE}/velodyne_points/data',
+    f'{DRIVE}/depth_02/data',
+    'val',
+  ):
     (root / name).rename(root / f'{name}_gone')
   config = kitti_folder.make_config(
-    root, ground_truth=kind, ground_truth_file=str(output))
+    root, ground_truth=kind, ground_truth_file=str(output)
+  )
   input_pipeline.check_data(config)
   stored = make_eval(config)
   assert len(stored) == len(computed) == 2
@@ -81,10 +94,11 @@ def test_improved_is_found_where_people_unpack_it(root, tmp_path):
   assert depth[0, 0] == 3 and depth[1, 1] == 4
   # Unpacked into the drive itself.
   (root / 'val' / pathlib.Path(DRIVE).name / 'proj_depth').rename(
-    root / DRIVE / 'proj_depth')
+    root / DRIVE / 'proj_depth'
+  )
   truth = truths.open_truth('improved', folder)
   assert truth.read(EXAMPLE)[1, 1] == 2
-  missing, = truth.missing(splits.Example(DRIVE, 4, 'r'))
+  (missing,) = truth.missing(splits.Example(DRIVE, 4, 'r'))
   assert missing.endswith('proj_depth/groundtruth/image_03/0000000004.png')
   with pytest.raises(FileNotFoundError, match='ground_truth_root.*/no/such'):
     truths.open_truth('improved', folder, improved_root='/no/such')
@@ -105,7 +119,8 @@ def test_writing_twice_changes_nothing(root, tmp_path, capsys):
   scan = root / DRIVE / 'velodyne_points/data/0000000003.bin'
   scan.write_bytes(scan.read_bytes()[:-16])
   (root / 'splits/test.txt').write_text(
-    ''.join(f'{DRIVE} {frame} l\n' for frame in (0, 3, 5)))
+    ''.join(f'{DRIVE} {frame} l\n' for frame in (0, 3, 5))
+  )
   with pytest.raises(SystemExit, match='other files, or they have changed'):
     run(root, output, 'lidar')
   scan.write_bytes(scan.read_bytes() + bytes(16))
@@ -138,16 +153,20 @@ def test_failure_leaves_nothing_behind(root, tmp_path):
 
 def test_ending_the_process_leaves_nothing_behind(root, tmp_path):
   output = tmp_path / 'out' / 'truth.npz'
-  script = f'''
+  script = f"""
 import os, signal
 from input_pipeline import kitti
 from tests import test_ground_truth
 kitti.read_scan = lambda *args: os.kill(os.getpid(), signal.SIGTERM)
 test_ground_truth.run({str(root)!r}, {str(output)!r}, 'lidar')
-'''
+"""
   result = subprocess.run(
-    [sys.executable, '-c', script], cwd=kitti_folder.REPOSITORY,
-    check=False, capture_output=True, text=True)
+    [sys.executable, '-c', script],
+    cwd=kitti_folder.REPOSITORY,
+    check=False,
+    capture_output=True,
+    text=True,
+  )
   assert result.returncode == 128 + signal.SIGTERM
   assert 'Traceback' not in result.stderr
   assert list(output.parent.iterdir()) == []
@@ -179,31 +198,40 @@ def test_bad_files_are_refused_before_training(root, tmp_path):
   # Cut short; a bare array; a bad stream in the middle of a depth map.
   np.save(tmp_path / 'array.npy', np.zeros(3))
   middle = bytearray(whole)
-  middle[len(whole) // 2:len(whole) // 2 + 40] = bytes(40)
+  middle[len(whole) // 2 : len(whole) // 2 + 40] = bytes(40)
   (root / 'splits/test.txt').write_text(f'{DRIVE} 3 l\n')
   for content in (
-      whole[:300], (tmp_path / 'array.npy').read_bytes(), bytes(middle)):
+    whole[:300],
+    (tmp_path / 'array.npy').read_bytes(),
+    bytes(middle),
+  ):
     output.write_bytes(content)
     with pytest.raises(ValueError, match='truth.npz cannot be read'):
       input_pipeline.check_data(config)
       make_eval(config)
 
 
-@pytest.mark.skipif(not kitti_folder.REAL_DRIVE.is_dir(),
-                    reason='no real drive at ../shared/kitti')
+@pytest.mark.skipif(
+  not kitti_folder.REAL_DRIVE.is_dir(),
+  reason='no real drive at ../shared/kitti',
+)
 def test_real_drive(tmp_path):
   drive = '2011_09_26/2011_09_26_drive_0009_sync'
   split = tmp_path / 'list.txt'
   split.write_text(f'{drive} 0 l\n{drive} 2 l\n')
   output = tmp_path / 'truth.npz'
-  assert cache_depth.write_truth(
-    str(kitti_folder.REAL_ROOT), str(split), kind='lidar_z',
-    output=output) == 2
+  assert (
+    cache_depth.write_truth(
+      str(kitti_folder.REAL_ROOT), str(split), kind='lidar_z', output=output
+    )
+    == 2
+  )
   stored = truths.StoredTruth(output, 'lidar_z')
   example = splits.Example(drive, 2, 'l')
   assert stored.size(example) == (375, 1242)
   np.testing.assert_array_equal(
     stored.read(example),
-    kitti.lidar_depth(kitti_folder.REAL_DRIVE, 2, forward_distance=False))
+    kitti.lidar_depth(kitti_folder.REAL_DRIVE, 2, forward_distance=False),
+  )
   # A scan fills a twentieth of the picture: the file is small.
   assert output.stat().st_size < 2 * 375 * 1242

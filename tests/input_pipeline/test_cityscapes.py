@@ -16,20 +16,65 @@ from tests.support import kitti_folder
 
 
 def test_tables_are_cityscapes():
-  assert len(cityscapes.NAMES) == len(cityscapes.IDS) == len(cityscapes.COLOURS) == 19
+  assert (
+    len(cityscapes.NAMES)
+    == len(cityscapes.IDS)
+    == len(cityscapes.COLOURS)
+    == 19
+  )
   assert len(set(cityscapes.NAMES)) == len(set(cityscapes.COLOURS)) == 19
   assert [cityscapes.NAMES[i] for i in cityscapes.THIN_CLASSES] == [
-    'pole', 'traffic light', 'traffic sign', 'person', 'rider', 'motorcycle',
-    'bicycle']
+    'pole',
+    'traffic light',
+    'traffic sign',
+    'person',
+    'rider',
+    'motorcycle',
+    'bicycle',
+  ]
   assert [cityscapes.NAMES[i] for i in cityscapes.MOVING_CLASSES] == [
-    'person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle']
+    'person',
+    'rider',
+    'car',
+    'truck',
+    'bus',
+    'train',
+    'motorcycle',
+    'bicycle',
+  ]
 
 
 def test_ids_to_train_ids():
   # Every Cityscapes id in order; -1 is a licence plate.
   expected = [255] * 7 + [
-    0, 1, 255, 255, 2, 3, 4, 255, 255, 255, 5, 255, 6, 7, 8, 9, 10, 11, 12, 13,
-    14, 15, 255, 255, 16, 17, 18]
+    0,
+    1,
+    255,
+    255,
+    2,
+    3,
+    4,
+    255,
+    255,
+    255,
+    5,
+    255,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+    12,
+    13,
+    14,
+    15,
+    255,
+    255,
+    16,
+    17,
+    18,
+  ]
   train_ids = cityscapes.ids_to_train_ids(np.arange(34))
   assert train_ids.dtype == np.uint8
   assert train_ids.tolist() == expected
@@ -43,9 +88,15 @@ def test_round_trip_from_train_ids():
   np.testing.assert_array_equal(cityscapes.ids_to_train_ids(ids), train_ids)
 
 
-@pytest.mark.parametrize('function, value', [
-  (cityscapes.ids_to_train_ids, 34), (cityscapes.ids_to_train_ids, -2),
-  (cityscapes.ids_to_train_ids, 256), (cityscapes.train_ids_to_ids, 19)])
+@pytest.mark.parametrize(
+  'function, value',
+  [
+    (cityscapes.ids_to_train_ids, 34),
+    (cityscapes.ids_to_train_ids, -2),
+    (cityscapes.ids_to_train_ids, 256),
+    (cityscapes.train_ids_to_ids, 19),
+  ],
+)
 def test_values_outside_the_coding(function, value):
   with pytest.raises(ValueError, match=f'value {value} is outside'):
     function(np.array([0, value]))
@@ -80,7 +131,8 @@ def test_palette_pictures_are_ids_and_colours_are_refused(tmp_path):
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(
   mask=numpy_strategies.arrays(np.uint8, (3, 4)),
-  coding=st.sampled_from(cityscapes.CODINGS))
+  coding=st.sampled_from(cityscapes.CODINGS),
+)
 def test_any_mask_is_mapped_or_refused(tmp_path_factory, mask, coding):
   path = tmp_path_factory.mktemp('masks') / 'mask.png'
   kitti_folder.save(mask, path)
@@ -97,15 +149,36 @@ def test_any_mask_is_mapped_or_refused(tmp_path_factory, mask, coding):
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(
   pixels=numpy_strategies.arrays(
-    np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 9)),
-    elements=st.one_of(st.integers(0, 33), st.integers(0, 255))),
-  mode=st.sampled_from([
-    '1', 'L', 'P', 'PA', 'LA', 'La', 'RGB', 'RGBA', 'RGBX', 'CMYK', 'YCbCr',
-    'LAB', 'HSV', 'I', 'I;16', 'F']),
+    np.uint8,
+    st.tuples(st.integers(1, 5), st.integers(1, 9)),
+    elements=st.one_of(st.integers(0, 33), st.integers(0, 255)),
+  ),
+  mode=st.sampled_from(
+    [
+      '1',
+      'L',
+      'P',
+      'PA',
+      'LA',
+      'La',
+      'RGB',
+      'RGBA',
+      'RGBX',
+      'CMYK',
+      'YCbCr',
+      'LAB',
+      'HSV',
+      'I',
+      'I;16',
+      'F',
+    ]
+  ),
   suffix=st.sampled_from(['png', 'tif', 'gif', 'jpg', 'webp', 'bmp']),
-  coding=st.sampled_from(cityscapes.CODINGS))
+  coding=st.sampled_from(cityscapes.CODINGS),
+)
 def test_any_picture_is_mapped_or_refused(
-  tmp_path_factory, pixels, mode, suffix, coding):
+  tmp_path_factory, pixels, mode, suffix, coding
+):
   path = tmp_path_factory.mktemp('masks') / f'mask.{suffix}'
   picture = Image.fromarray(pixels)
   if mode in ('I', 'I;16', 'F', 'LAB', 'HSV'):
@@ -138,24 +211,31 @@ def _png(values, *, bits, colour_type):
   height, width = values.shape
   shifts = np.arange(bits - 1, -1, -1, dtype=np.uint8)
   rows = np.packbits((values[..., None] >> shifts & 1).reshape(height, -1), 1)
-  chunks = [(b'IHDR', struct.pack(
-    '>2I5B', width, height, bits, colour_type, 0, 0, 0))]
+  chunks = [
+    (b'IHDR', struct.pack('>2I5B', width, height, bits, colour_type, 0, 0, 0))
+  ]
   if colour_type == 3:
-    chunks.append((b'PLTE', bytes(3 * 2 ** bits)))
+    chunks.append((b'PLTE', bytes(3 * 2**bits)))
   data = b''.join(b'\0' + row.tobytes() for row in rows)
   chunks += [(b'IDAT', zlib.compress(data)), (b'IEND', b'')]
   return b'\x89PNG\r\n\x1a\n' + b''.join(
-    struct.pack('>I', len(body)) + name + body
-    + struct.pack('>I', zlib.crc32(name + body)) for name, body in chunks)
+    struct.pack('>I', len(body))
+    + name
+    + body
+    + struct.pack('>I', zlib.crc32(name + body))
+    for name, body in chunks
+  )
 
 
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(data=st.data(), bits=st.sampled_from([1, 2, 4, 8]))
-def test_few_bits_are_read_as_they_are_or_refused(
-  tmp_path_factory, data, bits):
+def test_few_bits_are_read_as_they_are_or_refused(tmp_path_factory, data, bits):
   path = tmp_path_factory.mktemp('masks') / 'mask.png'
-  values = data.draw(numpy_strategies.arrays(
-    np.uint8, (3, 5), elements=st.integers(0, min(2 ** bits - 1, 18))))
+  values = data.draw(
+    numpy_strategies.arrays(
+      np.uint8, (3, 5), elements=st.integers(0, min(2**bits - 1, 18))
+    )
+  )
   path.write_bytes(_png(values, bits=bits, colour_type=3))
   read = cityscapes.read_labels(path, coding='train_ids')
   np.testing.assert_array_equal(read, values)

@@ -25,13 +25,17 @@ def fixture_root(tmp_path):
 
 
 def take_train(config):
-  return next(input_pipeline.create_train_batches(
-    config, seed=1, start_step=0, batch_size=2))
+  return next(
+    input_pipeline.create_train_batches(
+      config, seed=1, start_step=0, batch_size=2
+    )
+  )
 
 
 def make_eval(config, split=None):
   return input_pipeline.create_eval_batches(
-    config, split=split or config.eval_split, batch_size=2)
+    config, split=split or config.eval_split, batch_size=2
+  )
 
 
 def test_check_data_summary(root):
@@ -51,7 +55,8 @@ def test_check_data_summary(root):
 def test_check_data_counts_and_names_missing_files(root):
   frames = range(1, 50)
   (root / 'splits/train.txt').write_text(
-    ''.join(f'{DRIVE} {frame} l\n' for frame in frames))
+    ''.join(f'{DRIVE} {frame} l\n' for frame in frames)
+  )
   shutil.rmtree(root / DRIVE / 'velodyne_points')
   config = kitti_folder.make_config(root)
   with pytest.raises(ValueError) as raised:
@@ -83,18 +88,21 @@ def test_a_mask_that_leads_nowhere_is_told_and_not_left_out(root):
     take_train(kitti_folder.make_config(root))
 
 
-@pytest.mark.parametrize('shape, fits', [
-  ((12, 40), True),  # The frame's.
-  ((24, 80), True),  # The frame was resized.
-  ((12, 36), False),
-  ((40, 12), False),
-])
+@pytest.mark.parametrize(
+  'shape, fits',
+  [
+    ((12, 40), True),  # The frame's.
+    ((24, 80), True),  # The frame was resized.
+    ((12, 36), False),
+    ((40, 12), False),
+  ],
+)
 def test_a_depth_map_of_another_shape_than_its_frame_is_refused(
-    root, shape, fits):
+  root, shape, fits
+):
   for frame in (0, 3, 5):
     depth = np.full(shape if frame == 3 else (12, 40), 2560, np.uint16)
-    kitti_folder.save(
-      depth, root / DRIVE / f'depth_02/data/{frame:010d}.png')
+    kitti_folder.save(depth, root / DRIVE / f'depth_02/data/{frame:010d}.png')
   config = kitti_folder.make_config(root, ground_truth='dense')
   if fits:
     assert input_pipeline.check_data(config).eval_examples == 3
@@ -111,24 +119,42 @@ def test_missing_neighbour_calibration_and_drive(root):
   (root / '2011_09_26' / kitti.VELODYNE_FILE).unlink()
   with pytest.raises(ValueError, match='6 files') as raised:
     input_pipeline.check_data(config)
-  for name in (f'{DRIVE}/image_02/data/-000000001.png',
-               'no/calib_cam_to_cam.txt', 'no/drive/image_03/data/0000000004',
-               '2011_09_26/calib_velo_to_cam.txt'):
+  for name in (
+    f'{DRIVE}/image_02/data/-000000001.png',
+    'no/calib_cam_to_cam.txt',
+    'no/drive/image_03/data/0000000004',
+    '2011_09_26/calib_velo_to_cam.txt',
+  ):
     assert name in str(raised.value)
 
 
-@pytest.mark.parametrize('overrides, error, message', [
-  ({'root': ''}, ValueError, 'root is empty; pass --config.data.root='),
-  ({'root': '/no/such'}, FileNotFoundError, '/no/such; pass --config.data.ro'),
-  ({'train_split': 'no.txt'}, FileNotFoundError, 'no split list at no.txt nor'),
-  ({'source': 'web'}, ValueError, "source is 'web'; choose one of street, ki"),
-  ({'reader': 'torch'}, ValueError, "reader is 'torch'"),
-  ({'labels': 'colours'}, ValueError, "labels is 'colours'"),
-  ({'ground_truth': 'odd'}, ValueError, "ground_truth is 'odd'"),
-  ({'frame_offsets': (-1, 0, 1)}, ValueError, 'must start with 0'),
-  ({'frame_offsets': (0, 1, 1)}, ValueError, 'each offset once'),
-  ({'height': 0}, ValueError, 'height .* at least 1'),
-])
+@pytest.mark.parametrize(
+  'overrides, error, message',
+  [
+    ({'root': ''}, ValueError, 'root is empty; pass --config.data.root='),
+    (
+      {'root': '/no/such'},
+      FileNotFoundError,
+      '/no/such; pass --config.data.ro',
+    ),
+    (
+      {'train_split': 'no.txt'},
+      FileNotFoundError,
+      'no split list at no.txt nor',
+    ),
+    (
+      {'source': 'web'},
+      ValueError,
+      "source is 'web'; choose one of street, ki",
+    ),
+    ({'reader': 'torch'}, ValueError, "reader is 'torch'"),
+    ({'labels': 'colours'}, ValueError, "labels is 'colours'"),
+    ({'ground_truth': 'odd'}, ValueError, "ground_truth is 'odd'"),
+    ({'frame_offsets': (-1, 0, 1)}, ValueError, 'must start with 0'),
+    ({'frame_offsets': (0, 1, 1)}, ValueError, 'each offset once'),
+    ({'height': 0}, ValueError, 'height .* at least 1'),
+  ],
+)
 def test_bad_config_is_refused(root, overrides, error, message):
   config = kitti_folder.make_config(root, **overrides)
   with pytest.raises(error, match=message):
@@ -148,10 +174,17 @@ def test_the_tf_reader_without_tensorflow_is_refused(root, monkeypatch):
 
 @pytest.fixture(name='street_config')
 def fixture_street_config(tmp_path):
-  sizes = {'drives': 2, 'frames': 6, 'test_drives': 1, 'seed': 0, 'height': 32,
-           'width': 64}
+  sizes = {
+    'drives': 2,
+    'frames': 6,
+    'test_drives': 1,
+    'seed': 0,
+    'height': 32,
+    'width': 64,
+  }
   return kitti_folder.make_config(
-    tmp_path / 'street', source='street', street=sizes)
+    tmp_path / 'street', source='street', street=sizes
+  )
 
 
 def fake_render(config, failure=None):
@@ -170,10 +203,12 @@ def fake_render(config, failure=None):
 
 @pytest.mark.parametrize('failure', [None, OSError('Directory not empty')])
 def test_street_is_rendered_where_it_is_missing(
-    street_config, monkeypatch, failure):
+  street_config, monkeypatch, failure
+):
   # The failure is that of a process that another one has overtaken.
   monkeypatch.setattr(
-    folder, 'render_street', fake_render(street_config, failure))
+    folder, 'render_street', fake_render(street_config, failure)
+  )
   assert input_pipeline.check_data(street_config).train_examples == 4
   assert take_train(street_config)
 
@@ -202,7 +237,8 @@ def test_lists_of_numbered_drives_are_told_from_others(root):
 def test_frames_are_compared_with_their_calibration(root, caplog):
   def change(columns, rows):
     kitti_folder.write_date(
-      root / pathlib.Path(DRIVE).parent, height=rows, width=columns)
+      root / pathlib.Path(DRIVE).parent, height=rows, width=columns
+    )
     return input_pipeline.check_data(kitti_folder.make_config(root))
 
   change(80, 24)  # Frames of half the rectified size.
@@ -254,12 +290,16 @@ def test_values_outside_the_coding_are_refused_before_training(root):
 
 
 @pytest.mark.parametrize('reader', ['memory', 'tf'])
-@pytest.mark.parametrize('mask, message', [
-  (np.zeros((12, 40, 3), np.uint8), 'cannot be read: 1, the first: .*{name}'),
-  (np.zeros((12, 20), np.uint8), '{name} is 20x12, .* is 40x12'),
-])
+@pytest.mark.parametrize(
+  'mask, message',
+  [
+    (np.zeros((12, 40, 3), np.uint8), 'cannot be read: 1, the first: .*{name}'),
+    (np.zeros((12, 20), np.uint8), '{name} is 20x12, .* is 40x12'),
+  ],
+)
 def test_masks_that_training_cannot_take_are_refused_before_it(
-    root, mask, message, reader):
+  root, mask, message, reader
+):
   path = sorted((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))[1]
   kitti_folder.save(mask, path)
   config = kitti_folder.make_config(root, reader=reader)
@@ -269,12 +309,14 @@ def test_masks_that_training_cannot_take_are_refused_before_it(
   config.unreadable = 'replace'
   assert input_pipeline.check_data(config).train_labelled == 3
   batches = input_pipeline.create_train_batches(
-    config, seed=1, start_step=0, batch_size=4)
+    config, seed=1, start_step=0, batch_size=4
+  )
   assert set(next(batches)['index']) == {1, 2, 3}  # All but the mask's.
 
 
 def test_a_root_that_is_no_street_names_the_config_for_kitti(
-    root, street_config):
+  root, street_config
+):
   street_config.root = str(root)
   with pytest.raises(ValueError, match='no rendered street .*kitti_r18.py'):
     input_pipeline.check_data(street_config)

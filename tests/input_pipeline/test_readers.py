@@ -27,8 +27,11 @@ def fixture_root(tmp_path):
 
 def take_train(config, count=1, **kwargs):
   kwargs = {'seed': 1, 'start_step': 0, 'batch_size': 2} | kwargs
-  return list(itertools.islice(
-    input_pipeline.create_train_batches(config, **kwargs), count))
+  return list(
+    itertools.islice(
+      input_pipeline.create_train_batches(config, **kwargs), count
+    )
+  )
 
 
 def make_eval(config, **kwargs):
@@ -38,16 +41,19 @@ def make_eval(config, **kwargs):
 
 def test_train_batch_holds_the_examples(root):
   config = kitti_folder.make_config(root)
-  batch, = take_train(config, batch_size=4)
-  assert {name: (field.shape, field.dtype.name)
-          for name, field in batch.items()} == {
+  (batch,) = take_train(config, batch_size=4)
+  assert {
+    name: (field.shape, field.dtype.name) for name, field in batch.items()
+  } == {
     'frames': ((4, 3, 8, 24, 3), 'uint8'),
     'intrinsics': ((4, 3, 3), 'float32'),
     'labels': ((4, 8, 24), 'uint8'),
-    'index': ((4,), 'int32')}
+    'index': ((4,), 'int32'),
+  }
   assert sorted(batch['index']) == [0, 1, 2, 3]
   matrix = kitti.intrinsics(
-    kitti.read_calibration(root / '2011_09_26'), camera=2, height=8, width=24)
+    kitti.read_calibration(root / '2011_09_26'), camera=2, height=8, width=24
+  )
   for row, index in enumerate(batch['index']):
     target = index + 1  # The split starts at frame 1.
     for column, frame in enumerate((target, target - 1, target + 1)):
@@ -55,7 +61,8 @@ def test_train_batch_holds_the_examples(root):
       native = Image.open(path)
       np.testing.assert_array_equal(
         batch['frames'][row, column],
-        np.array(native.resize((24, 8), Image.Resampling.LANCZOS)))
+        np.array(native.resize((24, 8), Image.Resampling.LANCZOS)),
+      )
     np.testing.assert_array_equal(batch['intrinsics'][row], matrix)
     # Frame 4 has no mask.
     assert (batch['labels'][row] == 255).all() == (target == 4)
@@ -63,31 +70,34 @@ def test_train_batch_holds_the_examples(root):
 
 def test_labels_are_resized_to_the_nearest(root):
   config = kitti_folder.make_config(root, height=24, width=80)
-  batch, = take_train(config, batch_size=4)
-  mask = np.array(
-    Image.open(root / DRIVE / 'semantic_02/data/0000000001.png'))
+  (batch,) = take_train(config, batch_size=4)
+  mask = np.array(Image.open(root / DRIVE / 'semantic_02/data/0000000001.png'))
   row = batch['index'].tolist().index(0)
   np.testing.assert_array_equal(
-    batch['labels'][row], mask.repeat(2, axis=0).repeat(2, axis=1))
+    batch['labels'][row], mask.repeat(2, axis=0).repeat(2, axis=1)
+  )
 
 
 def test_right_camera_and_jpeg(root):
   kitti_folder.write_drive(root, camera=3, suffix='jpg')
   (root / 'right.txt').write_text(f'{DRIVE} 2 r\n')
   config = kitti_folder.make_config(root, train_split='right.txt')
-  batch, = take_train(config, batch_size=1)
+  (batch,) = take_train(config, batch_size=1)
   np.testing.assert_array_equal(
-    batch['frames'][0, 1], images.read_frame(
-      root / DRIVE / 'image_03/data/0000000001.jpg', height=8, width=24))
+    batch['frames'][0, 1],
+    images.read_frame(
+      root / DRIVE / 'image_03/data/0000000001.jpg', height=8, width=24
+    ),
+  )
   np.testing.assert_allclose(
-    batch['intrinsics'][0, 0, 2], (18.5 + 0.5) * 24 / 40 - 0.5, rtol=1e-6)
+    batch['intrinsics'][0, 0, 2], (18.5 + 0.5) * 24 / 40 - 0.5, rtol=1e-6
+  )
   assert (batch['labels'] != 255).any()
 
 
 def test_readers_agree_bit_for_bit(root):
   kitti_folder.write_drive(root, camera=3, suffix='jpg')
-  (root / 'mixed.txt').write_text(
-    f'{DRIVE} 1 l\n{DRIVE} 2 r\n{DRIVE} 3 l\n')
+  (root / 'mixed.txt').write_text(f'{DRIVE} 1 l\n{DRIVE} 2 r\n{DRIVE} 3 l\n')
   config = kitti_folder.make_config(root, train_split='mixed.txt')
   batches = {}
   for reader in ('memory', 'tf'):
@@ -96,7 +106,8 @@ def test_readers_agree_bit_for_bit(root):
     for start_step in (1, 3):
       kitti_folder.assert_batches_equal(
         take_train(config, 2, start_step=start_step),
-        batches[reader][start_step:start_step + 2])
+        batches[reader][start_step : start_step + 2],
+      )
   kitti_folder.assert_batches_equal(batches['memory'], batches['tf'])
 
 
@@ -104,10 +115,14 @@ def test_readers_agree_bit_for_bit(root):
 def test_processes_share_the_batch(root, reader):
   config = kitti_folder.make_config(root, reader=reader)
   whole = take_train(config, 2, batch_size=6)
-  parts = [take_train(config, 2, batch_size=6, process_index=p, process_count=3)
-           for p in range(3)]
-  joined = [{name: np.concatenate([part[name] for part in step])
-             for name in step[0]} for step in zip(*parts, strict=True)]
+  parts = [
+    take_train(config, 2, batch_size=6, process_index=p, process_count=3)
+    for p in range(3)
+  ]
+  joined = [
+    {name: np.concatenate([part[name] for part in step]) for name in step[0]}
+    for step in zip(*parts, strict=True)
+  ]
   kitti_folder.assert_batches_equal(joined, whole)
 
 
@@ -123,29 +138,39 @@ def test_eval_batches_of_both_readers(root, ground_truth):
   kitti_folder.assert_batches_equal(batches, list(evaluation))
   config.reader = 'tf'
   kitti_folder.assert_batches_equal(
-    batches, list(make_eval(config, split=lines)))
+    batches, list(make_eval(config, split=lines))
+  )
 
-  fields = {name: np.concatenate([batch[name] for batch in batches])
-            for name in batches[0]}
+  fields = {
+    name: np.concatenate([batch[name] for batch in batches])
+    for name in batches[0]
+  }
   assert fields['frames'].shape == (4, 1, 8, 24, 3)
   assert fields['depth'].shape == (4, 12, 44)
   assert fields['depth'].dtype == np.float32
   assert fields['native_labels'].shape == (4, 12, 44)
   assert fields['mask'].tolist() == [True, True, True, False]
   assert fields['index'].tolist() == [0, 1, 2, 2]
-  assert fields['native_size'].tolist() == [[12, 40], [10, 44], [12, 40],
-                                            [12, 40]]
+  assert fields['native_size'].tolist() == [
+    [12, 40],
+    [10, 44],
+    [12, 40],
+    [12, 40],
+  ]
   if ground_truth == 'dense':
     expected = images.read_depth(
-      root / OTHER_DRIVE / 'depth_02/data/0000000003.png')
+      root / OTHER_DRIVE / 'depth_02/data/0000000003.png'
+    )
   else:
     expected = kitti.lidar_depth(
-      root / OTHER_DRIVE, 3, forward_distance=ground_truth == 'lidar')
+      root / OTHER_DRIVE, 3, forward_distance=ground_truth == 'lidar'
+    )
   np.testing.assert_array_equal(fields['depth'][1, :10], expected)
   assert not fields['depth'][1, 10:].any()
   assert not fields['depth'][0, :, 40:].any()
   mask = np.array(
-    Image.open(root / OTHER_DRIVE / 'semantic_02/data/0000000003.png'))
+    Image.open(root / OTHER_DRIVE / 'semantic_02/data/0000000003.png')
+  )
   np.testing.assert_array_equal(fields['native_labels'][1, :10], mask)
   assert (fields['native_labels'][1, 10:] == 255).all()
   assert (fields['native_labels'][2] == 255).all()
@@ -153,8 +178,9 @@ def test_eval_batches_of_both_readers(root, ground_truth):
 
 def test_eval_without_labels_and_with_neighbours(root):
   config = kitti_folder.make_config(root, labels='none')
-  batch, = make_eval(config, split=[f'{DRIVE} 3 l'], batch_size=1,
-                     frame_offsets=(0, -1))
+  (batch,) = make_eval(
+    config, split=[f'{DRIVE} 3 l'], batch_size=1, frame_offsets=(0, -1)
+  )
   assert 'native_labels' not in batch
   assert (batch['labels'] == 255).all()
   assert batch['frames'].shape == (1, 2, 8, 24, 3)
@@ -162,8 +188,10 @@ def test_eval_without_labels_and_with_neighbours(root):
 
 def test_every_process_yields_as_many_eval_batches(root):
   config = kitti_folder.make_config(root)
-  parts = [list(make_eval(config, batch_size=4, process_index=p,
-                          process_count=4)) for p in range(4)]
+  parts = [
+    list(make_eval(config, batch_size=4, process_index=p, process_count=4))
+    for p in range(4)
+  ]
   assert [len(part) for part in parts] == [1, 1, 1, 1]
   assert [part[0]['mask'].item() for part in parts] == [True] * 3 + [False]
   assert [part[0]['index'].item() for part in parts] == [0, 1, 2, 2]
@@ -200,12 +228,15 @@ def test_memory_reader_decodes_each_frame_once(root, monkeypatch):
 
 
 @pytest.mark.parametrize('reader', ['memory', 'tf'])
-@pytest.mark.parametrize('name, content, message', [
-  ('image_02/data/0000000002.png', 'half', 'cannot be read'),
-  ('image_02/data/0000000002.png', b'', 'not a picture'),
-  ('semantic_02/data/0000000002.png', 'half', 'cannot be read'),
-  ('semantic_02/data/0000000002.png', 77, 'value 77 is outside'),
-])
+@pytest.mark.parametrize(
+  'name, content, message',
+  [
+    ('image_02/data/0000000002.png', 'half', 'cannot be read'),
+    ('image_02/data/0000000002.png', b'', 'not a picture'),
+    ('semantic_02/data/0000000002.png', 'half', 'cannot be read'),
+    ('semantic_02/data/0000000002.png', 77, 'value 77 is outside'),
+  ],
+)
 def test_bad_picture_is_named(root, reader, name, content, message):
   path = root / DRIVE / name
   if content == 'half':
@@ -247,22 +278,30 @@ batches = input_pipeline.create_train_batches(
   config, seed=0, start_step=0, batch_size=2)
 print(next(batches)['frames'].shape)
 """
-  done = subprocess.run([sys.executable, '-c', code], capture_output=True,
-                        text=True, timeout=120, check=False,
-                        cwd=kitti_folder.REPOSITORY)
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    capture_output=True,
+    text=True,
+    timeout=120,
+    check=False,
+    cwd=kitti_folder.REPOSITORY,
+  )
   assert done.returncode == 0, done.stderr
   assert '(2, 3, 8, 24, 3)' in done.stdout
   assert 'Error' not in done.stderr
 
 
-@pytest.mark.skipif(not kitti_folder.REAL_DRIVE.is_dir(),
-                    reason='no real drive at ../shared/kitti')
+@pytest.mark.skipif(
+  not kitti_folder.REAL_DRIVE.is_dir(),
+  reason='no real drive at ../shared/kitti',
+)
 def test_real_drive():
   drive = '2011_09_26/2011_09_26_drive_0009_sync'
   config = kitti_folder.make_config(
-    kitti_folder.REAL_ROOT, height=96, width=320, reader='tf')
+    kitti_folder.REAL_ROOT, height=96, width=320, reader='tf'
+  )
   evaluation = make_eval(config, split=[f'{drive} 0 l', f'{drive} 2 l'])
-  batch, = evaluation
+  (batch,) = evaluation
   assert batch['frames'].shape == (2, 1, 96, 320, 3)
   assert batch['depth'].shape == (2, 375, 1242)
   assert batch['native_size'].tolist() == [[375, 1242]] * 2

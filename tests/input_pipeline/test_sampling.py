@@ -11,7 +11,8 @@ from input_pipeline import sampling
 def take(steps, **kwargs):
   kwargs = {'seed': 3, 'num_examples': 10, 'batch_size': 4} | kwargs
   return np.concatenate(
-    [sampling.example_indices(step, **kwargs) for step in steps])
+    [sampling.example_indices(step, **kwargs) for step in steps]
+  )
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 4, 10, 25])
@@ -19,8 +20,7 @@ def test_epochs_are_permutations_whatever_the_batch_size(batch_size):
   indices = take(range(100), batch_size=batch_size)[:100]
   for epoch in indices.reshape(-1, 10):
     assert sorted(epoch) == list(range(10))
-  np.testing.assert_array_equal(
-    indices, take(range(100), batch_size=1)[:100])
+  np.testing.assert_array_equal(indices, take(range(100), batch_size=1)[:100])
 
 
 def test_order_is_pinned():
@@ -45,16 +45,19 @@ def test_result_can_be_written_to():
   assert sorted(take([0], batch_size=10)) == list(range(10))
 
 
-@pytest.mark.parametrize('arguments', [
-  {'seed': -1}, {'num_examples': 0}, {'batch_size': 0}])
+@pytest.mark.parametrize(
+  'arguments', [{'seed': -1}, {'num_examples': 0}, {'batch_size': 0}]
+)
 def test_bad_arguments_are_named(arguments):
   with pytest.raises(ValueError, match='of at least 0'):
     take([0], **arguments)
 
 
 def test_process_rows_cover_the_batch_in_order():
-  slices = [sampling.process_rows(12, process_index=p, process_count=4)
-            for p in range(4)]
+  slices = [
+    sampling.process_rows(12, process_index=p, process_count=4)
+    for p in range(4)
+  ]
   rows = np.concatenate([np.arange(12)[rows] for rows in slices])
   assert rows.tolist() == list(range(12))
 
@@ -64,11 +67,16 @@ def test_ordered_batches_show_every_example_once(count, batch_size):
   seen = []
   for process in range(2):
     rows = sampling.process_rows(
-      batch_size, process_index=process, process_count=2)
+      batch_size, process_index=process, process_count=2
+    )
     indices, mask = sampling.ordered_batches(
-      count, batch_size=batch_size, rows=rows)
-    assert indices.shape == mask.shape == (
-      math.ceil(count / batch_size), batch_size // 2)
+      count, batch_size=batch_size, rows=rows
+    )
+    assert (
+      indices.shape
+      == mask.shape
+      == (math.ceil(count / batch_size), batch_size // 2)
+    )
     assert indices.max() < count
     seen += indices[mask].tolist()
   assert sorted(seen) == list(range(count))

@@ -17,19 +17,24 @@ def test_reads_the_published_format(tmp_path):
   examples = splits.read_split(path)
   assert examples == [
     splits.Example('2011_09_26/2011_09_26_drive_0022_sync', 473, 'r'),
-    splits.Example('1', 69, 'l')]
+    splits.Example('1', 69, 'l'),
+  ]
   assert [example.camera for example in examples] == [3, 2]
   assert str(examples[0]) == LINE
 
 
-@pytest.mark.parametrize('line, message', [
-  ('drive 473', 'three fields .* found 2'),
-  ('drive 473 l extra', 'three fields .* found 4'),
-  ('drive 4_7 l', "digits, found '4_7'"),
-  ('drive -1 l', "digits, found '-1'"),
-  ('drive 47 L', "l or r, found 'L'"),
-  ('/drive 47 l', 'folder below the root'),
-  ('../drive 47 l', 'folder below the root')])
+@pytest.mark.parametrize(
+  'line, message',
+  [
+    ('drive 473', 'three fields .* found 2'),
+    ('drive 473 l extra', 'three fields .* found 4'),
+    ('drive 4_7 l', "digits, found '4_7'"),
+    ('drive -1 l', "digits, found '-1'"),
+    ('drive 47 L', "l or r, found 'L'"),
+    ('/drive 47 l', 'folder below the root'),
+    ('../drive 47 l', 'folder below the root'),
+  ],
+)
 def test_bad_line_is_named(tmp_path, line, message):
   path = tmp_path / 'train.txt'
   path.write_text(f'# comment\n{LINE}\n{line}\n')
@@ -64,17 +69,23 @@ def test_find_split(tmp_path, monkeypatch):
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(
   drive=st.text('ab01_/.', min_size=1).filter(
-    lambda drive: not re.match(r'/|\.\.', drive) and '/..' not in drive),
-  frame=st.integers(0, 10**10 - 1), side=st.sampled_from('lr'))
+    lambda drive: not re.match(r'/|\.\.', drive) and '/..' not in drive
+  ),
+  frame=st.integers(0, 10**10 - 1),
+  side=st.sampled_from('lr'),
+)
 def test_round_trip(drive, frame, side):
   example = splits.Example(drive.rstrip('/'), frame, side)
   assert splits.parse_lines([str(example)], source='LIST') == [example]
 
 
 @hypothesis.settings(deadline=None, derandomize=True)
-@hypothesis.given(content=st.one_of(
-  st.binary(max_size=60),
-  st.text('ab/_ 0123lr#\n\t.-', max_size=60).map(str.encode)))
+@hypothesis.given(
+  content=st.one_of(
+    st.binary(max_size=60),
+    st.text('ab/_ 0123lr#\n\t.-', max_size=60).map(str.encode),
+  )
+)
 def test_any_content_parses_or_names_file_and_line(tmp_path_factory, content):
   path = tmp_path_factory.mktemp('splits') / 'train.txt'
   path.write_bytes(content)

@@ -35,15 +35,23 @@ def frame_path(root, frame):
 
 
 def take(root, reader='memory', unreadable='replace', steps=8):
-  config = kitti_folder.make_config(
-    root, reader=reader, unreadable=unreadable)
-  return list(itertools.islice(input_pipeline.create_train_batches(
-    config, seed=3, start_step=0, batch_size=4), steps))
+  config = kitti_folder.make_config(root, reader=reader, unreadable=unreadable)
+  return list(
+    itertools.islice(
+      input_pipeline.create_train_batches(
+        config, seed=3, start_step=0, batch_size=4
+      ),
+      steps,
+    )
+  )
 
 
 def by_index(batches, name):
-  return {int(index): value for batch in batches
-          for index, value in zip(batch['index'], batch[name], strict=True)}
+  return {
+    int(index): value
+    for batch in batches
+    for index, value in zip(batch['index'], batch[name], strict=True)
+  }
 
 
 def truncate(path):
@@ -94,15 +102,24 @@ def test_readers_agree_on_replacements(root, reader):
 
 def take_order():
   """The order of 16 examples without damage, from the sampler alone."""
-  return [{'index': input_pipeline.example_indices(
-    step, seed=3, num_examples=16, batch_size=4)} for step in range(8)]
+  return [
+    {
+      'index': input_pipeline.example_indices(
+        step, seed=3, num_examples=16, batch_size=4
+      )
+    }
+    for step in range(8)
+  ]
 
 
 @READERS
-@pytest.mark.parametrize('damage, message', [
-  (truncate, 'cannot be read: '),
-  (resize, 'is 44x12, and the other frames of its drive are 40x12'),
-])
+@pytest.mark.parametrize(
+  'damage, message',
+  [
+    (truncate, 'cannot be read: '),
+    (resize, 'is 44x12, and the other frames of its drive are 40x12'),
+  ],
+)
 def test_stop_names_file_and_reason(root, reader, damage, message):
   damage(frame_path(root, 9))
   with pytest.raises(ValueError, match=f'0000000009.png {message}'):
@@ -138,8 +155,11 @@ def test_evaluation_and_calibration_always_stop(root):
   config = kitti_folder.make_config(root, unreadable='replace')
   truncate(frame_path(root, 1))
   with pytest.raises(ValueError, match='0000000001.png cannot be read'):
-    list(input_pipeline.create_eval_batches(
-      config, split=config.eval_split, batch_size=1))
+    list(
+      input_pipeline.create_eval_batches(
+        config, split=config.eval_split, batch_size=1
+      )
+    )
   path = root / '2011_09_26/calib_cam_to_cam.txt'
   path.write_text(path.read_text().replace('20 0 19.5', '20 zero 19.5'))
   with pytest.raises(ValueError, match='cam_to_cam.txt, line 5: P_rect_02 ho'):
@@ -147,13 +167,17 @@ def test_evaluation_and_calibration_always_stop(root):
 
 
 @READERS
-@pytest.mark.parametrize('failure, message', [
-  (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
-  (OSError(errno.EMFILE, 'Too many open files'), 'Too many open files'),
-  (MemoryError(), 'MemoryError'),
-])
+@pytest.mark.parametrize(
+  'failure, message',
+  [
+    (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
+    (OSError(errno.EMFILE, 'Too many open files'), 'Too many open files'),
+    (MemoryError(), 'MemoryError'),
+  ],
+)
 def test_a_failing_machine_changes_no_order(
-    root, reader, failure, message, monkeypatch):
+  root, reader, failure, message, monkeypatch
+):
   open_image = images.Image.open
 
   def fail(path):
@@ -166,8 +190,10 @@ def test_a_failing_machine_changes_no_order(
   monkeypatch.setattr(images.Image, 'open', fail)
   input_pipeline.check_data(kitti_folder.make_config(root))
   checked.append(True)
-  with pytest.raises((OSError, ValueError, MemoryError),
-                     match=f'0000000003.png cannot be read: {message}'):
+  with pytest.raises(
+    (OSError, ValueError, MemoryError),
+    match=f'0000000003.png cannot be read: {message}',
+  ):
     take(root, reader)
 
 
@@ -198,11 +224,14 @@ def test_checking_asks_the_disk_for_no_single_frame(root, monkeypatch):
   asked = []
   stat = os.stat
   monkeypatch.setattr(
-    os, 'stat', lambda path, **kwargs: (
-      asked.append(str(path)) or stat(path, **kwargs)))
+    os,
+    'stat',
+    lambda path, **kwargs: asked.append(str(path)) or stat(path, **kwargs),
+  )
   frame_path(root, 5).unlink()
   input_pipeline.check_data(
-    kitti_folder.make_config(root, unreadable='replace'))
+    kitti_folder.make_config(root, unreadable='replace')
+  )
   assert asked
   assert [path for path in asked if path.endswith('.png')] == []
 
@@ -228,8 +257,7 @@ def test_the_usual_size_is_not_that_of_the_first_frame(root, reader, odd):
 @pytest.mark.parametrize('damage', [truncate, remove])
 def test_a_bad_first_frame_passes_the_check(root, damage):
   damage(frame_path(root, 1))
-  config = kitti_folder.make_config(
-    root, unreadable='replace')
+  config = kitti_folder.make_config(root, unreadable='replace')
   (root / 'splits/test.txt').write_text(f'{DRIVE} 4 l')
   summary = input_pipeline.check_data(config)
   assert summary.sizes == ((12, 40),)
@@ -238,8 +266,10 @@ def test_a_bad_first_frame_passes_the_check(root, damage):
 
 @READERS
 def test_wrong_coding_is_no_damage(root, reader):
-  kitti_folder.save(np.full((12, 40), 26, np.uint8),
-                    root / DRIVE / 'semantic_02/data/0000000001.png')
+  kitti_folder.save(
+    np.full((12, 40), 26, np.uint8),
+    root / DRIVE / 'semantic_02/data/0000000001.png',
+  )
   with pytest.raises(ValueError, match='value 26 is outside the coding'):
     take(root, reader)
 
@@ -254,8 +284,13 @@ def test_a_build_of_records_names_all_that_is_damaged(root, tmp_path):
   for frame in (2, 7):
     truncate(frame_path(root, frame))
   config = build_records.RecordsConfig(
-    name='kitti', root=str(root), height=8, width=16, labels='ids',
-    ground_truth='none')
+    name='kitti',
+    root=str(root),
+    height=8,
+    width=16,
+    labels='ids',
+    ground_truth='none',
+  )
   output = tmp_path / 'records'
   with pytest.raises(ValueError, match='nothing was built: 2 pict') as raised:
     build_records.build(config, output)
@@ -267,8 +302,8 @@ def test_a_build_of_records_names_all_that_is_damaged(root, tmp_path):
 def test_passes_leave_no_threads_behind(root):
   config = kitti_folder.make_config(root, reader='tf', ground_truth='dense')
   batches = input_pipeline.create_eval_batches(
-    config, split=[f'{DRIVE} {frame} l' for frame in range(4)],
-    batch_size=2)
+    config, split=[f'{DRIVE} {frame} l' for frame in range(4)], batch_size=2
+  )
   list(batches)
   before = len(os.listdir('/proc/self/task'))
   for _ in range(12):

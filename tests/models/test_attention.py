@@ -57,9 +57,7 @@ def test_plain_matches_the_definition():
   np.testing.assert_allclose(mixed, _numpy_attention(*inputs), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-  'rows, columns, block', [(50, 37, 8), (700, 530, 512)]
-)
+@pytest.mark.parametrize('rows, columns, block', [(50, 37, 8), (700, 530, 512)])
 def test_blockwise_equals_plain(monkeypatch, rows, columns, block):
   monkeypatch.setattr(blockwise, 'BLOCK', block)
   inputs = _inputs(rows, columns)
@@ -192,9 +190,7 @@ def _open_gains(variables, value=0.5):
   )
 
 
-@pytest.mark.parametrize(
-  'key_stride, dtype', [(1, 'float32'), (4, 'bfloat16')]
-)
+@pytest.mark.parametrize('key_stride, dtype', [(1, 'float32'), (4, 'bfloat16')])
 def test_fresh_module_is_the_identity(key_stride, dtype):
   module, variables, depth, semantic = _module(key_stride, dtype=dtype)
   depth, semantic = depth.astype(dtype), semantic.astype(dtype)

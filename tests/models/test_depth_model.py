@@ -131,8 +131,12 @@ def test_a_fresh_method_predicts_as_the_baseline(full):
   assert wanted.enhanced_disparity is None and wanted.logits is None
   for ours, theirs in zip(
     (*found.disparities, found.axis_angle, found.translation, found.disparity),
-    (*wanted.disparities, wanted.axis_angle, wanted.translation,
-     wanted.disparity),
+    (
+      *wanted.disparities,
+      wanted.axis_angle,
+      wanted.translation,
+      wanted.disparity,
+    ),
     strict=True,
   ):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
@@ -255,7 +259,9 @@ def test_attention_maps_are_weights_at_each_level(full):
     )
   )(variables)
   assert {level: m.shape for level, m in maps.items()} == {
-    4: (2, 3, 2, 4), 3: (2, 3, 4, 8), 2: (2, 3, 4, 8)
+    4: (2, 3, 2, 4),
+    3: (2, 3, 4, 8),
+    2: (2, 3, 4, 8),
   }
   for weights in maps.values():
     np.testing.assert_allclose(weights.sum((2, 3)), 1, rtol=1e-5)
@@ -267,11 +273,13 @@ def test_segment_gives_the_classes_of_a_call_without_any_depth(full):
   wanted = predict(variables, _frames()).logits
   depth = ('depth', 'disparity_heads', 'refiner', 'pose')
   flat = flax.traverse_util.flatten_dict(variables)
-  kept = flax.traverse_util.unflatten_dict({
-    path: leaf
-    for path, leaf in flat.items()
-    if not any(name.startswith(depth) for name in path)
-  })
+  kept = flax.traverse_util.unflatten_dict(
+    {
+      path: leaf
+      for path, leaf in flat.items()
+      if not any(name.startswith(depth) for name in path)
+    }
+  )
   assert len(jax.tree.leaves(kept)) < 0.7 * len(flat)
   model = models.create_model(_config())
   logits = jax.jit(

@@ -125,7 +125,8 @@ def test_bfloat16_computes_but_keeps_float32_at_both_ends():
     train=True,
     mutable=['batch_stats'],
     method=lambda m, f, train: (
-      m(f, train=train), m.encoder(f[:, 0], train=train)
+      m(f, train=train),
+      m.encoder(f[:, 0], train=train),
     ),
   )
   assert {leaf.dtype for leaf in features} == {jnp.dtype('bfloat16')}

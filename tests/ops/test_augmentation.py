@@ -82,9 +82,7 @@ def test_zero_probability_returns_the_clean_frames():
 
 def test_the_losses_frames_are_never_jittered():
   images, _, _ = _inputs()
-  clean, jittered, _, _ = _augment(
-    flip_probability=0.0, jitter_probability=1.0
-  )
+  clean, jittered, _, _ = _augment(flip_probability=0.0, jitter_probability=1.0)
   np.testing.assert_array_equal(clean, images)
   assert np.all(np.abs(jittered - images).max(axis=(1, 2, 3, 4)) > 0.01)
 

@@ -31,9 +31,7 @@ VECTORS = np.array(
 )
 TRANSLATIONS = np.linspace(-1.0, 2.0, VECTORS.size).reshape(-1, 3)
 
-to_matrix = jax.jit(
-  geometry.pose_vector_to_matrix, static_argnames='invert'
-)
+to_matrix = jax.jit(geometry.pose_vector_to_matrix, static_argnames='invert')
 backproject = jax.jit(geometry.backproject)
 project_to_source = jax.jit(geometry.project_to_source)
 flip_intrinsics = jax.jit(geometry.flip_intrinsics)
@@ -54,9 +52,7 @@ def _skew(vector):
 
 
 def test_quarter_turn_about_y_brings_forward_to_the_right():
-  turn = to_matrix(
-    jnp.array([[0.0, np.pi / 2, 0.0]]), jnp.zeros((1, 3))
-  )
+  turn = to_matrix(jnp.array([[0.0, np.pi / 2, 0.0]]), jnp.zeros((1, 3)))
   forward_right_down = np.array([[0, 0, 2, 1], [2, 0, 0, 1], [0, 2, 0, 1.0]])
   np.testing.assert_allclose(
     forward_right_down @ np.asarray(turn[0]).T,
@@ -172,9 +168,7 @@ def test_projection_agrees_with_moving_the_points():
   moved += transform[:, None, None, :3, 3]
   image = np.einsum('bij,bhwj->bhwi', INTRINSICS, moved)
   pixels = project_to_source(depth, INTRINSICS, transform)
-  np.testing.assert_allclose(
-    pixels, image[..., :2] / image[..., 2:], atol=1e-4
-  )
+  np.testing.assert_allclose(pixels, image[..., :2] / image[..., 2:], atol=1e-4)
 
 
 def test_without_motion_every_pixel_is_its_own():

@@ -38,7 +38,11 @@ def _make_losses(**options):
   labels = jax.random.randint(next(keys), (2, 32, 64), 0, 19)
   tie_noise = options.pop('tie_noise', None)
   terms, _ = steps.compute_losses(
-    outputs, [(outputs.logits, labels)], batch, (0, 1), tie_noise,
+    outputs,
+    [(outputs.logits, labels)],
+    batch,
+    (0, 1),
+    tie_noise,
     **default.get_config().loss.to_dict() | options,
   )
   return terms

@@ -144,8 +144,7 @@ def test_golden_total_and_gradients(dtype):
       value, data['total'], atol=1e-6 if exact else 1e-5
     )
     gradients = {
-      f'grad_disp_{scale}': grad
-      for scale, grad in enumerate(grad_disparities)
+      f'grad_disp_{scale}': grad for scale, grad in enumerate(grad_disparities)
     }
     for name, grad in grad_vectors.items():
       for i, offset in enumerate(OFFSETS):
@@ -302,9 +301,7 @@ def test_enhanced_loss_at_every_pixel_is_the_photometric_loss():
     _transforms(vectors),
     enhanced=(disparities[0], points, jnp.ones(points.shape[:2], bool)),
   )
-  np.testing.assert_allclose(
-    terms['enhanced'], terms['photometric'], rtol=1e-5
-  )
+  np.testing.assert_allclose(terms['enhanced'], terms['photometric'], rtol=1e-5)
 
 
 def test_enhanced_loss_reaches_the_points_and_nothing_masked():

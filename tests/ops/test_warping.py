@@ -58,9 +58,7 @@ def test_between_pixels_weights_are_bilinear():
     0.75 * first[1] + 0.25 * first[2],
     0.25 * image[1, 0, 3] + 0.75 * image[1, 1, 3],
   ]
-  np.testing.assert_allclose(
-    sample(image, pixels)[:, 0], expected, rtol=1e-6
-  )
+  np.testing.assert_allclose(sample(image, pixels)[:, 0], expected, rtol=1e-6)
 
 
 def test_a_plane_is_reproduced_everywhere():
@@ -110,9 +108,7 @@ def test_gradient_to_the_image_is_the_transpose_of_sampling():
   units = np.eye(count, dtype=np.float32).reshape(count, HEIGHT, WIDTH, 1)
   matrix = sample(units, np.broadcast_to(pixels, (count, 12, 2)))[..., 0].T
   pulled = rng.normal(size=(1, 12, 1)).astype(np.float32)
-  _, pull = jax.vjp(
-    lambda image: sample(image, pixels), _image(1, channels=1)
-  )
+  _, pull = jax.vjp(lambda image: sample(image, pixels), _image(1, channels=1))
   np.testing.assert_allclose(
     pull(pulled)[0].reshape(count),
     np.asarray(matrix).T @ pulled[0, :, 0],

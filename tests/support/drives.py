@@ -18,8 +18,19 @@ DRIVE = drive_name(1)
 def write_oxts(root, drive, speeds):
   """Writes packets of these (forward, leftward) velocities, in m/s."""
   for frame, (forward, leftward) in enumerate(speeds):
-    values = ['49.0', '8.4', '114.5', '0', '0', '1', '99', '99', str(forward),
-              str(leftward), *['7'] * 20]
+    values = [
+      '49.0',
+      '8.4',
+      '114.5',
+      '0',
+      '0',
+      '1',
+      '99',
+      '99',
+      str(forward),
+      str(leftward),
+      *['7'] * 20,
+    ]
     path = root / drive / f'oxts/data/{frame:010d}.txt'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(' '.join(values) + '\n')
@@ -31,7 +42,8 @@ def write_pictures(root, drive, greys, *, camera=2, suffix='png'):
   for frame, grey in enumerate(greys):
     kitti_folder.save(
       np.full((12, 40, 3), grey, np.uint8),
-      root / drive / f'image_{camera:02d}/data/{frame:010d}.{suffix}')
+      root / drive / f'image_{camera:02d}/data/{frame:010d}.{suffix}',
+    )
 
 
 def write_moving(root, *sizes):
@@ -47,5 +59,6 @@ def read(output):
 
 def read_frames(output, side='l'):
   """Frame numbers of a camera in both lists together, in their order."""
-  return [line.frame for lines in read(output) for line in lines
-          if line.side == side]
+  return [
+    line.frame for lines in read(output) for line in lines if line.side == side
+  ]

@@ -49,8 +49,6 @@ if __name__ == '__main__':
   what, address, count, number = sys.argv[1:]
   jax.distributed.initialize(address, int(count), int(number))
   try:
-    {
-      'loop': loop, 'resume': resume, 'fail': fail, 'differ': differ
-    }[what]()
+    {'loop': loop, 'resume': resume, 'fail': fail, 'differ': differ}[what]()
   except (ValueError, ConnectionError) as error:
     print(f'{type(error).__name__}: {error}', flush=True)

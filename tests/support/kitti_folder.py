@@ -21,7 +21,8 @@ CAMERA_LINES = [
   'S_rect_02: 4.0e+01 1.2e+01',
   'P_rect_02: 20 0 19.5 1.0 0 21 5.5 0.2 0 0 1 0.003',
   'S_rect_03: 4.0e+01 1.2e+01',
-  'P_rect_03: 20 0 18.5 -9.0 0 21 5.5 0.2 0 0 1 0.003']
+  'P_rect_03: 20 0 18.5 -9.0 0 21 5.5 0.2 0 0 1 0.003',
+]
 VELODYNE_LINES = ['R: 0 -1 0 0 0 -1 1 0 0', 'T: 0 0 -0.25']
 
 
@@ -29,21 +30,35 @@ def write_date(date_folder, *, height=12, width=40):
   """Writes the two calibration files of a date."""
   date_folder.mkdir(parents=True, exist_ok=True)
   size = f'{width:.1e} {height:.1e}'
-  lines = [f'{line.split(":")[0]}: {size}' if line.startswith('S_') else line
-           for line in CAMERA_LINES]
+  lines = [
+    f'{line.split(":")[0]}: {size}' if line.startswith('S_') else line
+    for line in CAMERA_LINES
+  ]
   (date_folder / 'calib_cam_to_cam.txt').write_text('\n'.join(lines) + '\n')
   (date_folder / 'calib_velo_to_cam.txt').write_text(
-    '\n'.join(VELODYNE_LINES) + '\n')
+    '\n'.join(VELODYNE_LINES) + '\n'
+  )
 
 
-def write_drive(root, *, drive=DRIVE, frames=6, height=12, width=40, camera=2,
-                suffix='png', labelled=(0, 1, 2, 3)):
+def write_drive(
+  root,
+  *,
+  drive=DRIVE,
+  frames=6,
+  height=12,
+  width=40,
+  camera=2,
+  suffix='png',
+  labelled=(0, 1, 2, 3),
+):
   """Writes a drive of random frames, masks, dense depth and scans."""
   rng = np.random.default_rng(camera)
   write_date(root / pathlib.Path(drive).parent, height=height, width=width)
   for frame in range(frames):
-    save(rng.integers(0, 256, (height, width, 3), np.uint8),
-         root / drive / f'image_{camera:02d}/data/{frame:010d}.{suffix}')
+    save(
+      rng.integers(0, 256, (height, width, 3), np.uint8),
+      root / drive / f'image_{camera:02d}/data/{frame:010d}.{suffix}',
+    )
     depth = rng.uniform(0, 60 * 256, (height, width)).astype(np.uint16)
     save(depth, root / drive / f'depth_{camera:02d}/data/{frame:010d}.png')
     if frame in labelled:
@@ -61,14 +76,17 @@ def save(array, path):
   Image.fromarray(array).save(path)
 
 
-def write_still(root, name, picture, mask, *, layout, split='train',
-                ending='labelIds'):
+def write_still(
+  root, name, picture, mask, *, layout, split='train', ending='labelIds'
+):
   """Writes a picture and its mask in KITTI semantic's or Cityscapes' layout."""
   if layout == 'kitti':
     paths = f'image_2/{name}_10.png', f'semantic/{name}_10.png'
   else:
-    paths = (f'leftImg8bit/{split}/city/{name}_leftImg8bit.png',
-             f'gtFine/{split}/city/{name}_gtFine_{ending}.png')
+    paths = (
+      f'leftImg8bit/{split}/city/{name}_leftImg8bit.png',
+      f'gtFine/{split}/city/{name}_gtFine_{ending}.png',
+    )
   for array, path in zip((picture, mask), paths, strict=True):
     save(array, root / path)
   return root
@@ -84,14 +102,27 @@ def write_splits(root, *, drive=DRIVE):
 
 def make_config(folder, **overrides):
   """The `config.data` of a folder, with overrides."""
-  return ml_collections.ConfigDict({
-    'source': 'kitti', 'root': str(folder), 'reader': 'memory',
-    'unreadable': 'stop',
-    'train_split': 'splits/train.txt', 'eval_split': 'splits/test.txt',
-    'height': 8, 'width': 24, 'frame_offsets': (0, -1, 1),
-    'labels': 'train_ids', 'ground_truth': 'lidar',
-    'ground_truth_root': '', 'ground_truth_file': '', 'semantic_root': '',
-    'semantic_labels': 'ids', 'semantic_share': 0.5} | overrides)
+  return ml_collections.ConfigDict(
+    {
+      'source': 'kitti',
+      'root': str(folder),
+      'reader': 'memory',
+      'unreadable': 'stop',
+      'train_split': 'splits/train.txt',
+      'eval_split': 'splits/test.txt',
+      'height': 8,
+      'width': 24,
+      'frame_offsets': (0, -1, 1),
+      'labels': 'train_ids',
+      'ground_truth': 'lidar',
+      'ground_truth_root': '',
+      'ground_truth_file': '',
+      'semantic_root': '',
+      'semantic_labels': 'ids',
+      'semantic_share': 0.5,
+    }
+    | overrides
+  )
 
 
 def assert_batches_equal(first, second):

@@ -126,9 +126,7 @@ def compile_step(config, mesh, batches):
     The compiled step, the state to start from, and the batches on the mesh.
   """
   model = create_model(config)
-  optimizer = initial.create_optimizer(
-    config.optimizer, steps_per_epoch=1
-  )
+  optimizer = initial.create_optimizer(config.optimizer, steps_per_epoch=1)
   state = initial.create_train_state(
     jax.random.key(config.seed),
     model=model,

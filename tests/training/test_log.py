@@ -75,7 +75,7 @@ def test_a_constant_disparity_is_told_once(tmp_path, caplog):
   for step, spread in ((10, 0.03), (20, 2e-4), (30, 0.0)):
     scalars = {'loss': 1.0, 'disparity_spread': spread}
     reporter.training(step, scalars, batch_size=1)
-  warning, = (r for r in caplog.records if r.levelname == 'WARNING')
+  (warning,) = (r for r in caplog.records if r.levelname == 'WARNING')
   assert warning.message.startswith('step 20: the disparity is constant')
   assert 'config.seed' in warning.message
 
@@ -138,9 +138,7 @@ def test_a_start_from_nothing_keeps_nothing(tmp_path):
   assert _entries(tmp_path) == []
 
 
-def test_evaluations_of_another_protocol_are_left_out(
-  tmp_path, capsys, caplog
-):
+def test_evaluations_of_another_protocol_are_left_out(tmp_path, capsys, caplog):
   _reporter(tmp_path).evaluation(10, _summary(0.5))
   other = _reporter(tmp_path, start_step=10, protocol='truth dense, garg crop')
   assert other.evaluations == {}  # So step 10 is measured anew.
@@ -265,7 +263,8 @@ def test_previews_are_written_as_panels(tmp_path):
   _reporter(tmp_path).previews(40, on_mesh)
   files = sorted((tmp_path / 'pictures').iterdir())
   assert [file.name for file in files] == [
-    'train_000040_0.png', 'train_000040_1.png'
+    'train_000040_0.png',
+    'train_000040_1.png',
   ]
   for row, file in enumerate(files):
     panel = np.asarray(Image.open(file))

@@ -98,11 +98,13 @@ def test_one_terminated_while_it_compiles_ends(root, tmp_path):
 @slow
 def test_a_finished_run_keeps_its_config(trained, tmp_path):
   shutil.copytree(trained, tmp_path / 'run')
-  before = {path: path.read_bytes() for path in tmp_path.rglob('*.*')
-            if path.is_file()}
+  before = {
+    path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()
+  }
   runs.run_main(f'--workdir={tmp_path / "run"}', '--config.data.height=64')
-  after = {path: path.read_bytes() for path in tmp_path.rglob('*.*')
-           if path.is_file()}
+  after = {
+    path: path.read_bytes() for path in tmp_path.rglob('*.*') if path.is_file()
+  }
   assert after == before
 
 
@@ -279,9 +281,7 @@ def test_starts_from_the_weights_of_another_run(root, tmp_path, trained, which):
   mesh = runs.one_device_mesh()
   initial.check_weights(config, tmp_path)
   checkpoints = checkpointing.Checkpoints(tmp_path)
-  optimizer = initial.create_optimizer(
-    config.optimizer, steps_per_epoch=1
-  )
+  optimizer = initial.create_optimizer(config.optimizer, steps_per_epoch=1)
   state = initial.start_state(
     config,
     runs.create_model(config),
@@ -295,9 +295,7 @@ def test_starts_from_the_weights_of_another_run(root, tmp_path, trained, which):
   step = 20 if which == 'latest' else min((10, 20), key=errors.get)
   other = runs.restore(config, trained, step=step)
   assert int(state.step) == 0 and int(other.step) == step
-  jax.tree.map(
-    np.testing.assert_array_equal, state.variables, other.variables
-  )
+  jax.tree.map(np.testing.assert_array_equal, state.variables, other.variables)
   moments = optax.tree.norm(optax.tree.get(state.opt_state, 'mu'))
   assert moments == 0
 

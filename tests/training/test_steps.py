@@ -245,9 +245,7 @@ def test_preview_rebuilds_the_frames_as_they_are():
   state = _make_state(optax.identity())
   batch = _make_batch()
   preview = jax.jit(
-    functools.partial(
-      steps.preview_step, model=TinyModel(), loss_options=_LOSS
-    )
+    functools.partial(steps.preview_step, model=TinyModel(), loss_options=_LOSS)
   )
   pictures = preview(state.variables, batch)
   assert {name: array.shape for name, array in pictures.items()} == {
@@ -275,9 +273,7 @@ def _optimizer_config(**overrides):
 
 def _updates(config, gradients, *, steps_per_epoch):
   """The sizes of the updates that a sequence of gradients gives."""
-  optimizer = initial.create_optimizer(
-    config, steps_per_epoch=steps_per_epoch
-  )
+  optimizer = initial.create_optimizer(config, steps_per_epoch=steps_per_epoch)
   params = {'w': jnp.zeros(())}
   state = optimizer.init(params)
   sizes = []
@@ -300,9 +296,7 @@ def test_learning_rate_decays_at_the_epochs():
 
 def test_the_schedule_is_told():
   config = _optimizer_config(decay_epochs=(3.0, 1.5))
-  told = initial.describe_schedule(
-    config, steps_per_epoch=2, num_steps=6
-  )
+  told = initial.describe_schedule(config, steps_per_epoch=2, num_steps=6)
   assert told == (
     'learning rate 0.001, 0.0001 after step 3, 1e-05 after step 6, which is'
     ' never reached'

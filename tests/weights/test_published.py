@@ -39,9 +39,7 @@ def _encoder_shapes(layers, channels):
       if expansion == 1:
         convs = [(width, previous, 3), (width, width, 3)]
       else:
-        convs = [
-          (width, previous, 1), (width, width, 3), (4 * width, width, 1)
-        ]
+        convs = [(width, previous, 1), (width, width, 3), (4 * width, width, 1)]
       for i, (out, into, size) in enumerate(convs, start=1):
         shapes[f'encoder.{name}.conv{i}.weight'] = (out, into, size, size)
         norm(f'{name}.bn{i}', out)
@@ -136,7 +134,8 @@ def test_golden_networks(published, dtype):
           train=mode == 'train',
           mutable=['batch_stats'],
           method=lambda m, f, train: (
-            m(f, train=train), m.encoder(f[:, 0], train=train)
+            m(f, train=train),
+            m.encoder(f[:, 0], train=train),
           ),
         )[0]
         for mode in ('eval', 'train')
@@ -259,8 +258,11 @@ def test_every_mismatch_is_named(published):
   assert 'no tensor for params/pose/conv_0/conv/kernel' in message
   assert 'net.3.bias has shape (6,)' in message
   encoder = dict(parts['encoder'])
-  for name in ('layer2.0.downsample.weight', 'layer1.0.downsample.0.1.weight',
-               'layer1.0.conv1.bias'):
+  for name in (
+    'layer2.0.downsample.weight',
+    'layer1.0.downsample.0.1.weight',
+    'layer1.0.conv1.bias',
+  ):
     odd = {f'encoder.{name}': np.zeros(6, np.float32)}
     with pytest.raises(ValueError, match=f'unexpected tensor encoder.{name}'):
       pretrained.load_torch_weights({'encoder': encoder | odd}, variables)

@@ -12,7 +12,8 @@ from tests.support import kitti_folder
 
 needs_real_drive = pytest.mark.skipif(
   not kitti_folder.REAL_DRIVE.is_dir(),
-  reason='no real drive at ../shared/kitti')
+  reason='no real drive at ../shared/kitti',
+)
 
 
 def project_point_by_point(points, calibration, camera, forward_distance):
@@ -20,8 +21,9 @@ def project_point_by_point(points, calibration, camera, forward_distance):
   height, width = calibration.sizes[camera]
   rectification = np.eye(4)
   rectification[:3, :3] = calibration.rectification
-  matrix = (calibration.projections[camera] @ rectification
-            @ calibration.velo_to_cam)
+  matrix = (
+    calibration.projections[camera] @ rectification @ calibration.velo_to_cam
+  )
   depth = np.zeros((height, width))
   for point in points.astype(np.float64):
     if point[0] < 0:
@@ -46,10 +48,12 @@ def test_reads_calibration(date):
   assert calibration.sizes == {2: (12, 40), 3: (12, 40)}
   np.testing.assert_array_equal(
     calibration.projections[3],
-    [[20, 0, 18.5, -9], [0, 21, 5.5, 0.2], [0, 0, 1, 0.003]])
+    [[20, 0, 18.5, -9], [0, 21, 5.5, 0.2], [0, 0, 1, 0.003]],
+  )
   np.testing.assert_array_equal(
     calibration.velo_to_cam,
-    [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, -0.25], [0, 0, 0, 1]])
+    [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, -0.25], [0, 0, 0, 1]],
+  )
   assert calibration.projections[2].dtype == np.float64
 
 
@@ -66,32 +70,50 @@ def test_absent_calibration_is_named(tmp_path):
     kitti.read_calibration(tmp_path)
 
 
-@pytest.mark.parametrize('name, line, message', [
-  ('P_rect_02', 'P_rect_02: 20 0 19.5', 'line 5: P_rect_02 needs 12 numbers'),
-  ('P_rect_02', 'P_rect_02: 20 x' + 10 * ' 0', 'line 5: P_rect_02 holds what'),
-  ('P_rect_02', 'P_rect_02: 20 nan' + 10 * ' 0', 'line 5: .* not finite'),
-  ('P_rect_02', 'R_rect_00: 1 0 0 0 1 0 0 0 1', 'line 5: R_rect_00 is given'),
-  ('P_rect_02', '', 'no line `P_rect_02'),
-  ('R_rect_00', '', 'no line `R_rect_00'),
-  ('S_rect_02', 'S_rect_02: 40.5 12', 'S_rect_02 is no width and height'),
-  ('P_rect_03', 'P_rect_03: 0' + 11 * ' 0', 'P_rect_03 has no positive focal'),
-])
+@pytest.mark.parametrize(
+  'name, line, message',
+  [
+    ('P_rect_02', 'P_rect_02: 20 0 19.5', 'line 5: P_rect_02 needs 12 numbers'),
+    (
+      'P_rect_02',
+      'P_rect_02: 20 x' + 10 * ' 0',
+      'line 5: P_rect_02 holds what',
+    ),
+    ('P_rect_02', 'P_rect_02: 20 nan' + 10 * ' 0', 'line 5: .* not finite'),
+    ('P_rect_02', 'R_rect_00: 1 0 0 0 1 0 0 0 1', 'line 5: R_rect_00 is given'),
+    ('P_rect_02', '', 'no line `P_rect_02'),
+    ('R_rect_00', '', 'no line `R_rect_00'),
+    ('S_rect_02', 'S_rect_02: 40.5 12', 'S_rect_02 is no width and height'),
+    (
+      'P_rect_03',
+      'P_rect_03: 0' + 11 * ' 0',
+      'P_rect_03 has no positive focal',
+    ),
+  ],
+)
 def test_bad_calibration_line(date, name, line, message):
   path = date / kitti.CAMERA_FILE
-  lines = [line if old.startswith(name) else old
-           for old in kitti_folder.CAMERA_LINES]
+  lines = [
+    line if old.startswith(name) else old for old in kitti_folder.CAMERA_LINES
+  ]
   path.write_text('\n'.join(lines))
   with pytest.raises(ValueError, match=f'{kitti.CAMERA_FILE}.*{message}'):
     kitti.read_calibration(date)
 
 
-@pytest.mark.parametrize('numbers, message', [
-  ('20 0 19 0 0 21 5 0 0 0 0 0', 'P_rect_03 does not begin with 0 0 1'),
-  ('60 0 58.5 0 0 63 17.5 0 0 0 1 0',
-   'P_rect_03 has .* column 58.5, outside of the 40x12 pixels of S_rect_03'),
-])
+@pytest.mark.parametrize(
+  'numbers, message',
+  [
+    ('20 0 19 0 0 21 5 0 0 0 0 0', 'P_rect_03 does not begin with 0 0 1'),
+    (
+      '60 0 58.5 0 0 63 17.5 0 0 0 1 0',
+      'P_rect_03 has .* column 58.5, outside of the 40x12 pixels of S_rect_03',
+    ),
+  ],
+)
 def test_a_camera_that_contradicts_itself_is_refused_where_it_is_used(
-    date, numbers, message):
+  date, numbers, message
+):
   lines = [*kitti_folder.CAMERA_LINES[:-1], f'P_rect_03: {numbers}']
   (date / kitti.CAMERA_FILE).write_text('\n'.join(lines))
   calibration = kitti.read_calibration(date)
@@ -107,12 +129,17 @@ def test_calibration_may_begin_with_a_byte_order_mark(date):
 
 
 @hypothesis.settings(deadline=None, derandomize=True)
-@hypothesis.given(content=st.one_of(
-  st.binary(max_size=200),
-  st.lists(st.text('P_rect02SR:.-+e159 naif', max_size=40)).map(
-    lambda lines: '\n'.join(lines).encode())))
+@hypothesis.given(
+  content=st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.text('P_rect02SR:.-+e159 naif', max_size=40)).map(
+      lambda lines: '\n'.join(lines).encode()
+    ),
+  )
+)
 def test_random_bytes_for_a_calibration_are_refused_by_name(
-    tmp_path_factory, content):
+  tmp_path_factory, content
+):
   date = tmp_path_factory.mktemp('date')
   (date / kitti.CAMERA_FILE).write_bytes(content)
   with pytest.raises(ValueError, match=kitti.CAMERA_FILE):
@@ -122,15 +149,18 @@ def test_random_bytes_for_a_calibration_are_refused_by_name(
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(index=st.integers(0, 11), word=st.text(max_size=12))
 def test_any_projection_word_is_a_number_or_refused(
-    tmp_path_factory, index, word):
+  tmp_path_factory, index, word
+):
   date = tmp_path_factory.mktemp('date')
   kitti_folder.write_date(date)
   words = kitti_folder.CAMERA_LINES[4].split()
   words[1 + index] = word
   path = date / kitti.CAMERA_FILE
-  path.write_bytes('\n'.join(
-    [*kitti_folder.CAMERA_LINES[:4], ' '.join(words)]
-  ).encode(errors='replace'))
+  path.write_bytes(
+    '\n'.join([*kitti_folder.CAMERA_LINES[:4], ' '.join(words)]).encode(
+      errors='replace'
+    )
+  )
   try:
     calibration = kitti.read_calibration(date)
   except ValueError as error:
@@ -149,15 +179,17 @@ def test_intrinsics_keep_rays_under_resizing(date):
   native = calibration.projections[3][:, :3]
   point = np.array([0.3, -0.1, 2.0])
   x, y = (native @ point)[:2] / 2
-  np.testing.assert_allclose((matrix @ point)[:2] / 2,
-                             [2 * x + 0.5, y / 2 - 0.25], rtol=1e-6)
+  np.testing.assert_allclose(
+    (matrix @ point)[:2] / 2, [2 * x + 0.5, y / 2 - 0.25], rtol=1e-6
+  )
 
 
 def test_intrinsics_at_native_size_are_the_projection(date):
   calibration = kitti.read_calibration(date)
   np.testing.assert_array_equal(
     kitti.intrinsics(calibration, camera=2, height=12, width=40),
-    calibration.projections[2][:, :3].astype(np.float32))
+    calibration.projections[2][:, :3].astype(np.float32),
+  )
   with pytest.raises(ValueError, match='P_rect_01'):
     kitti.intrinsics(calibration, camera=1, height=12, width=40)
 
@@ -168,10 +200,12 @@ def test_lidar_depth_equals_the_loop(tmp_path, camera, forward_distance):
   kitti_folder.write_drive(tmp_path, frames=1)
   drive = tmp_path / kitti_folder.DRIVE
   depth = kitti.lidar_depth(
-    drive, 0, camera=camera, forward_distance=forward_distance)
+    drive, 0, camera=camera, forward_distance=forward_distance
+  )
   points = kitti.read_scan(drive / 'velodyne_points/data/0000000000.bin')
   expected = project_point_by_point(
-    points, kitti.read_calibration(drive.parent), camera, forward_distance)
+    points, kitti.read_calibration(drive.parent), camera, forward_distance
+  )
   assert depth.dtype == np.float32
   assert 20 < np.count_nonzero(depth) < 400
   np.testing.assert_array_equal(depth, expected.astype(np.float32))
@@ -180,8 +214,9 @@ def test_lidar_depth_equals_the_loop(tmp_path, camera, forward_distance):
 def test_lidar_nearest_wins_and_points_behind_drop(date):
   # Straight ahead; the principal point (19.5, 5.5) rounds to (20, 6), minus 1.
   # Half numbers round to even, as NumPy's.
-  points = np.array([[30, 0, 0, 1], [10, 0, 0, 1], [20, 0, 0, 1],
-                     [-5, 0, 0, 1]], np.float32)
+  points = np.array(
+    [[30, 0, 0, 1], [10, 0, 0, 1], [20, 0, 0, 1], [-5, 0, 0, 1]], np.float32
+  )
   calibration = kitti.read_calibration(date)
   calibration.projections[2][:, 3] = 0
   depth = kitti.scan_depth(points, calibration)
@@ -200,9 +235,13 @@ def test_empty_scan_and_point_in_the_image_plane(date):
   assert not kitti.scan_depth(plane, calibration).any()
 
 
-@pytest.mark.parametrize('content, message', [
-  (b'\0' * 20, 'truncated: 20 bytes'),
-  (np.full(4, np.nan, '<f4').tobytes(), 'not finite')])
+@pytest.mark.parametrize(
+  'content, message',
+  [
+    (b'\0' * 20, 'truncated: 20 bytes'),
+    (np.full(4, np.nan, '<f4').tobytes(), 'not finite'),
+  ],
+)
 def test_bad_scan_is_named(tmp_path, content, message):
   path = tmp_path / 'scan.bin'
   path.write_bytes(content)
@@ -224,20 +263,31 @@ def test_real_drive_intrinsics():
   assert calibration.sizes[2] == (375, 1242)
   matrix = kitti.intrinsics(calibration, camera=2, height=192, width=640)
   scale = 640 / 1242, 192 / 375
-  np.testing.assert_allclose(matrix, [
-    [721.5377 * scale[0], 0, 610.0593 * scale[0] - 0.5],
-    [0, 721.5377 * scale[1], 173.354 * scale[1] - 0.5], [0, 0, 1]], rtol=1e-6)
+  np.testing.assert_allclose(
+    matrix,
+    [
+      [721.5377 * scale[0], 0, 610.0593 * scale[0] - 0.5],
+      [0, 721.5377 * scale[1], 173.354 * scale[1] - 0.5],
+      [0, 0, 1],
+    ],
+    rtol=1e-6,
+  )
 
 
 @needs_real_drive
 @pytest.mark.parametrize('forward_distance', [True, False])
 def test_real_drive_lidar(forward_distance):
   depth = kitti.lidar_depth(
-    kitti_folder.REAL_DRIVE, 16, forward_distance=forward_distance)
+    kitti_folder.REAL_DRIVE, 16, forward_distance=forward_distance
+  )
   points = kitti.read_scan(
-    kitti_folder.REAL_DRIVE / 'velodyne_points/data/0000000016.bin')
+    kitti_folder.REAL_DRIVE / 'velodyne_points/data/0000000016.bin'
+  )
   expected = project_point_by_point(
-    points, kitti.read_calibration(kitti_folder.REAL_DRIVE.parent), 2,
-    forward_distance)
+    points,
+    kitti.read_calibration(kitti_folder.REAL_DRIVE.parent),
+    2,
+    forward_distance,
+  )
   assert np.count_nonzero(depth) > 15_000
   np.testing.assert_array_equal(depth, expected.astype(np.float32))

@@ -92,7 +92,8 @@ def test_raw_layout(raw_root):
 @pytest.mark.parametrize('layout', ['benchmark', 'raw'])
 def test_named_ones_alone(benchmark_root, raw_root, layout):
   root, name = {
-    'benchmark': (benchmark_root, '10'), 'raw': (raw_root, _DRIVES[1])
+    'benchmark': (benchmark_root, '10'),
+    'raw': (raw_root, _DRIVES[1]),
   }[layout]
   (sequence,) = _open(root, name)
   assert sequence.name == name.split('/')[-1]
@@ -103,9 +104,11 @@ def test_pairs_come_in_order_and_padded(benchmark_root, reader):
   config = kitti_folder.make_config(benchmark_root, reader=reader)
   sequence = odometry.open_sequences(config, ['09'])[0]
   batches = [
-    list(input_pipeline.create_pair_batches(
-      config, sequence, batch_size=6, process_index=index, process_count=2
-    ))
+    list(
+      input_pipeline.create_pair_batches(
+        config, sequence, batch_size=6, process_index=index, process_count=2
+      )
+    )
     for index in range(2)
   ]
   assert [len(shard) for shard in batches] == [1, 1]

@@ -25,9 +25,16 @@ TRUTHS = ('lidar', 'lidar_z', 'dense')
 
 
 def make_builder_config(root, **overrides):
-  return build_records.RecordsConfig(**{
-    'name': '24x8', 'root': str(root), 'height': 8, 'width': 24,
-    'labels': 'train_ids'} | overrides)
+  return build_records.RecordsConfig(
+    **{
+      'name': '24x8',
+      'root': str(root),
+      'height': 8,
+      'width': 24,
+      'labels': 'train_ids',
+    }
+    | overrides
+  )
 
 
 @pytest.fixture(scope='module', name='root')
@@ -62,13 +69,19 @@ def make_config(output, **overrides):
 
 def take_train(config, count=3, **kwargs):
   kwargs = {'seed': 1, 'start_step': 0, 'batch_size': 8} | kwargs
-  return list(itertools.islice(
-    input_pipeline.create_train_batches(config, **kwargs), count))
+  return list(
+    itertools.islice(
+      input_pipeline.create_train_batches(config, **kwargs), count
+    )
+  )
 
 
 def make_eval(config, **kwargs):
-  return list(input_pipeline.create_eval_batches(
-    config, **{'split': config.eval_split, 'batch_size': 2} | kwargs))
+  return list(
+    input_pipeline.create_eval_batches(
+      config, **{'split': config.eval_split, 'batch_size': 2} | kwargs
+    )
+  )
 
 
 @pytest.mark.parametrize('reader', ['memory', 'tf'])
@@ -83,8 +96,14 @@ def test_batches_equal_those_of_the_folder(root, built, truth, reader):
   assert batches[0]['depth'].any() and (batches[0]['labels'] != 255).any()
 
 
-@pytest.mark.parametrize('overrides', [
-  {'labels': 'none'}, {'frame_offsets': (0, 1)}, {'frame_offsets': (0, 1, -1)}])
+@pytest.mark.parametrize(
+  'overrides',
+  [
+    {'labels': 'none'},
+    {'frame_offsets': (0, 1)},
+    {'frame_offsets': (0, 1, -1)},
+  ],
+)
 def test_less_than_is_stored_can_be_read(root, built, overrides):
   folder = kitti_folder.make_config(root, **overrides)
   config = make_config(built['lidar'], **overrides)
@@ -112,9 +131,11 @@ def test_each_frame_is_stored_once(built):
 def test_summary_is_that_of_the_folder(root, built):
   for overrides in ({}, {'labels': 'none'}):
     folder = input_pipeline.check_data(
-      kitti_folder.make_config(root, **overrides))
+      kitti_folder.make_config(root, **overrides)
+    )
     summary = input_pipeline.check_data(
-      make_config(built['lidar'], **overrides))
+      make_config(built['lidar'], **overrides)
+    )
     assert summary == folder
     assert str(summary) == str(folder)
 
@@ -131,24 +152,33 @@ def test_lists_and_names_of_splits(root, built, tmp_path):
   assert len(list(batches)) == 2 and list(map(str, batches.lines)) == lines
   other = tmp_path / 'other.txt'
   other.write_text(f'{DRIVE} 1 l\n')
-  with pytest.raises(ValueError, match='other.txt is not the list that the '
-                     'train split .*train_split=train'):
+  with pytest.raises(
+    ValueError,
+    match='other.txt is not the list that the train split .*train_split=train',
+  ):
     take_train(make_config(output, train_split=str(other)))
   with pytest.raises(ValueError, match='the list of lines is not the list'):
     make_eval(named, split=lines[:1])
 
 
-@pytest.mark.parametrize('overrides, error, message', [
-  ({'height': 16}, ValueError, 'height is 16, stored is 8'),
-  ({'width': 32}, ValueError, 'width is 32, stored is 24'),
-  ({'ground_truth': 'dense'}, ValueError, "'dense', stored is 'lidar'"),
-  ({'frame_offsets': (0, -2)}, ValueError, r'not \[-2\]: change config.data.f'),
-  ({'train_split': 'trian'}, ValueError, 'built from .*train_split=train if'),
-  ({'eval_split': 'train'}, ValueError, 'built from .*eval_split=eval if'),
-  ({'root': '/no/such'}, FileNotFoundError, 'no dataset in /no/such'),
-  ({'root': 'gs://bucket/x'}, ValueError, 'gs://bucket/x: .* mounted disks'),
-  ({'root': ''}, ValueError, 'root is empty'),
-])
+@pytest.mark.parametrize(
+  'overrides, error, message',
+  [
+    ({'height': 16}, ValueError, 'height is 16, stored is 8'),
+    ({'width': 32}, ValueError, 'width is 32, stored is 24'),
+    ({'ground_truth': 'dense'}, ValueError, "'dense', stored is 'lidar'"),
+    (
+      {'frame_offsets': (0, -2)},
+      ValueError,
+      r'not \[-2\]: change config.data.f',
+    ),
+    ({'train_split': 'trian'}, ValueError, 'built from .*train_split=train if'),
+    ({'eval_split': 'train'}, ValueError, 'built from .*eval_split=eval if'),
+    ({'root': '/no/such'}, FileNotFoundError, 'no dataset in /no/such'),
+    ({'root': 'gs://bucket/x'}, ValueError, 'gs://bucket/x: .* mounted disks'),
+    ({'root': ''}, ValueError, 'root is empty'),
+  ],
+)
 def test_what_is_not_stored_is_refused(built, overrides, error, message):
   config = make_config(built['lidar'], **overrides)
   with pytest.raises(error, match=message) as raised:
@@ -158,7 +188,8 @@ def test_what_is_not_stored_is_refused(built, overrides, error, message):
 
 def test_records_without_labels_and_truth(root, tmp_path):
   build_records.build(
-    make_builder_config(root, labels='none', ground_truth='none'), tmp_path)
+    make_builder_config(root, labels='none', ground_truth='none'), tmp_path
+  )
   config = make_config(tmp_path, labels='none')
   folder = kitti_folder.make_config(root, labels='none')
   kitti_folder.assert_batches_equal(take_train(config), take_train(folder))
@@ -174,12 +205,13 @@ def test_several_datasets_and_damaged_ones(root, tmp_path):
   names = ('first', 'second')
   first, second = (
     build_records.build(make_builder_config(root, name=name), tmp_path)[0]
-    for name in names)
+    for name in names
+  )
   with pytest.raises(ValueError, match='several datasets.*first.* or .*second'):
     take_train(make_config(tmp_path))
   assert take_train(make_config(first.parent))
-  shard, = second.glob('*-frames.*')
-  shard.write_bytes(shard.read_bytes()[:-shard.stat().st_size // 2])
+  (shard,) = second.glob('*-frames.*')
+  shard.write_bytes(shard.read_bytes()[: -shard.stat().st_size // 2])
   for reader in ('memory', 'tf'):
     with pytest.raises(ValueError, match='of frames in .*second.* cannot be'):
       take_train(make_config(second, reader=reader))
@@ -221,11 +253,14 @@ def test_processes_read_their_own_quarter(built, monkeypatch):
   parts, shares = [], []
   for process in range(4):
     sizes.clear()
-    parts.append(take_train(
-      config, None, process_index=process, process_count=4))
+    parts.append(
+      take_train(config, None, process_index=process, process_count=4)
+    )
     shares.append(sum(sizes) / total)
-  joined = [{name: np.concatenate([part[name] for part in step])
-             for name in step[0]} for step in zip(*parts, strict=True)]
+  joined = [
+    {name: np.concatenate([part[name] for part in step]) for name in step[0]}
+    for step in zip(*parts, strict=True)
+  ]
   kitti_folder.assert_batches_equal(joined, whole)
   index = np.concatenate([batch['index'] for batch in joined])
   assert sorted(index) == sorted([*range(16)] * 2)
@@ -239,13 +274,17 @@ def test_order_survives_the_buckets_on_disk(root, built, tmp_path, monkeypatch):
   monkeypatch.setattr(shuffle, 'MAX_MEM_BUFFER_SIZE', 0)
   buckets = set()
   number = shuffle.get_bucket_number
-  monkeypatch.setattr(shuffle, 'get_bucket_number', lambda **kwargs: (
-    buckets.add(number(**kwargs)) or number(**kwargs)))
+  monkeypatch.setattr(
+    shuffle,
+    'get_bucket_number',
+    lambda **kwargs: buckets.add(number(**kwargs)) or number(**kwargs),
+  )
   build_records.build(make_builder_config(root), tmp_path)
   # As many as there are frames: none holds more than its share in memory.
   assert len(buckets) >= 18
-  kitti_folder.assert_batches_equal(take_train(make_config(tmp_path)),
-                       take_train(make_config(built['lidar'])))
+  kitti_folder.assert_batches_equal(
+    take_train(make_config(tmp_path)), take_train(make_config(built['lidar']))
+  )
 
 
 def _fail_at(monkeypatch, call, failure):
@@ -282,8 +321,12 @@ images.read_frame = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
 tfds_builder.build(
   test_tfds_builder.make_builder_config({str(root)!r}), {str(tmp_path)!r})
 """
-  done = subprocess.run([sys.executable, '-c', code], check=False,
-                        capture_output=True, cwd=kitti_folder.REPOSITORY)
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    check=False,
+    capture_output=True,
+    cwd=kitti_folder.REPOSITORY,
+  )
   assert done.returncode == -9
   assert list(tmp_path.rglob(f'{records.INCOMPLETE_PREFIX}*'))
   with pytest.raises(FileNotFoundError, match='there is no dataset in'):
@@ -301,8 +344,13 @@ sys.argv = ['', '--root={root}', '--output={tmp_path}', '--height=8',
             '--width=24']
 runpy.run_module('input_pipeline.tools.build_records', run_name='__main__')
 """
-  done = subprocess.run([sys.executable, '-c', code], check=False, text=True,
-                        capture_output=True, cwd=kitti_folder.REPOSITORY)
+  done = subprocess.run(
+    [sys.executable, '-c', code],
+    check=False,
+    text=True,
+    capture_output=True,
+    cwd=kitti_folder.REPOSITORY,
+  )
   assert done.returncode == 128 + signal.SIGTERM
   assert 'Traceback' not in done.stderr
   assert not list(tmp_path.rglob(f'{records.INCOMPLETE_PREFIX}*'))
@@ -317,35 +365,44 @@ def test_same_build_again_is_nothing_and_another_refused(root, tmp_path):
   assert built
   times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
   # The same content elsewhere is the same.
-  assert build_records.build(
-    make_builder_config(copy), output) == (folder, False)
+  assert build_records.build(make_builder_config(copy), output) == (
+    folder,
+    False,
+  )
   for overrides, message in (
-      ({'height': 16}, r'height 8 \(asked for: 16\)'),
-      ({'labels': 'none'}, r'labels train_ids \(asked for: none\)'),
-      ({'frame_offsets': (0, 1)}, 'other frame offsets'),
-      ({'eval_split': 'splits/train.txt'}, 'other lists')):
+    ({'height': 16}, r'height 8 \(asked for: 16\)'),
+    ({'labels': 'none'}, r'labels train_ids \(asked for: none\)'),
+    ({'frame_offsets': (0, 1)}, 'other frame offsets'),
+    ({'eval_split': 'splits/train.txt'}, 'other lists'),
+  ):
     with pytest.raises(ValueError, match=message):
       build_records.build(dataclasses.replace(config, **overrides), output)
-  kitti_folder.save(np.zeros((12, 40, 3), np.uint8),
-                    copy / DRIVE / 'image_02/data/0000000002.png')
+  kitti_folder.save(
+    np.zeros((12, 40, 3), np.uint8),
+    copy / DRIVE / 'image_02/data/0000000002.png',
+  )
   with pytest.raises(ValueError, match='other files .*give another --name'):
     build_records.build(make_builder_config(copy), output)
   assert times == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize('overrides, output, message', [
-  ({}, 's3://bucket/x', '--output is s3://bucket/x: .* mounted disks'),
-  ({'root': 'gs://bucket'}, None, '--root is gs://bucket'),
-  ({'root': '/no/such'}, None, "no folder '/no/such'"),
-  ({'labels': 'colours'}, None, "--labels is 'colours'"),
-  ({'ground_truth': 'radar'}, None, "--ground_truth is 'radar'"),
-  ({'frame_offsets': (1, 0)}, None, 'must start with 0'),
-  ({'train_split': 'no.txt'}, None, 'no split list at no.txt'),
-  ({'train_split': 'splits/test.txt'}, None, 'lacks 1 file that'),
-  ({'name': '../x'}, None, "--name is '../x'"),
-])
-def test_wrong_arguments_are_refused(root, tmp_path, overrides, output,
-                                     message):
+@pytest.mark.parametrize(
+  'overrides, output, message',
+  [
+    ({}, 's3://bucket/x', '--output is s3://bucket/x: .* mounted disks'),
+    ({'root': 'gs://bucket'}, None, '--root is gs://bucket'),
+    ({'root': '/no/such'}, None, "no folder '/no/such'"),
+    ({'labels': 'colours'}, None, "--labels is 'colours'"),
+    ({'ground_truth': 'radar'}, None, "--ground_truth is 'radar'"),
+    ({'frame_offsets': (1, 0)}, None, 'must start with 0'),
+    ({'train_split': 'no.txt'}, None, 'no split list at no.txt'),
+    ({'train_split': 'splits/test.txt'}, None, 'lacks 1 file that'),
+    ({'name': '../x'}, None, "--name is '../x'"),
+  ],
+)
+def test_wrong_arguments_are_refused(
+  root, tmp_path, overrides, output, message
+):
   output = output or tmp_path / 'records'
   config = dataclasses.replace(make_builder_config(root), **overrides)
   with pytest.raises((ValueError, FileNotFoundError), match=message):
@@ -368,12 +425,22 @@ def test_labels_without_a_mask_are_refused(root, tmp_path):
 def run_command(*arguments):
   return subprocess.run(
     [sys.executable, '-m', 'input_pipeline.tools.build_records', *arguments],
-    cwd=kitti_folder.REPOSITORY, capture_output=True, text=True, check=False)
+    cwd=kitti_folder.REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
 
 
 def test_command(root, tmp_path):
-  arguments = [f'--root={root}', f'--output={tmp_path}', '--height=8',
-               '--width=24', '--labels=train_ids', '--frame_offsets=0,-1,1']
+  arguments = [
+    f'--root={root}',
+    f'--output={tmp_path}',
+    '--height=8',
+    '--width=24',
+    '--labels=train_ids',
+    '--frame_offsets=0,-1,1',
+  ]
   done = run_command(*arguments)
   assert done.returncode == 0, done.stderr
   assert 'kitti_records/24x8/1.1.0: ' in done.stdout
@@ -397,6 +464,10 @@ next(input_pipeline.create_train_batches(
 print('tensorflow' in sys.modules, 'tensorflow_datasets' in sys.modules)
 """
   done = subprocess.run(
-    [sys.executable, '-c', code], check=False, capture_output=True, text=True,
-    cwd=kitti_folder.REPOSITORY)
+    [sys.executable, '-c', code],
+    check=False,
+    capture_output=True,
+    text=True,
+    cwd=kitti_folder.REPOSITORY,
+  )
   assert done.stdout.strip() == 'False True', done.stderr

@@ -47,9 +47,7 @@ def _batches(config, count, *, batch_size=4, start_step=0, **shard):
 def test_batches_carry_their_share(config):
   plain = config.copy_and_resolve_references()
   plain.semantic_root = ''
-  for batch, alone in zip(
-    _batches(config, 3), _batches(plain, 3), strict=True
-  ):
+  for batch, alone in zip(_batches(config, 3), _batches(plain, 3), strict=True):
     images, labels = batch.pop('semantic_images'), batch.pop('semantic_labels')
     assert images.shape == (2, 32, 64, 3) and images.dtype == np.uint8
     assert labels.shape == (2, 32, 64) and labels.dtype == np.uint8
@@ -64,9 +62,7 @@ def test_batches_carry_their_share(config):
 
 
 def test_order_is_stateless_and_covers_every_still(config):
-  seen = [
-    batch['semantic_images'][:, 0, 0, 0] for batch in _batches(config, 5)
-  ]
+  seen = [batch['semantic_images'][:, 0, 0, 0] for batch in _batches(config, 5)]
   assert sorted(np.concatenate(seen)[:_COUNT]) == [0, 10, 20, 30, 40]
   resumed = _batches(config, 2, start_step=3)
   np.testing.assert_array_equal(
@@ -114,7 +110,12 @@ def test_cityscapes_splits_are_kept_apart(tmp_path):
   grey = np.zeros((4, 8), np.uint8)
   for split, ending in (('train', 'labelIds'), ('val', 'labelTrainIds')):
     kitti_folder.write_still(
-      tmp_path, split, grey, grey, layout='cityscapes', split=split,
+      tmp_path,
+      split,
+      grey,
+      grey,
+      layout='cityscapes',
+      split=split,
       ending=ending,
     )
   for split, coding in (('train', 'ids'), ('val', 'train_ids')):
@@ -154,7 +155,9 @@ def test_masks_of_another_shape_than_their_picture_are_refused(config):
   assert input_pipeline.check_data(config).stills == _COUNT
   masks = pathlib.Path(config.semantic_root).rglob('[!.]*')
   mask = next(
-    path for path in sorted(masks) if 'labelIds' in path.name
+    path
+    for path in sorted(masks)
+    if 'labelIds' in path.name
     or (path.parent.name == 'semantic' and path.is_file())
   )
   kitti_folder.save(np.full((10, 25), 7, np.uint8), mask)  # Half: the same.

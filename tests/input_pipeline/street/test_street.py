@@ -21,14 +21,27 @@ _EARTH_RADIUS = 6378137.0
 def root(tmp_path_factory):
   output = tmp_path_factory.mktemp('street') / 'root'
   assert folder.render_street(
-    output, drives=2, frames=_FRAMES, height=_HEIGHT, width=_WIDTH, seed=3,
-    workers=1)
+    output,
+    drives=2,
+    frames=_FRAMES,
+    height=_HEIGHT,
+    width=_WIDTH,
+    seed=3,
+    workers=1,
+  )
   return output
 
 
 def _small(output, **changed):
-  arguments = {'drives': 1, 'frames': 3, 'height': 32, 'width': 96, 'seed': 0,
-               'workers': 1, **changed}
+  arguments = {
+    'drives': 1,
+    'frames': 3,
+    'height': 32,
+    'width': 96,
+    'seed': 0,
+    'workers': 1,
+    **changed,
+  }
   return folder.render_street(output, **arguments)
 
 
@@ -79,8 +92,9 @@ def _sample(image, x, y):
   """Bilinear; [H, W] or [H, W, C] at [H, W] points inside the image."""
   x0 = np.clip(np.floor(x).astype(int), 0, image.shape[1] - 2)
   y0 = np.clip(np.floor(y).astype(int), 0, image.shape[0] - 2)
-  wx, wy = (w.reshape(w.shape + (1,) * (image.ndim - 2))
-            for w in (x - x0, y - y0))
+  wx, wy = (
+    w.reshape(w.shape + (1,) * (image.ndim - 2)) for w in (x - x0, y - y0)
+  )
   top = image[y0, x0] * (1 - wx) + image[y0, x0 + 1] * wx
   low = image[y0 + 1, x0] * (1 - wx) + image[y0 + 1, x0 + 1] * wx
   return top * (1 - wy) + low * wy
@@ -107,21 +121,27 @@ def _rebuild(drive, target, source):
   # and wrong across every border.
   inverse = _sample(np.where(seen > 0, 1 / np.maximum(seen, 0.1), 0), x, y)
   valid &= np.abs(inverse * z - 1) < 0.02
-  valid &= ~np.isin(_read(drive, 'semantic_02', target),
-                    cityscapes.MOVING_CLASSES)
+  valid &= ~np.isin(
+    _read(drive, 'semantic_02', target), cityscapes.MOVING_CLASSES
+  )
   image = _read(drive, 'image_02', target) / 255
   other = _read(drive, 'image_02', source) / 255
-  return (np.abs(_sample(other, x, y) - image).mean(-1),
-          np.abs(other - image).mean(-1), valid)
+  return (
+    np.abs(_sample(other, x, y) - image).mean(-1),
+    np.abs(other - image).mean(-1),
+    valid,
+  )
 
 
 @pytest.mark.parametrize('number', [1, 2])
 @pytest.mark.parametrize('step', [-1, 1])
 def test_true_depth_and_motion_rebuild_a_frame_from_its_neighbours(
-    root, number, step):
+  root, number, step
+):
   drive = _drive(root, number)
-  results = [_rebuild(drive, frame, frame + step)
-             for frame in range(1, _FRAMES - 1)]
+  results = [
+    _rebuild(drive, frame, frame + step) for frame in range(1, _FRAMES - 1)
+  ]
   difference, unmoved, valid = (np.stack(r) for r in zip(*results, strict=True))
   assert valid.mean() > 0.3
   assert difference[valid].mean() < 0.02
@@ -142,9 +162,13 @@ def test_layout_is_kittis(root):
   date = root / _DATE
   for number in (1, 2):
     drive = _drive(root, number)
-    for kind, suffix in (('image_02', 'png'), ('semantic_02', 'png'),
-                         ('depth_02', 'png'), ('oxts', 'txt'),
-                         ('velodyne_points', 'bin')):
+    for kind, suffix in (
+      ('image_02', 'png'),
+      ('semantic_02', 'png'),
+      ('depth_02', 'png'),
+      ('oxts', 'txt'),
+      ('velodyne_points', 'bin'),
+    ):
       names = sorted(p.name for p in (drive / kind / 'data').iterdir())
       assert names == [f'{i:010d}.{suffix}' for i in range(_FRAMES)]
     for kind in ('image_02', 'oxts', 'velodyne_points'):
@@ -155,12 +179,18 @@ def test_layout_is_kittis(root):
   calibration = _calibration(date / 'calib_cam_to_cam.txt')
   projection = calibration['P_rect_02'].reshape(3, 4)
   np.testing.assert_allclose(
-    projection[:, :3], [[0.58 * _WIDTH, 0, 0.491 * _WIDTH],
-                        [0, 1.92 * _HEIGHT, 0.46 * _HEIGHT], [0, 0, 1]])
+    projection[:, :3],
+    [
+      [0.58 * _WIDTH, 0, 0.491 * _WIDTH],
+      [0, 1.92 * _HEIGHT, 0.46 * _HEIGHT],
+      [0, 0, 1],
+    ],
+  )
   assert calibration['P_rect_03'][3] < 0
   np.testing.assert_array_equal(calibration['S_rect_02'], [_WIDTH, _HEIGHT])
   np.testing.assert_array_equal(
-    calibration['R_rect_00'].reshape(3, 3), np.eye(3))
+    calibration['R_rect_00'].reshape(3, 3), np.eye(3)
+  )
 
 
 def test_pictures_have_kittis_coding(root):
@@ -176,8 +206,12 @@ def test_pictures_have_kittis_coding(root):
 
 def test_splits_hold_drives_apart(root):
   train, test = (
-    [line.split() for line in (root / 'splits' / f'{name}.txt')
-     .read_text().splitlines()] for name in ('train', 'test'))
+    [
+      line.split()
+      for line in (root / 'splits' / f'{name}.txt').read_text().splitlines()
+    ]
+    for name in ('train', 'test')
+  )
   first, second = (f'{_DATE}/{_DATE}_drive_{n:04d}_sync' for n in (1, 2))
   assert train == [[first, str(i), 'l'] for i in range(1, _FRAMES - 1)]
   assert test == [[second, str(i), 'l'] for i in range(0, _FRAMES, 2)]
@@ -192,8 +226,13 @@ def test_labels_are_many_and_in_range(root):
 
 
 def test_thin_objects_are_plentiful(root):
-  masks = np.stack([_read(_drive(root, n), 'semantic_02', f)
-                    for n in (1, 2) for f in range(_FRAMES)])
+  masks = np.stack(
+    [
+      _read(_drive(root, n), 'semantic_02', f)
+      for n in (1, 2)
+      for f in range(_FRAMES)
+    ]
+  )
   assert np.isin(masks, cityscapes.THIN_CLASSES).mean() > 0.01
 
 
@@ -215,7 +254,8 @@ def test_road_depth_is_that_of_its_plane(root):
     # On n . X = 1 inverse depth is n . ray: three unknowns, all road pixels.
     normal, *_ = np.linalg.lstsq(rays[road], 1 / depth[road], rcond=None)
     np.testing.assert_allclose(
-      depth[road], 1 / (rays[road] @ normal), rtol=3e-3)
+      depth[road], 1 / (rays[road] @ normal), rtol=3e-3
+    )
     height = 1 / np.linalg.norm(normal)
     assert abs(height - 1.65) < 0.03
     assert normal[1] * height > 0.999  # straight below, but for the bounce
@@ -223,11 +263,13 @@ def test_road_depth_is_that_of_its_plane(root):
 
 def test_poses_agree_with_oxts(root):
   camera_from_imu = _rigid(root / _DATE / 'calib_velo_to_cam.txt') @ _rigid(
-    root / _DATE / 'calib_imu_to_velo.txt')
+    root / _DATE / 'calib_imu_to_velo.txt'
+  )
   for number in (1, 2):
     drive = _drive(root, number)
-    packets = np.stack([np.loadtxt(drive / f'oxts/data/{i:010d}.txt')
-                        for i in range(_FRAMES)])
+    packets = np.stack(
+      [np.loadtxt(drive / f'oxts/data/{i:010d}.txt') for i in range(_FRAMES)]
+    )
     assert packets.shape == (_FRAMES, 30)
     scale = np.cos(np.radians(packets[0, 0]))
     imu = np.tile(np.eye(4), (_FRAMES, 1, 1))
@@ -236,8 +278,9 @@ def test_poses_agree_with_oxts(root):
       pose[:3, 3] = (
         scale * np.radians(longitude) * _EARTH_RADIUS,
         scale * _EARTH_RADIUS * np.log(np.tan(np.radians(90 + latitude) / 2)),
-        altitude)
-      pose[:3, :3] = (_turn(yaw, 2) @ _turn(pitch, 1) @ _turn(roll, 0))
+        altitude,
+      )
+      pose[:3, :3] = _turn(yaw, 2) @ _turn(pitch, 1) @ _turn(roll, 0)
     camera = imu @ np.linalg.inv(camera_from_imu)
     relative = np.linalg.inv(camera[0]) @ camera
     np.testing.assert_allclose(relative, _poses(drive), atol=2e-5)
@@ -258,8 +301,9 @@ def _turn(angle, axis):
 
 def test_lidar_lies_on_what_the_camera_sees(root):
   date, drive = root / _DATE, _drive(root)
-  projection = _calibration(
-    date / 'calib_cam_to_cam.txt')['P_rect_02'].reshape(3, 4)
+  projection = _calibration(date / 'calib_cam_to_cam.txt')['P_rect_02'].reshape(
+    3, 4
+  )
   projection = projection @ _rigid(date / 'calib_velo_to_cam.txt')
   for frame in range(_FRAMES):
     path = drive / f'velodyne_points/data/{frame:010d}.bin'
@@ -275,8 +319,11 @@ def test_lidar_lies_on_what_the_camera_sees(root):
 
 
 def _contents(root):
-  return {path.relative_to(root): path.read_bytes()
-          for path in sorted(pathlib.Path(root).rglob('*')) if path.is_file()}
+  return {
+    path.relative_to(root): path.read_bytes()
+    for path in sorted(pathlib.Path(root).rglob('*'))
+    if path.is_file()
+  }
 
 
 def test_seed_decides_every_byte(tmp_path):
@@ -286,7 +333,8 @@ def test_seed_decides_every_byte(tmp_path):
   first, again, other = (_contents(tmp_path / name) for name in 'abc')
   assert first == again
   name = pathlib.Path(
-    _DATE, f'{_DATE}_drive_0001_sync/image_02/data/0000000001.png')
+    _DATE, f'{_DATE}_drive_0001_sync/image_02/data/0000000001.png'
+  )
   assert first[name] != other[name]
 
 
@@ -302,8 +350,9 @@ def test_a_killed_worker_is_one_message():
 
 
 def test_what_is_there_is_kept_or_refused(root):
-  arguments = dict(drives=2, frames=_FRAMES, height=_HEIGHT, width=_WIDTH,
-                   seed=3, workers=1)
+  arguments = dict(
+    drives=2, frames=_FRAMES, height=_HEIGHT, width=_WIDTH, seed=3, workers=1
+  )
   assert folder.render_street(root, **arguments) is False
   with pytest.raises(ValueError, match=r'seed 3 \(asked for: 4\)'):
     folder.render_street(root, **{**arguments, 'seed': 4})
@@ -327,20 +376,24 @@ def test_a_record_that_is_none_is_refused(tmp_path):
 def test_an_interrupted_render_leaves_nothing(tmp_path, monkeypatch):
   def interrupt(scene, frame, **_):
     raise KeyboardInterrupt
+
   monkeypatch.setattr(render, 'render_frame', interrupt)
   with pytest.raises(KeyboardInterrupt):
     _small(tmp_path / 'root')
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('changed, message', [
-  ({'height': 100}, '--height is 100.*multiple of 32'),
-  ({'width': 100}, '--width is 100.*multiple of 32'),
-  ({'drives': 0}, '--drives is 0: give at least 1'),
-  ({'frames': 2}, '--frames is 2: give at least 3'),
-  ({'seed': -1}, '--seed is -1'),
-  ({'drives': 2, 'test_drives': 2}, '--test_drives is 2 of 2 drives'),
-])
+@pytest.mark.parametrize(
+  'changed, message',
+  [
+    ({'height': 100}, '--height is 100.*multiple of 32'),
+    ({'width': 100}, '--width is 100.*multiple of 32'),
+    ({'drives': 0}, '--drives is 0: give at least 1'),
+    ({'frames': 2}, '--frames is 2: give at least 3'),
+    ({'seed': -1}, '--seed is -1'),
+    ({'drives': 2, 'test_drives': 2}, '--test_drives is 2 of 2 drives'),
+  ],
+)
 def test_bad_arguments_are_refused(tmp_path, changed, message):
   with pytest.raises(ValueError, match=message):
     _small(tmp_path / 'root', **changed)
@@ -348,8 +401,14 @@ def test_bad_arguments_are_refused(tmp_path, changed, message):
 
 
 def test_command_line(tmp_path, capsys):
-  arguments = [f'--output={tmp_path / "root"}', '--drives=1', '--frames=3',
-               '--height=32', '--width=96', '--workers=1']
+  arguments = [
+    f'--output={tmp_path / "root"}',
+    '--drives=1',
+    '--frames=3',
+    '--height=32',
+    '--width=96',
+    '--workers=1',
+  ]
   folder.main(arguments)
   assert 'rendered' in capsys.readouterr().out
   folder.main(arguments)

@@ -21,9 +21,9 @@ _DRIVE = kitti_folder.DRIVE
 
 def _mask(*values):
   """A mask of equal vertical stripes of these values."""
-  return np.repeat(
-    np.array(values, np.uint8), len(_GREY[0]) // len(values)
-  )[None].repeat(len(_GREY), axis=0)
+  return np.repeat(np.array(values, np.uint8), len(_GREY[0]) // len(values))[
+    None
+  ].repeat(len(_GREY), axis=0)
 
 
 def _run(capsys, *arguments):
@@ -91,7 +91,10 @@ def test_ids_of_stills(tmp_path, layout):
   assert not report.problems
   pixels = dict(zip(cityscapes.NAMES, report.scan.pixels, strict=False))
   assert {name for name, count in pixels.items() if count} == {
-    'road', 'car', 'bicycle'}
+    'road',
+    'car',
+    'bicycle',
+  }
   assert report.scan.pixels[-1] == _GREY.size // 2
 
 
@@ -103,9 +106,7 @@ def test_cityscapes_names_tell_the_coding(tmp_path):
   assert 'names' in report.scan.reason
   (doubt,) = report.problems.values()
   assert doubt == ['0 of 1 masks hold values from 19 to 33, as ids would']
-  _write_stills(
-    tmp_path, 'cityscapes', [_mask(18)] * 2, ending='labelTrainIds'
-  )
+  _write_stills(tmp_path, 'cityscapes', [_mask(18)] * 2, ending='labelTrainIds')
   report = check_labels.check(tmp_path, coding='train_ids')
   assert [str(group) for group in report.groups] == [
     'train: 2 of 2 frames have masks, 100.0 %',
@@ -145,7 +146,7 @@ def test_everything_wrong_is_named(tmp_path, capsys):
   (masks / '000008_10.png').rename(masks / '8.png')
   code, output, _ = _run(capsys, 'check', tmp_path, '--coding=train_ids')
   assert code == 1
-  wrong = output[output.index('WRONG'):].replace(f'{tmp_path}/', '')
+  wrong = output[output.index('WRONG') :].replace(f'{tmp_path}/', '')
   heads = [line for line in wrong.splitlines() if not line.startswith('  ')]
   assert heads == [
     'WRONG, masks or pictures that cannot be read: 4',
@@ -203,7 +204,10 @@ def test_as_a_program(tmp_path):
   _write_stills(tmp_path, 'kitti', [_mask(7, 26), _mask(7, 99)])
   result = subprocess.run(
     [sys.executable, '-m', 'input_pipeline.tools.labels', 'check', tmp_path],
-    cwd=kitti_folder.REPOSITORY, capture_output=True, text=True, check=False,
+    cwd=kitti_folder.REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
     env=os.environ | {'PYTHONWARNINGS': 'error'},
   )
   assert result.returncode == 1
@@ -236,7 +240,9 @@ def test_colours_of_a_folder(tmp_path, capsys):
 
 def test_colours_of_a_file(tmp_path):
   kitti_folder.save(_mask(5, 255), tmp_path / 'mask.png')
-  colour_labels.colour(tmp_path / 'mask.png', tmp_path / 'out.png', coding='train_ids')
+  colour_labels.colour(
+    tmp_path / 'mask.png', tmp_path / 'out.png', coding='train_ids'
+  )
   read = cityscapes.read_labels(tmp_path / 'out.png', coding='train_ids')
   np.testing.assert_array_equal(read, _mask(5, 255))
 

@@ -29,20 +29,27 @@ def test_lists_pass_the_checks_before_training(root, output):
   for number in (1, 3):
     for camera in (2, 3):
       kitti_folder.write_drive(
-        root, drive=drives.drive_name(number), camera=camera, frames=8)
+        root, drive=drives.drive_name(number), camera=camera, frames=8
+      )
   summary = make_splits.make_splits(root, output, validation_share=0.5)
   config = kitti_folder.make_config(
-    root, train_split=str(output / 'train.txt'),
-    eval_split=str(output / 'val.txt'))
+    root,
+    train_split=str(output / 'train.txt'),
+    eval_split=str(output / 'val.txt'),
+  )
   checked = input_pipeline.check_data(config)
   # Six of eight frames have both neighbours, for each camera.
   assert (checked.train_examples, checked.eval_examples) == (12, 12)
   assert not set(checked.train_drives) & set(checked.eval_drives)
   train, validation = drives.read(output)
   assert [(line.frame, line.side) for line in train] == [
-    (frame, side) for side in 'lr' for frame in range(1, 7)]
-  assert summary['train'] == {'drives': 1, 'frames': 12,
-                              'hours': round(6 / 36000, 4)}
+    (frame, side) for side in 'lr' for frame in range(1, 7)
+  ]
+  assert summary['train'] == {
+    'drives': 1,
+    'frames': 12,
+    'hours': round(6 / 36000, 4),
+  }
   assert summary['dropped'] == {'no neighbour': 8}
   assert summary == json.loads((output / 'summary.json').read_text())
   assert len(validation) == 12
@@ -66,7 +73,8 @@ def test_one_camera_alone(root, output):
   lines = sum(drives.read(output), [])
   assert {str(line).rpartition(' ')[2] for line in lines} == {'r'}
   assert summary['excluded'] == {
-    drives.drive_name(2): 'no frame left: the cameras have none'}
+    drives.drive_name(2): 'no frame left: the cameras have none'
+  }
 
 
 def test_standing_frames_by_oxts(root, output):
@@ -142,7 +150,8 @@ def test_split_by_drive_is_near_the_share(seed):
 @hypothesis.given(
   sizes=st.lists(st.integers(1, 5000), min_size=2, max_size=8),
   share=st.floats(0, 1, exclude_min=True, exclude_max=True),
-  seed=st.integers(0, 9))
+  seed=st.integers(0, 9),
+)
 def test_both_lists_get_a_drive(sizes, share, seed):
   sizes = {f'drive{n}': size for n, size in enumerate(sizes)}
   chosen = splits.split_by_drive(sizes, share=share, seed=seed)
@@ -155,12 +164,15 @@ def test_the_seed_alone_decides(root, tmp_path):
   made = {}
   for name, seed in (('a', 0), ('b', 0), ('c', 1), ('d', 2)):
     make_splits.make_splits(
-      root, tmp_path / name, validation_share=0.25, seed=seed)
-    made[name] = [(tmp_path / name / file).read_bytes()
-                  for file in ('train.txt', 'val.txt')]
+      root, tmp_path / name, validation_share=0.25, seed=seed
+    )
+    made[name] = [
+      (tmp_path / name / file).read_bytes() for file in ('train.txt', 'val.txt')
+    ]
     train, validation = drives.read(tmp_path / name)
     assert {line.drive for line in train}.isdisjoint(
-      line.drive for line in validation)
+      line.drive for line in validation
+    )
     assert len(validation) == 8  # Two drives of four frames.
   assert made['a'] == made['b']
   assert len({lists[1] for lists in made.values()}) > 1
@@ -168,34 +180,49 @@ def test_the_seed_alone_decides(root, tmp_path):
 
 def test_eigen_drives_are_excluded_and_reported(root, output):
   assert len(set(make_splits.EIGEN_TEST)) == 28
-  eigen = [drives.drive_name(2, '2011_09_26'),
-           drives.drive_name(47, '2011_10_03')]
-  others = [drives.drive_name(1, '2011_09_26'), drives.drive_name(2),
-            drives.drive_name(3, '2011_10_03')]
+  eigen = [
+    drives.drive_name(2, '2011_09_26'),
+    drives.drive_name(47, '2011_10_03'),
+  ]
+  others = [
+    drives.drive_name(1, '2011_09_26'),
+    drives.drive_name(2),
+    drives.drive_name(3, '2011_10_03'),
+  ]
   for drive in eigen + others:
     drives.write_pictures(root, drive, np.arange(6) * 5)
   summary = make_splits.make_splits(root, output)
   assert {line.drive for line in sum(drives.read(output), [])} == set(others)
   assert summary['excluded'] == dict.fromkeys(eigen, 'Eigen test drive')
   assert f'{eigen[0]}: excluded, Eigen test drive' in split_summary.describe(
-    summary)
+    summary
+  )
   again = make_splits.make_splits(root, output / 'all', exclude=('none',))
   assert again['excluded'] == {}
   assert set(again['drives']) == set(eigen + others)
 
 
 def test_drives_of_the_odometry_test_are_excluded_too(root, output):
-  names = [drives.drive_name(1), drives.drive_name(2, '2011_09_26'),
-           drives.drive_name(33, '2011_09_30')]
+  names = [
+    drives.drive_name(1),
+    drives.drive_name(2, '2011_09_26'),
+    drives.drive_name(33, '2011_09_30'),
+  ]
   for drive in names:
     drives.write_pictures(root, drive, np.arange(6) * 5)
-  make_splits.main([
-    f'--root={root}', f'--output={output}',
-    '--exclude=eigen_test,odometry_test'])
+  make_splits.main(
+    [
+      f'--root={root}',
+      f'--output={output}',
+      '--exclude=eigen_test,odometry_test',
+    ]
+  )
   assert {line.drive for line in sum(drives.read(output), [])} == {names[0]}
   summary = json.loads((output / 'summary.json').read_text())
   assert summary['excluded'] == {
-    names[1]: 'Eigen test drive', names[2]: 'odometry test drive'}
+    names[1]: 'Eigen test drive',
+    names[2]: 'odometry test drive',
+  }
 
 
 def test_unrectified_drives_are_excluded(root, output):
@@ -212,15 +239,19 @@ def test_a_single_drive_is_split_with_a_gap(root, output, offsets):
   drives.write_moving(root, 30)
   drives.write_pictures(root, drives.DRIVE, np.arange(30) * 5, camera=3)
   summary = make_splits.make_splits(
-    root, output, validation_share=0.2, frame_offsets=offsets)
-  used = [{line.frame + offset for line in lines for offset in [0, *offsets]}
-          for lines in drives.read(output)]
+    root, output, validation_share=0.2, frame_offsets=offsets
+  )
+  used = [
+    {line.frame + offset for line in lines for offset in [0, *offsets]}
+    for lines in drives.read(output)
+  ]
   assert max(used[0]) == min(used[1]) - 1  # Nothing shared, nothing wasted.
   assert summary['split_by'] == 'time'
   total = sum(summary[part]['frames'] for part in ('train', 'validation'))
   assert total + sum(summary['dropped'].values()) == 60
-  assert any('split by time' in line
-             for line in split_summary.describe(summary))
+  assert any(
+    'split by time' in line for line in split_summary.describe(summary)
+  )
 
 
 def refuse(root, output, error, message, **arguments):
@@ -248,7 +279,8 @@ def test_frames_without_ground_truth_do_not_validate(root, output):
   for number in (1, 3):
     for camera in (2, 3):
       kitti_folder.write_drive(
-        root, drive=drives.drive_name(number), camera=camera, frames=8)
+        root, drive=drives.drive_name(number), camera=camera, frames=8
+      )
   arguments = {'validation_share': 0.5, 'ground_truth': 'lidar'}
   validating = drives.DRIVE
   scans = root / validating / 'velodyne_points/data'
@@ -260,31 +292,48 @@ def test_frames_without_ground_truth_do_not_validate(root, output):
   assert sorted({line.frame for line in validation}) == [1, 2, 3, 5, 6]
   assert summary['validation']['frames'] == len(validation) == 10
   assert summary['drives'][validating]['dropped'] == {
-    'no neighbour': 4, 'no ground truth': 2}
+    'no neighbour': 4,
+    'no ground truth': 2,
+  }
   for scan in scans.iterdir():
     scan.unlink()
-  refuse(root, output.parent / 'other' / 'lists', ValueError,
-         "none of the 12 validation frames has the ground truth 'lidar', the "
-         'first lacks .*0000000001.bin', **arguments)
+  refuse(
+    root,
+    output.parent / 'other' / 'lists',
+    ValueError,
+    "none of the 12 validation frames has the ground truth 'lidar', the "
+    'first lacks .*0000000001.bin',
+    **arguments,
+  )
 
 
 def test_nothing_left_says_why(root, output):
   drives.write_pictures(root, drives.drive_name(2, '2011_09_26'), range(9))
   drives.write_pictures(root, drives.DRIVE, [3] * 9)
-  refuse(root, output, ValueError,
-         '1 drive: Eigen test drive; 1 drive: .*2 no neighbour, 7 standing')
+  refuse(
+    root,
+    output,
+    ValueError,
+    '1 drive: Eigen test drive; 1 drive: .*2 no neighbour, 7 standing',
+  )
 
 
 def test_a_drive_too_short_for_two_lists(root, output):
   drives.write_moving(root, 5)
-  refuse(root, output, ValueError,
-         f'{drives.DRIVE} is the only drive .*3 frames')
+  refuse(
+    root, output, ValueError, f'{drives.DRIVE} is the only drive .*3 frames'
+  )
 
 
-@pytest.mark.parametrize('text, reason', [
-  ('', 'has 30 values, found 0'), ('1 2 3', 'has 30 values, found 3'),
-  (' '.join(['1'] * 29 + ['x']), "no oxts packet: .*'x'"),
-  (' '.join(['nan'] * 30), 'nan and nan .* give no speed')])
+@pytest.mark.parametrize(
+  'text, reason',
+  [
+    ('', 'has 30 values, found 0'),
+    ('1 2 3', 'has 30 values, found 3'),
+    (' '.join(['1'] * 29 + ['x']), "no oxts packet: .*'x'"),
+    (' '.join(['nan'] * 30), 'nan and nan .* give no speed'),
+  ],
+)
 def test_bad_packet_is_named(root, output, text, reason):
   drives.write_moving(root, 8)
   drives.write_oxts(root, drives.DRIVE, [(1.0, 0.0)] * 8)
@@ -299,22 +348,31 @@ def test_unreadable_picture_is_named(root, output):
   refuse(root, output, ValueError, '0000000003.png cannot be read')
 
 
-@pytest.mark.parametrize('drive', [
-  f'{drives.DATE}/my drive', '#date/drive', f'{drives.DATE}/drive\udcff'])
+@pytest.mark.parametrize(
+  'drive',
+  [f'{drives.DATE}/my drive', '#date/drive', f'{drives.DATE}/drive\udcff'],
+)
 def test_names_that_no_list_can_hold(root, output, drive):
   drives.write_pictures(root, drive, range(8))
   refuse(root, output, ValueError, 'cannot be named in a list')
 
 
-@pytest.mark.parametrize('arguments, message', [
-  ({'validation_share': 0.0}, 'validation_share is 0.0'),
-  ({'validation_share': math.nan}, 'validation_share is nan'),
-  ({'min_speed': -1.0}, 'min_speed is -1.0'),
-  ({'cameras': ['l', 'x']}, 'cameras is l,x: give l, r or l,r'),
-  ({'cameras': ['l', 'l']}, 'cameras is l,l'),
-  ({'exclude': ('all',)}, 'exclude is all: choose from eigen_test, odome'),
-  ({'ground_truth': 'scans'}, 'ground_truth is scans: choose from none, lidar'),
-  ({'frame_offsets': [0]}, 'frame_offsets names no neighbour')])
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
+    ({'validation_share': 0.0}, 'validation_share is 0.0'),
+    ({'validation_share': math.nan}, 'validation_share is nan'),
+    ({'min_speed': -1.0}, 'min_speed is -1.0'),
+    ({'cameras': ['l', 'x']}, 'cameras is l,x: give l, r or l,r'),
+    ({'cameras': ['l', 'l']}, 'cameras is l,l'),
+    ({'exclude': ('all',)}, 'exclude is all: choose from eigen_test, odome'),
+    (
+      {'ground_truth': 'scans'},
+      'ground_truth is scans: choose from none, lidar',
+    ),
+    ({'frame_offsets': [0]}, 'frame_offsets names no neighbour'),
+  ],
+)
 def test_bad_arguments(root, output, arguments, message):
   drives.write_moving(root, 8)
   refuse(root, output, ValueError, message, **arguments)
@@ -331,12 +389,14 @@ def test_what_is_there_stays(root, output):
 
 
 def test_an_output_that_cannot_be_made_is_refused_before_the_work(
-    root, output, monkeypatch):
+  root, output, monkeypatch
+):
   drives.write_moving(root, 12)
   output.parent.mkdir()
   (output.parent / 'file').touch()
   monkeypatch.setattr(
-    make_splits.standing, 'find_standing', lambda *_, **__: pytest.fail())
+    make_splits.standing, 'find_standing', lambda *_, **__: pytest.fail()
+  )
   with pytest.raises(OSError, match='file'):
     make_splits.make_splits(root, output.parent / 'file' / 'lists')
 
@@ -353,43 +413,55 @@ def test_a_failed_write_leaves_nothing(root, output, monkeypatch):
 
 def test_command_line(root, output, capsys):
   drives.write_moving(root, 8, 8)
-  make_splits.main([
-    f'--root={root}', f'--output={output}', '--validation_share=0.5',
-    '--cameras=l', '--frame_offsets=-1,1', '--seed=3'])
+  make_splits.main(
+    [
+      f'--root={root}',
+      f'--output={output}',
+      '--validation_share=0.5',
+      '--cameras=l',
+      '--frame_offsets=-1,1',
+      '--seed=3',
+    ]
+  )
   printed = capsys.readouterr().out
   assert 'train: 6 frames from 1 drive' in printed
   assert f'{drives.DRIVE}: ' in printed and '6 by images' in printed
   with pytest.raises(SystemExit, match='^ValueError: .* is not empty'):
     make_splits.main([f'--root={root}', f'--output={output}'])
   with pytest.raises(SystemExit, match='^2$'):
-    make_splits.main([
-      f'--root={root}', f'--output={output}', '--frame_offsets=a'])
+    make_splits.main(
+      [f'--root={root}', f'--output={output}', '--frame_offsets=a']
+    )
   assert 'whole numbers' in capsys.readouterr().err
 
 
-@pytest.mark.skipif(not kitti_folder.REAL_DRIVE.is_dir(),
-                    reason='needs the real KITTI drive')
+@pytest.mark.skipif(
+  not kitti_folder.REAL_DRIVE.is_dir(), reason='needs the real KITTI drive'
+)
 def test_real_drive(output):
   summary = make_splits.make_splits(
-    kitti_folder.REAL_ROOT, output, exclude=('none',), validation_share=0.2)
+    kitti_folder.REAL_ROOT, output, exclude=('none',), validation_share=0.2
+  )
   train, validation = drives.read(output)
   # 51 frames, driven at 10 m/s: the first and the last have one neighbour.
   assert sorted({line.frame for line in train}) == list(range(1, 38))
   assert sorted({line.frame for line in validation}) == list(range(40, 50))
   assert len(train) == 2 * 37 and len(validation) == 2 * 10
-  drive, = summary['drives'].values()
+  (drive,) = summary['drives'].values()
   assert drive['judged_by'] == {'oxts': 49}
   assert drive['dropped'] == {'no neighbour': 4, 'in the gap': 4}
 
 
-@pytest.mark.skipif(not kitti_folder.REAL_DRIVE.is_dir(),
-                    reason='needs the real KITTI drive')
+@pytest.mark.skipif(
+  not kitti_folder.REAL_DRIVE.is_dir(), reason='needs the real KITTI drive'
+)
 def test_pictures_of_a_moving_real_drive_differ(root, output):
   drive = root / drives.drive_name(9)
   kitti_folder.write_date(drive.parent)
   (drive / 'image_02').mkdir(parents=True)
   (drive / 'image_02/data').symlink_to(
-    kitti_folder.REAL_DRIVE / 'image_02/data')
+    kitti_folder.REAL_DRIVE / 'image_02/data'
+  )
   summary = make_splits.make_splits(root, output, exclude=('none',))
   assert summary['drives'][drives.drive_name(9)]['judged_by'] == {'images': 49}
   assert 'standing' not in summary['dropped']

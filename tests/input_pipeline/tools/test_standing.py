@@ -9,13 +9,20 @@ from input_pipeline.tools import standing
 
 
 @hypothesis.settings(deadline=None, derandomize=True)
-@hypothesis.given(content=st.one_of(
-  st.text(max_size=80).map(str.encode), st.binary(max_size=80),
-  st.lists(st.one_of(
-    st.floats().map(str), st.sampled_from(['1e999', '1e308', '-', '1_0'])),
-    min_size=28, max_size=31).map(lambda words: ' '.join(words).encode())))
-def test_any_packet_gives_a_speed_or_names_the_file(
-    tmp_path_factory, content):
+@hypothesis.given(
+  content=st.one_of(
+    st.text(max_size=80).map(str.encode),
+    st.binary(max_size=80),
+    st.lists(
+      st.one_of(
+        st.floats().map(str), st.sampled_from(['1e999', '1e308', '-', '1_0'])
+      ),
+      min_size=28,
+      max_size=31,
+    ).map(lambda words: ' '.join(words).encode()),
+  )
+)
+def test_any_packet_gives_a_speed_or_names_the_file(tmp_path_factory, content):
   path = tmp_path_factory.mktemp('oxts') / '0000000001.txt'
   path.write_bytes(content)
   try:
