@@ -55,9 +55,7 @@ def _run():
     )
     configuration.check(config)
     latest = checkpoints.latest_step(FLAGS.workdir)
-  parallel.refuse_differences(
-    {'configs': config.to_json(), 'checkpoints': str(latest)}
-  )
+  parallel.check_same({'configs': config.to_json(), 'checkpoints': str(latest)})
   from sgde_jax import folders
   from sgde_jax.evaluation import depth
   from sgde_jax.inference import export, images

@@ -18,7 +18,7 @@ from absl import flags, logging
 
 import input_pipeline
 from benchmarks import command_line
-from sgde_jax import compiling, configuration, parallel
+from sgde_jax import configuration, parallel
 from sgde_jax.configs import default
 from sgde_jax.evaluation import depth as evaluate
 from sgde_jax.models import seem
@@ -131,7 +131,7 @@ def measure_run(config, workdir, choices):
     frame_offsets=config.data.frame_offsets,
   )
 
-  @compiling.jit
+  @parallel.jit
   def measure(variables, batch, key):
     batch = batch | {'frames': steps.to_float(batch['frames'])}
     outputs = model.apply(variables, batch['frames'], train=False)

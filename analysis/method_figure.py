@@ -15,7 +15,7 @@ import jax
 from absl import flags
 
 from benchmarks import command_line
-from sgde_jax import compiling, configuration, parallel, visualization
+from sgde_jax import configuration, parallel, visualization
 from sgde_jax.configs import default
 from sgde_jax.evaluation import depth, panels
 from sgde_jax.training import steps
@@ -38,7 +38,7 @@ def main(_):
   mesh = parallel.create_mesh(jax.devices()[:1])
   model, state = depth.load_trained(config, FLAGS.workdir, mesh)
   (batch,) = itertools.islice(initial.open_batches(config, mesh, 0), 1)
-  preview = compiling.jit(
+  preview = parallel.jit(
     functools.partial(
       steps.preview_step, model=model, loss_options=config.loss.to_dict()
     )

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from absl import flags
 
 from benchmarks import command_line
-from sgde_jax import compiling
+from sgde_jax import parallel
 from sgde_jax.models import attention, decoders
 
 FLAGS = flags.FLAGS
@@ -68,8 +68,8 @@ def measure(module, shape, dtype, *, steps, memory_limit):
     return sum(jnp.sum(jnp.square(x)) for x in module.apply(*arguments))
 
   arguments = variables, depth, semantic
-  forward = compiling.jit(module.apply).lower(*arguments).compile()
-  gradient = compiling.jit(jax.grad(loss, argnums=(0, 1, 2)))
+  forward = parallel.jit(module.apply).lower(*arguments).compile()
+  gradient = parallel.jit(jax.grad(loss, argnums=(0, 1, 2)))
   backward = gradient.lower(*arguments).compile()
   memory = backward.memory_analysis().temp_size_in_bytes / 2**20
   if memory > memory_limit:

@@ -207,11 +207,11 @@ def _compile_prediction(model, variables, frames):
   """Returns a function that predicts the frames."""
   import jax
 
-  from sgde_jax import compiling
+  from sgde_jax import parallel
   from sgde_jax.training import steps
 
   predict = functools.partial(steps.predict_step, model=model)
-  predict = compiling.jit(predict).lower(variables, frames).compile()
+  predict = parallel.jit(predict).lower(variables, frames).compile()
   return lambda: jax.block_until_ready(predict(variables, frames))
 
 

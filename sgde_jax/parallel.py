@@ -1,23 +1,27 @@
-"""The mesh and what lies where on it: data parallel over one axis."""
+"""Data parallelism: the mesh, placement of arrays, jit options, hosts."""
 
 import contextlib
 import hashlib
 import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from sgde_jax import compiling
-
 _AXIS = 'data'
 
+# Convolutions by Eigen. YNNPACK's, XLA's default on CPUs, take three times as
+# long for the gradient of weights; see docs/experiments, "Speed".
+_CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': ''}
 
-def create_mesh(devices=None):
+
+def create_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
   """Returns a mesh of all (or the given) devices with one axis, `data`.
 
-  Its rows lie in the order of the processes, which read them. `jax.make_mesh`
-  may order them otherwise, and refuses several GPU nodes.
+  Its rows lie in the order of the processes that read them. `jax.make_mesh`
+  may order them otherwise, and fails on several GPU nodes.
   """
   devices = jax.devices() if devices is None else devices
   logging.info('devices: %d %s', len(devices), devices[0].device_kind)
@@ -27,17 +31,19 @@ def create_mesh(devices=None):
   )
 
 
-def replicated(mesh):
-  """The sharding of parameters: a copy on every device."""
+def replicated(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  """Returns the sharding of parameters: a copy on every device."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
 
 
-def batch_sharded(mesh):
-  """The sharding of a batch: its rows split over the devices."""
+def batch_sharded(mesh: jax.sharding.Mesh) -> jax.sharding.NamedSharding:
+  """Returns the sharding of a batch: its rows split over the devices."""
   return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(_AXIS))
 
 
-def check_batch_size(batch_size, mesh, name):
+def check_batch_size(
+  batch_size: int, mesh: jax.sharding.Mesh, name: str
+) -> None:
   """Raises ValueError if the global batch does not split over the devices."""
   if batch_size % mesh.size:
     raise ValueError(
@@ -46,7 +52,48 @@ def check_batch_size(batch_size, mesh, name):
     )
 
 
-def to_devices(batch, mesh):
+def jit(
+  function: Callable, *, cpu_options: Mapping | None = None, **options: Any
+) -> Callable:
+  """Returns `jax.jit(function, **options)` with XLA's options for the backend.
+
+  Args:
+    function: an outermost function: JAX ignores the options of inner ones.
+    cpu_options: further XLA options where the default backend is the CPU.
+    **options: as for `jax.jit`.
+  """
+  compiler_options = None
+  if jax.default_backend() == 'cpu':
+    compiler_options = _CPU_OPTIONS | dict(cpu_options or {})
+  return jax.jit(function, compiler_options=compiler_options, **options)
+
+
+def jit_by_rows(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
+  """Compiles a step that maps each process' rows to its rows of the result.
+
+  Args:
+    step: maps replicated variables and `[B, ...]` frames to a pytree of arrays
+      with a row per frame.
+    mesh: the mesh.
+
+  Returns:
+    A function of the variables and this process' frames, `[B / P, ...]`
+    NumPy, to NumPy arrays.
+  """
+  compiled = jit(
+    step,
+    in_shardings=(replicated(mesh), batch_sharded(mesh)),
+    out_shardings=batch_sharded(mesh),
+  )
+
+  def run(variables, frames):
+    rows = compiled(variables, to_devices(frames, mesh))
+    return jax.tree.map(local_rows, rows)
+
+  return run
+
+
+def to_devices(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """Puts each process' rows of a batch on its devices, as global arrays.
 
   Args:
@@ -62,37 +109,12 @@ def to_devices(batch, mesh):
   )
 
 
-def jit_by_rows(step, mesh):
-  """Compiles a step that each process feeds its rows and gets them back from.
-
-  Args:
-    step: maps replicated variables and `[B, ...]` frames to a pytree of arrays
-      with a row per frame.
-    mesh: the mesh.
-
-  Returns:
-    A function of the variables and this process' frames, `[B / P, ...]`
-    NumPy, to NumPy arrays.
-  """
-  compiled = compiling.jit(
-    step,
-    in_shardings=(replicated(mesh), batch_sharded(mesh)),
-    out_shardings=batch_sharded(mesh),
-  )
-
-  def run(variables, frames):
-    rows = compiled(variables, to_devices(frames, mesh))
-    return jax.tree.map(local_rows, rows)
-
-  return run
-
-
-def device_batches(batches, mesh):
+def device_batches(batches: Iterator, mesh: jax.sharding.Mesh) -> Iterator:
   """Yields an iterator's batches as global arrays, see `to_devices`."""
   return (to_devices(batch, mesh) for batch in batches)
 
 
-def replicate(tree, mesh):
+def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:
   """Copies a host's pytree (equal on every process) to every device."""
   return jax.tree.map(
     lambda leaf: jax.make_array_from_process_local_data(
@@ -102,8 +124,8 @@ def replicate(tree, mesh):
   )
 
 
-def local_rows(array, most=None):
-  """Returns this process' (first) rows of a batch-sharded array, as NumPy."""
+def local_rows(array: jax.Array, most: int | None = None) -> np.ndarray:
+  """Returns this process' (first) rows of a batch-sharded array."""
   shards = sorted(
     array.addressable_shards, key=lambda shard: shard.index[0].start or 0
   )
@@ -111,8 +133,8 @@ def local_rows(array, most=None):
   return np.concatenate(rows)[:most]
 
 
-def gather_rows(rows):
-  """Concatenates every process' NumPy rows, in process order, on each."""
+def gather_rows(rows: np.ndarray) -> np.ndarray:
+  """Concatenates every process' rows, in process order, on each process."""
   if jax.process_count() == 1:
     return rows
   # As bytes: JAX would shorten numbers of 64 bits to 32.
@@ -122,11 +144,11 @@ def gather_rows(rows):
 
 
 @contextlib.contextmanager
-def failing_together():
-  """Ends its body on every process where it fails on one.
+def failing_together() -> Iterator[None]:
+  """Ends its body on every process if it fails on one.
 
   Raises:
-    ConnectionError: the body failed on another process alone, which says why.
+    ConnectionError: the body failed on another process, which has the message.
   """
   error = None
   try:
@@ -138,27 +160,21 @@ def failing_together():
     raise error
   if failed.any():
     raise ConnectionError(
-      f'process {failed.argmax()} of this job was refused: see its message'
+      f'process {failed.argmax()} of this job failed: see its message'
     )
 
 
-def refuse_differences(values):
-  """Refuses processes that were not given the same.
+def check_same(values: Mapping[str, str]) -> None:
+  """Raises ValueError if the processes of a job have different values.
 
   Args:
-    values: dict of what it is -> text.
-
-  Raises:
-    ValueError: they differ; the message names what does.
+    values: name -> text; the message lists the names that differ.
   """
   digests = [hashlib.sha256(text.encode()).digest() for text in values.values()]
   own = np.array([list(digest) for digest in digests], np.uint8)
-  everyone = gather_rows(own[None])
-  differing = (everyone != own).any(axis=(0, 2))
-  if differing.any():
-    names = [
-      name for name, is_other in zip(values, differing, strict=True) if is_other
-    ]
+  differs = (gather_rows(own[None]) != own).any(axis=(0, 2))
+  if differs.any():
+    names = [name for name, other in zip(values, differs, strict=True) if other]
     raise ValueError(
       f'the processes of this job have different {", ".join(names)}: give each'
       ' the same command, files and --workdir, on a disk that all share'

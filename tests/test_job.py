@@ -36,14 +36,14 @@ def test_a_signal_to_one_ends_all_after_the_same_step(what, after):
     (
       'fail',
       [
-        'ConnectionError: process 1 of this job was refused: see its message',
+        'ConnectionError: process 1 of this job failed: see its message',
         'ValueError: no such file',
       ],
     ),
     ('differ', ['ValueError: .* have different seeds: give each'] * 2),
   ],
 )
-def test_what_one_is_refused_for_ends_all(what, messages):
+def test_failure_of_one_process_ends_all(what, messages):
   outputs = [runs.finish(process)[0] for process in _start(what)]
   for output, message in zip(outputs, messages, strict=True):
     assert re.match(message, output.splitlines()[-1]), output

@@ -267,7 +267,7 @@ def _check(config, workdir, mesh):
 
 def _evaluate_images(evaluator, workdir, state):
   """Prints the table and writes its files; returns the summary."""
-  parallel.refuse_differences({'evaluation lists': repr(evaluator.lines)})
+  parallel.check_same({'evaluation lists': repr(evaluator.lines)})
   summary, rows = evaluator.run(state.variables, pictures=workdir / 'pictures')
   if jax.process_index() == 0:
     made = {

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 import input_pipeline
-from sgde_jax import compiling, parallel, visualization
+from sgde_jax import parallel, visualization
 from sgde_jax.metrics import trajectories as trajectory
 from sgde_jax.training import log, steps
 
@@ -95,7 +95,7 @@ class MotionPredictor:
     self._mesh = mesh
     replicated = parallel.replicated(mesh)
     # Every process feeds its rows and gets all motions.
-    self._predict = compiling.jit(
+    self._predict = parallel.jit(
       functools.partial(steps.motion_step, model=model),
       in_shardings=(replicated, parallel.batch_sharded(mesh)),
       out_shardings=replicated,

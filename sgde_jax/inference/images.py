@@ -14,7 +14,7 @@ from PIL import Image
 
 from input_pipeline import cityscapes, command_line, images
 from input_pipeline import files as appearing
-from sgde_jax import compiling, folders, metrics, parallel, visualization
+from sgde_jax import folders, metrics, parallel, visualization
 from sgde_jax.evaluation import depth
 from sgde_jax.inference import video
 from sgde_jax.training import log, steps
@@ -131,7 +131,7 @@ def _load(config, workdir, write):
   flip = config.eval.flip
   step = functools.partial(steps.predict_step, flip=flip)
   step = steps.label_step if write == 'labels' else step
-  predict_step = compiling.jit(functools.partial(step, model=model))
+  predict_step = parallel.jit(functools.partial(step, model=model))
 
   def run(image):
     frame = images.resize_frame(

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 import input_pipeline
-from sgde_jax import compiling, models, parallel
+from sgde_jax import models, parallel
 from sgde_jax.training import steps
 from sgde_jax.weights import checkpoints as checkpointing
 from sgde_jax.weights import published
@@ -255,7 +255,7 @@ def create_train_state(key, *, model, optimizer, image_size, config):
   """
   # On the CPU XLA's full optimization takes four times as long here, over some
   # hundred small random number generators, for a program that runs once.
-  state = compiling.jit(
+  state = parallel.jit(
     lambda key: _initialise(key, model, optimizer, image_size),
     cpu_options={'xla_backend_optimization_level': 1},
   )(key)
@@ -324,7 +324,7 @@ def compile_steps(config, model, optimizer, mesh, state, batches):
   """
   replicated, rows = parallel.replicated(mesh), parallel.batch_sharded(mesh)
   loss_options = config.loss.to_dict()
-  train_step = compiling.jit(
+  train_step = parallel.jit(
     functools.partial(
       steps.train_step,
       model=model,
@@ -336,7 +336,7 @@ def compile_steps(config, model, optimizer, mesh, state, batches):
     out_shardings=(replicated, replicated),
     donate_argnums=1,
   )
-  preview_step = compiling.jit(
+  preview_step = parallel.jit(
     functools.partial(
       steps.preview_step, model=model, loss_options=loss_options
     ),
