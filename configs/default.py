@@ -72,6 +72,8 @@ def _model():
   model.encoder_layers = 18  # ResNet-10, 18, 34, 50 or 101
   model.pose_layers = 18
   model.dtype = 'float32'  # Of the computation: or bfloat16
+  model.min_depth = 0.1  # Depth at disparity 1 and at disparity 0, in metres
+  model.max_depth = 100.0  # (up to the unknown scale of monocular training).
   model.encoder_weights = ''  # torchvision state dict (.pth or .npz)
   model.pose_weights = ''
   model.semantics = True  # The second decoder; the parts below need it.
@@ -99,7 +101,7 @@ def _loss():
   loss.smoothness_weight = 1e-3
   loss.scale_weight = 0.01  # Keeps the sigmoid from saturating.
   loss.enhanced_weight = 1.0  # At SEEM's points; 1: as at any pixel.
-  loss.segment_weight = 0.1  # See priors.segment_prior.
+  loss.segment_weight = 0.1  # See losses.segment_prior.
   loss.cross_entropy_weight = 0.3
   loss.class_weights = ()  # 19 numbers; () weighs all classes alike.
   return loss
