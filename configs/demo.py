@@ -3,7 +3,7 @@
   python main.py --config=configs/demo.py --workdir=runs/demo
 
 ResNet-10 encoders, two drives to learn from and a third to be measured on;
-docs/RESULTS.md says what it reaches.
+docs/results.md has its figures.
 """
 
 from sgde_jax.configs import default

@@ -5,7 +5,7 @@
 
 ResNet-18 from scratch at 320x96, 1000 steps of 4 examples, evaluated on the
 LiDAR of the 26 even frames of the same road: it measures that a system learns
-as it should, not how it generalises. docs/RESULTS.md holds what it reaches.
+as it should, not how it generalises. Figures are in docs/results.md.
 """
 
 from sgde_jax.configs import baseline
@@ -25,7 +25,7 @@ def get_config():
   config.data.train_split = 'configs/splits/drive_0009/train.txt'
   config.data.eval_split = 'configs/splits/drive_0009/test.txt'
   config.augmentation.hue = 0.0
-  config.augmentation.whole_batch = True  # As the peer of docs/RESULTS.md.
+  config.augmentation.whole_batch = True  # As in docs/results.md.
   config.optimizer.decay_epochs = ()
   config.eval.crop = 'garg'
   config.log_every = 25
