@@ -21,6 +21,7 @@ from sgde_jax import configuration, metrics, parallel
 from sgde_jax.configs import default
 from sgde_jax.evaluation import depth as evaluate
 from sgde_jax.metrics import segmentation
+from sgde_jax.weights import initial
 
 FLAGS = flags.FLAGS
 
@@ -86,7 +87,7 @@ def apply_oracle(config, workdir, widths):
   if config.data.ground_truth == 'none':
     raise ValueError('config.data.ground_truth is none: there are no errors')
   mesh = parallel.create_mesh()
-  model, state = evaluate.load_trained(config, workdir, mesh)
+  model, state = initial.load_trained(config, workdir, mesh)
   models = {'as predicted': model}
   if model.seem:
     models['without SEEM'] = model.clone(seem=None)

@@ -20,10 +20,11 @@ import input_pipeline
 from benchmarks import command_line
 from sgde_jax import configuration, parallel
 from sgde_jax.configs import default
-from sgde_jax.evaluation import depth as evaluate
+from sgde_jax.inference import steps as inference
 from sgde_jax.models import seem
 from sgde_jax.ops import edges, geometry, losses, warping
 from sgde_jax.training import steps
+from sgde_jax.weights import initial
 
 FLAGS = flags.FLAGS
 
@@ -123,7 +124,7 @@ def measure_run(config, workdir, choices):
   """
   if not config.model.seem.enabled or config.data.ground_truth != 'dense':
     raise ValueError(f'{workdir}: needs a run with SEEM and dense truth')
-  model, state = evaluate.load_trained(config, workdir, parallel.create_mesh())
+  model, state = initial.load_trained(config, workdir, parallel.create_mesh())
   batches = input_pipeline.create_eval_batches(
     config.data,
     split=config.data.train_split,
@@ -133,7 +134,7 @@ def measure_run(config, workdir, choices):
 
   @parallel.jit
   def measure(variables, batch, key):
-    batch = batch | {'frames': steps.to_float(batch['frames'])}
+    batch = batch | {'frames': inference.to_float(batch['frames'])}
     outputs = model.apply(variables, batch['frames'], train=False)
     transforms = steps.source_transforms(outputs, model.frame_offsets)
     count = functools.partial(

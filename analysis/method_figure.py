@@ -17,7 +17,7 @@ from absl import flags
 from benchmarks import command_line
 from sgde_jax import configuration, parallel, visualization
 from sgde_jax.configs import default
-from sgde_jax.evaluation import depth, panels
+from sgde_jax.evaluation import panels
 from sgde_jax.training import steps
 from sgde_jax.weights import initial
 
@@ -36,7 +36,7 @@ def main(_):
   logging.getLogger('absl').setLevel(logging.WARNING)  # Orbax tells much.
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
   mesh = parallel.create_mesh(jax.devices()[:1])
-  model, state = depth.load_trained(config, FLAGS.workdir, mesh)
+  model, state = initial.load_trained(config, FLAGS.workdir, mesh)
   (batch,) = itertools.islice(initial.open_batches(config, mesh, 0), 1)
   preview = parallel.jit(
     functools.partial(

@@ -208,7 +208,7 @@ def _compile_prediction(model, variables, frames):
   import jax
 
   from sgde_jax import parallel
-  from sgde_jax.training import steps
+  from sgde_jax.inference import steps
 
   predict = functools.partial(steps.predict_step, model=model)
   predict = parallel.jit(predict).lower(variables, frames).compile()
@@ -220,9 +220,9 @@ def _trained_arguments(config, workdir, shape, mesh):
   import input_pipeline
   from sgde_jax import configuration, parallel
   from sgde_jax.configs import default
-  from sgde_jax.evaluation import depth
+  from sgde_jax.weights import initial
 
-  _, state = depth.load_trained(config, workdir, mesh)
+  _, state = initial.load_trained(config, workdir, mesh)
   data = configuration.resolve(default.get_config(), workdir, {}).data
   batch_size, data.height, data.width, _ = shape
   batch = next(

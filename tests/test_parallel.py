@@ -11,6 +11,7 @@ import pytest
 
 from sgde_jax import metrics, parallel
 from sgde_jax.configs import default
+from sgde_jax.inference import steps as inference
 from sgde_jax.training import loop, steps
 from sgde_jax.weights import initial
 from tests.support import float64, runs
@@ -209,7 +210,7 @@ def test_training_does_not_gather_the_batch(workdirs):
 
 @pytest.mark.slow
 def test_prediction_does_not_gather_the_batch(root):
-  step = functools.partial(steps.predict_step, flip=True)
+  step = functools.partial(inference.predict_step, flip=True)
   compiled = _compile_by_rows(root, step, (32, 64, 3))
   assert 'while' in compiled.as_text()  # SEEM's chunks
   assert all(math.prod(shape) < _SMALL for shape in _all_gathers(compiled))

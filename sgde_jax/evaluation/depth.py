@@ -13,8 +13,8 @@ import numpy as np
 import input_pipeline
 from sgde_jax import folders, metrics, parallel, visualization
 from sgde_jax.evaluation import borders, odometry, panels, segmentation
-from sgde_jax.training import log, steps
-from sgde_jax.weights import checkpoints as checkpointing
+from sgde_jax.inference import steps
+from sgde_jax.training import log
 from sgde_jax.weights import initial
 
 
@@ -138,10 +138,10 @@ class Evaluator:
 
   def native_depth(self, example, prediction):
     """The predicted depth `[H, W]` at the truth's size, up to its scale."""
-    disparity = prediction.disparity
+    inverse_depth = prediction.inverse_depth
     if self._config.flip:
-      disparity = metrics.flip_post_process(*disparity)
-    return metrics.native_depth(disparity, example['native_size'])
+      inverse_depth = metrics.flip_post_process(*inverse_depth)
+    return metrics.native_depth(inverse_depth, example['native_size'])
 
   def alignment(self):
     """The protocol's keyword arguments of `metrics.align_depth`."""
@@ -236,7 +236,7 @@ def evaluate(config, workdir):
   mesh = parallel.create_mesh()
   with parallel.failing_together():
     _check(config, workdir, mesh)
-  model, state = load_trained(config, workdir, mesh)
+  model, state = initial.load_trained(config, workdir, mesh)
   stills = segmentation.open_table(config)
   sequences = odometry.open_sequences(config)
   run = {'model': model, 'state': state, 'mesh': mesh}
@@ -279,37 +279,6 @@ def _evaluate_images(evaluator, workdir, state):
     protocol = f'{made["protocol"]}, list {made["list"]}'
     print(log.table({made['step']: summary}, protocol))
   return summary
-
-
-def load_trained(config, workdir, mesh):
-  """Builds the model and restores a checkpoint onto the mesh.
-
-  Args:
-    config: the whole config.
-    workdir: folder of a trained run; or of none yet, which then has the weights
-      that it would start from, if `config.init_from` names some.
-    mesh: the mesh.
-
-  Returns:
-    The model and a `steps.TrainState`.
-
-  Raises:
-    FileNotFoundError: there is no checkpoint.
-    ValueError: it does not fit the config.
-  """
-  model = initial.create_model(config)
-  with checkpointing.Checkpoints(workdir, read_only=True) as checkpoints:
-    if config.init_from and checkpoints.latest_step() is None:
-      logging.info(
-        'no checkpoint in %s: weights of config.init_from=%s',
-        workdir,
-        config.init_from,
-      )
-      optimizer = initial.create_optimizer(config.optimizer, steps_per_epoch=1)
-      return model, initial.new_state(config, model, optimizer, mesh)
-    template = initial.abstract_train_state(config, model, mesh)
-    step = checkpoints.find_step(config.eval.checkpoint)
-    return model, checkpoints.restore(template, step=step)
 
 
 def _write_results(folder, result, rows):

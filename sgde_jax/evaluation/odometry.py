@@ -14,8 +14,9 @@ import numpy as np
 
 import input_pipeline
 from sgde_jax import parallel, visualization
+from sgde_jax.inference import steps
 from sgde_jax.metrics import trajectories as trajectory
-from sgde_jax.training import log, steps
+from sgde_jax.training import log
 
 # Figure -> its head in the table.
 _COLUMNS = {

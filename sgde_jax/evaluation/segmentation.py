@@ -22,7 +22,8 @@ from input_pipeline.sources import stills
 from input_pipeline.tools import check_labels
 from sgde_jax import metrics, parallel
 from sgde_jax.evaluation import borders
-from sgde_jax.training import log, steps
+from sgde_jax.inference import steps
+from sgde_jax.training import log
 
 
 def open_table(config) -> examples.ExampleTable | None:

@@ -8,8 +8,9 @@ import jax.export
 import numpy as np
 
 from sgde_jax import folders, parallel
-from sgde_jax.evaluation import depth
-from sgde_jax.training import log, steps
+from sgde_jax.inference import steps
+from sgde_jax.training import log
+from sgde_jax.weights import initial
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
@@ -20,7 +21,7 @@ def export(config, workdir, output):
   What `jax.export.deserialize` reads takes frames `[B, H, W, 3]` uint8 of any
   B, at the size that the run was trained with, and returns a dict of
 
-    disparity `[B, H, W]` float32, inverse depth in 1/metres up to the
+    inverse_depth `[B, H, W]` float32 in 1/metres up to the
       training's unknown scale, every semantic edge refined;
     labels `[B, H, W]` uint8 train ids, of a run with semantics,
 
@@ -38,7 +39,7 @@ def export(config, workdir, output):
   """
   _check(output)
   mesh = parallel.create_mesh(jax.local_devices()[:1])
-  model, state = depth.load_trained(_portable(config), workdir, mesh)
+  model, state = initial.load_trained(_portable(config), workdir, mesh)
   shape = f'batch, {config.data.height}, {config.data.width}, 3'
   program = trace_prediction(
     model, state.variables, jax.export.symbolic_shape(shape)

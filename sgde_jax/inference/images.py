@@ -15,9 +15,9 @@ from PIL import Image
 from input_pipeline import cityscapes, command_line, images
 from input_pipeline import files as appearing
 from sgde_jax import folders, metrics, parallel, visualization
-from sgde_jax.evaluation import depth
-from sgde_jax.inference import video
-from sgde_jax.training import log, steps
+from sgde_jax.inference import steps, video
+from sgde_jax.training import log
+from sgde_jax.weights import initial
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
 _FRAME_FOLDERS = ('image_02', 'image_03')
@@ -127,7 +127,7 @@ def _load(config, workdir, write):
   One image at a time on one device: sizes differ, and so do users' machines.
   """
   mesh = parallel.create_mesh(jax.local_devices()[:1])
-  model, state = depth.load_trained(config, workdir, mesh)
+  model, state = initial.load_trained(config, workdir, mesh)
   flip = config.eval.flip
   step = functools.partial(steps.predict_step, flip=flip)
   step = steps.label_step if write == 'labels' else step
@@ -141,7 +141,7 @@ def _load(config, workdir, write):
     height, width = image.height, image.width
     if write == 'labels':
       return images.resize_nearest(prediction[0], height=height, width=width)
-    disparity = prediction.disparity[0]
+    disparity = prediction.inverse_depth[0]
     if flip:
       disparity = metrics.flip_post_process(*disparity)
     disparity = metrics.resize_bilinear(disparity, (height, width))

@@ -1,4 +1,4 @@
-"""One training step and one prediction: pure functions at module level.
+"""The training step, its losses and its preview: pure functions to compile.
 
 `step` counts completed updates: the update from step n to n + 1 takes batch n
 and draws its randomness from `fold_in(key(seed), n)` alone.
@@ -13,6 +13,7 @@ import optax
 from flax import traverse_util
 
 from sgde_jax import models
+from sgde_jax.inference import steps as inference
 from sgde_jax.ops import augmentation, geometry, losses, priors
 
 _TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
@@ -40,21 +41,6 @@ class TrainState:
   def variables(self):
     """What `model.apply` takes."""
     return {'params': self.params, 'batch_stats': self.batch_stats}
-
-
-@flax.struct.dataclass
-class Prediction:
-  """What `predict_step` returns.
-
-  Attributes:
-    disparity: `[B, H, W]` float32 inverse depth in 1/metres (up to the
-      training's unknown scale), or `[B, 2, H, W]` with that of the mirrored
-      frames, mirrored back, second.
-    labels: `[B, H, W]` uint8 train ids; None without semantics.
-  """
-
-  disparity: jax.Array
-  labels: jax.Array | None = None
 
 
 def train_step(
@@ -136,7 +122,7 @@ def preview_step(variables, batch, *, model, loss_options):
     attention `queries` `[B, P, 2]` pixels and, for each level, `attention_I`
     `[B, P, h, w]`, what they attend to.
   """
-  batch = batch | {'frames': to_float(batch['frames'])}
+  batch = batch | {'frames': inference.to_float(batch['frames'])}
   outputs = model.apply(variables, batch['frames'], train=False)
   labelled = [(outputs.logits, batch['labels'])]
   _, pictures = compute_losses(
@@ -145,7 +131,7 @@ def preview_step(variables, batch, *, model, loss_options):
   target = batch['frames'][:, 0]
   pictures |= {'frame': target, 'disparity': outputs.disparities[0]}
   if outputs.logits is not None:
-    pictures['labels'] = _most_likely(outputs.logits)
+    pictures['labels'] = inference.most_likely(outputs.logits)
     pictures['true_labels'] = batch['labels']
   if outputs.enhanced_disparity is not None:
     pictures['enhanced'] = outputs.enhanced_disparity
@@ -160,69 +146,6 @@ def preview_step(variables, batch, *, model, loss_options):
     maps = model.apply(variables, target, queries, method='attention_maps')
     pictures |= {f'attention_{level}': m for level, m in maps.items()}
   return pictures
-
-
-def predict_step(variables, frames, *, model, flip=False):
-  """Predicts the best full-size disparity, and classes, of target frames.
-
-  Args:
-    variables: the model's variables.
-    frames: `[B, H, W, 3]` uint8.
-    model: the network.
-    flip: whether to predict the mirrored frames too.
-
-  Returns:
-    A `Prediction`.
-  """
-  images = to_float(frames)
-
-  def predict(images):
-    outputs = model.apply(variables, images[:, None], train=False)
-    disparity = geometry.scale_disparity(outputs.disparity[..., 0])
-    return disparity, outputs.logits
-
-  disparity, logits = predict(images)
-  labels = None if logits is None else _most_likely(logits)
-  if flip:
-    mirrored = predict(images[:, :, ::-1])[0][:, :, ::-1]
-    disparity = jnp.stack([disparity, mirrored], axis=1)
-  return Prediction(disparity, labels)
-
-
-def label_step(variables, frames, *, model):
-  """Predicts the classes of frames, and no depth.
-
-  Args:
-    variables: the model's variables.
-    frames: `[B, H, W, 3]` uint8.
-    model: the network, with semantics.
-
-  Returns:
-    `[B, H, W]` uint8, as `Prediction.labels`.
-  """
-  logits = model.apply(
-    variables, to_float(frames), train=False, method='segment'
-  )
-  return _most_likely(logits)
-
-
-def motion_step(variables, frames, *, model):
-  """Predicts the camera's motion between two frames.
-
-  Args:
-    variables: the model's variables.
-    frames: `[B, 2, H, W, 3]` uint8, each pair in temporal order.
-    model: the network.
-
-  Returns:
-    `[B, 4, 4]` float32, T_first_second: the pose of the second camera in the
-    first one, metres up to the training's unknown scale.
-  """
-  images = to_float(frames)
-  axis_angle, translation = model.apply(
-    variables, images[:, 0], images[:, 1], train=False, method='pair_motion'
-  )
-  return geometry.pose_vector_to_matrix(axis_angle, translation, invert=True)
 
 
 def compute_losses(
@@ -315,16 +238,11 @@ def _mean_cross_entropy(labelled, class_weights):
   return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
 
 
-def to_float(images):
-  """Maps uint8 images to float32 in [0, 1]."""
-  return images.astype(jnp.float32) / 255
-
-
 def _augment(key, batch, options):
   """Returns the batch, its frames float and clean, and the jittered frames."""
   frames, jittered, intrinsics, labels = augmentation.augment(
     key,
-    to_float(batch['frames']),
+    inference.to_float(batch['frames']),
     batch['intrinsics'],
     batch['labels'],
     **options,
@@ -337,7 +255,7 @@ def _augment_stills(key, batch, options):
   """Augmented stills, `[M, H, W, 3]`, `[M, H, W]`; None where are none."""
   if 'semantic_images' not in batch:
     return None
-  images = to_float(batch['semantic_images'])[:, None]
+  images = inference.to_float(batch['semantic_images'])[:, None]
   no_camera = jnp.tile(jnp.eye(3)[None], (len(images), 1, 1))
   _, jittered, _, labels = augmentation.augment(
     key, images, no_camera, batch['semantic_labels'], **options
@@ -360,10 +278,6 @@ def _relative_spread(disparity):
   axes = (1, 2, 3)
   means = jnp.mean(disparity, axis=axes)
   return jnp.mean(jnp.std(disparity, axis=axes) / (means + 1e-7))
-
-
-def _most_likely(logits):
-  return jnp.argmax(logits, axis=-1).astype(jnp.uint8)
 
 
 def _tie_noise(key, frames):

@@ -87,6 +87,37 @@ def new_state(config, model, optimizer, mesh):
   return parallel.replicate(state, mesh)
 
 
+def load_trained(config, workdir, mesh):
+  """Builds the model and restores a checkpoint onto the mesh.
+
+  Args:
+    config: the whole config.
+    workdir: folder of a trained run; or of none yet, which then has the weights
+      that it would start from, if `config.init_from` names some.
+    mesh: the mesh.
+
+  Returns:
+    The model and a `steps.TrainState`.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: it does not fit the config.
+  """
+  model = create_model(config)
+  with checkpointing.Checkpoints(workdir, read_only=True) as checkpoints:
+    if config.init_from and checkpoints.latest_step() is None:
+      logging.info(
+        'no checkpoint in %s: weights of config.init_from=%s',
+        workdir,
+        config.init_from,
+      )
+      optimizer = create_optimizer(config.optimizer, steps_per_epoch=1)
+      return model, new_state(config, model, optimizer, mesh)
+    template = abstract_train_state(config, model, mesh)
+    step = checkpoints.find_step(config.eval.checkpoint)
+    return model, checkpoints.restore(template, step=step)
+
+
 def check_weights(config, workdir):
   """Refuses a new run that cannot start from the weights it asks for.
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sgde_jax import metrics, parallel
 from sgde_jax.evaluation import depth as evaluate
-from sgde_jax.training import steps
+from sgde_jax.inference import steps
 from tests.support import kitti_folder, runs
 
 _SIZE = (32, 64)
@@ -48,7 +48,7 @@ def _read_depth(variables, frames, *, model, flip):
   if flip:
     disparity = jnp.stack([disparity, disparity], axis=1)
   labels = jnp.full(frames.shape[:3], 2, jnp.uint8)  # building
-  return steps.Prediction(disparity, labels)
+  return steps.BatchPrediction(disparity, labels)
 
 
 def _evaluate_perfect(root, monkeypatch, *, scale=1.0, **overrides):
@@ -151,7 +151,7 @@ def test_the_mirrored_frames_disparity_is_the_second(coded_root):
     for pair in (disparity, disparity[::-1])
   )
   found = evaluator.native_depth(
-    {'native_size': _SIZE}, steps.Prediction(disparity)
+    {'native_size': _SIZE}, steps.BatchPrediction(disparity)
   )
   np.testing.assert_array_equal(found, depth)
   assert (found != reverse).any()

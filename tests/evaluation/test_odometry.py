@@ -16,6 +16,7 @@ from input_pipeline.street import folder as street
 from sgde_jax import models, parallel
 from sgde_jax.evaluation import depth as evaluate
 from sgde_jax.evaluation import odometry
+from sgde_jax.inference import steps as inference
 from sgde_jax.metrics import trajectories
 from sgde_jax.training import steps
 from sgde_jax.weights import initial
@@ -184,7 +185,7 @@ def test_a_motion_that_is_not_finite_is_named(street_root):
 
 
 def _load_fresh(config, workdir, mesh):
-  """Stands in for `evaluate.load_trained`: a fresh network, not compiled."""
+  """Stands in for `initial.load_trained`: a fresh network, not compiled."""
   del workdir
   model = runs.create_model(config)
   rng = np.random.default_rng(0)
@@ -204,7 +205,7 @@ def _load_fresh(config, workdir, mesh):
 def _predict_grey(variables, frames, *, model, flip):
   """Stands in for `steps.predict_step`: the same depth everywhere."""
   del variables, model, flip
-  return steps.Prediction(jnp.ones(frames.shape[:3]))
+  return inference.BatchPrediction(jnp.ones(frames.shape[:3]))
 
 
 def _check_files(folder, names):
@@ -227,8 +228,8 @@ def _check_files(folder, names):
 def test_depth_and_motion_of_the_street(
   street_root, tmp_path, monkeypatch, one_device, capsys
 ):
-  monkeypatch.setattr(evaluate, 'load_trained', _load_fresh)
-  monkeypatch.setattr(steps, 'predict_step', _predict_grey)
+  monkeypatch.setattr(initial, 'load_trained', _load_fresh)
+  monkeypatch.setattr(inference, 'predict_step', _predict_grey)
   config = _make_config(street_root, eval__panels=0, data__labels='none')
   summary = evaluate.evaluate(config, tmp_path)
   name = _DRIVES[1].split('/')[1]
@@ -248,7 +249,7 @@ def test_depth_and_motion_of_the_street(
 def test_kitti_odometry_has_motion_alone(
   benchmark_root, tmp_path, monkeypatch, one_device, capsys
 ):
-  monkeypatch.setattr(evaluate, 'load_trained', _load_fresh)
+  monkeypatch.setattr(initial, 'load_trained', _load_fresh)
   summary = evaluate.evaluate(_make_config(benchmark_root), tmp_path)
   results = _check_files(tmp_path / 'evaluation', ['09', '10'])
   assert not (tmp_path / 'evaluation' / 'metrics.json').exists()
@@ -280,6 +281,6 @@ def test_too_short_a_sequence_is_refused_before_anything_is_compiled(
   for index in range(4, _FRAMES):
     (root / f'sequences/09/image_2/{index:010d}.png').unlink()
   no_model = (None, None)
-  monkeypatch.setattr(evaluate, 'load_trained', lambda *args: no_model)
+  monkeypatch.setattr(initial, 'load_trained', lambda *args: no_model)
   with pytest.raises(ValueError, match='09 has 4 frames, and a snippet needs'):
     evaluate.evaluate(_make_config(root), tmp_path / 'none')

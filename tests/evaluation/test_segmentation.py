@@ -11,6 +11,7 @@ from input_pipeline import cityscapes
 from sgde_jax import parallel
 from sgde_jax.evaluation import depth as evaluate
 from sgde_jax.evaluation import segmentation
+from sgde_jax.weights import initial
 from tests.support import kitti_folder, runs
 
 _SIZE = (32, 64)
@@ -193,7 +194,7 @@ def test_refused_before_anything_is_compiled(
   else:
     mask.unlink()
   no_model = (None, None)
-  monkeypatch.setattr(evaluate, 'load_trained', lambda *args: no_model)
+  monkeypatch.setattr(initial, 'load_trained', lambda *args: no_model)
   with pytest.raises((ValueError, FileNotFoundError), match=message):
     evaluate.evaluate(_config(root), stills / 'no_run')
 

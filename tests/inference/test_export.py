@@ -10,9 +10,8 @@ import pytest
 
 from sgde_jax import parallel
 from sgde_jax.configs import ablation
-from sgde_jax.evaluation import depth
-from sgde_jax.inference import export
-from sgde_jax.training import steps
+from sgde_jax.inference import export, steps
+from sgde_jax.weights import initial
 from tests.support import runs
 
 # What the README shows: nothing of this project is imported.
@@ -47,7 +46,7 @@ def test_the_file_alone_predicts_what_the_run_does(
     '--mode=export', f'--workdir={trained}', f'--output={output}'
   )
   assert f'{output}: {output.stat().st_size / 1e6:.1f} MB' in printed
-  assert 'uint8 [batch, 32, 64, 3] to disparity and labels' in printed
+  assert 'uint8 [batch, 32, 64, 3] to inverse_depth and labels' in printed
   batches = {f'{count}.npy': _frames(count, seed=count) for count in (1, 3)}
   for name, frames in batches.items():
     np.save(tmp_path / name, frames)
@@ -55,18 +54,20 @@ def test_the_file_alone_predicts_what_the_run_does(
     [sys.executable, '-c', _USE, output, *batches], cwd=tmp_path, check=True
   )
   config = runs.make_config(root)
-  model, state = depth.load_trained(config, trained, parallel.create_mesh())
+  model, state = initial.load_trained(config, trained, parallel.create_mesh())
   predict = jax.jit(functools.partial(steps.predict_step, model=model))
   for name, frames in batches.items():
     expected = predict(state.variables, frames)
     found = np.load(tmp_path / f'{name}.npz')
-    assert found['disparity'].dtype == np.float32
+    assert found['inverse_depth'].dtype == np.float32
     assert found['labels'].dtype == np.uint8
     # Sums round differently: a class, hence an edge, may change at a pixel.
-    close = np.isclose(found['disparity'], expected.disparity, rtol=1e-4)
+    close = np.isclose(
+      found['inverse_depth'], expected.inverse_depth, rtol=1e-4
+    )
     assert np.mean(close) > 0.99
     assert np.mean(found['labels'] == expected.labels) > 0.99
-    assert np.ptp(found['disparity']) > 0.01
+    assert np.ptp(found['inverse_depth']) > 0.01
 
 
 def test_it_runs_on_every_platform_and_holds_its_weights(root):
@@ -85,8 +86,9 @@ def test_it_runs_on_every_platform_and_holds_its_weights(root):
   assert program.platforms == export.PLATFORMS
   (frames,) = program.in_avals  # No weights among the arguments.
   assert frames.dtype == np.uint8 and frames.shape[1:] == (32, 64, 3)
-  (disparity,) = program.out_avals  # No labels without semantics.
-  assert disparity.dtype == np.float32 and disparity.shape[1:] == (32, 64)
+  (inverse_depth,) = program.out_avals  # No labels without semantics.
+  assert inverse_depth.dtype == np.float32
+  assert inverse_depth.shape[1:] == (32, 64)
   decoders = {
     name: part
     for name, part in variables['params'].items()

@@ -15,7 +15,6 @@ from input_pipeline.street import folder
 from sgde_jax import models, parallel
 from sgde_jax.configs import default
 from sgde_jax.models import attention
-from sgde_jax.ops import geometry
 from sgde_jax.training import steps
 from sgde_jax.weights import initial
 from tests.support import runs
@@ -220,25 +219,6 @@ def test_randomness_depends_on_seed_and_step_alone(tiny):
   draws = {(n, s): loss(at_step=n, seed=s) for n in (0, 1, 7) for s in (0, 1)}
   assert len(set(draws.values())) == len(draws)
   assert draws[7, 1] == loss(at_step=7, seed=1)
-
-
-def test_prediction_of_the_mirrored_frames_is_mirrored_back():
-  state = _make_state(optax.identity())
-  frames = _make_batch()['frames'][:, :1]
-  predict = jax.jit(
-    functools.partial(steps.predict_step, model=TinyModel()),
-    static_argnames='flip',
-  )
-  both = predict(state.variables, frames[:, 0], flip=True).disparity
-  once = predict(state.variables, frames[:, 0]).disparity
-  mirrored = predict(state.variables, frames[:, 0, :, ::-1]).disparity
-  assert both.shape == (4, 2, 32, 64)
-  np.testing.assert_allclose(both[:, 0], once, rtol=1e-6)
-  np.testing.assert_allclose(both[:, 1], mirrored[:, :, ::-1], rtol=1e-6)
-  # Inverse depth in 1/metres, between those of 100 m and 0.1 m.
-  assert once.min() > 0.01
-  assert once.max() < 10
-  assert geometry.scale_disparity(jnp.zeros(())) == pytest.approx(0.01)
 
 
 def test_preview_rebuilds_the_frames_as_they_are():

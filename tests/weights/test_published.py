@@ -7,7 +7,6 @@ import pytest
 
 from sgde_jax import models, parallel
 from sgde_jax.configs import ablation, baseline, default
-from sgde_jax.evaluation import depth as evaluate
 from sgde_jax.weights import initial
 from sgde_jax.weights import published as pretrained
 from tests.support import golden
@@ -193,7 +192,7 @@ def test_a_folder_of_published_weights_starts_a_run(
   config.init_from = str(folder)
   config.data.height, config.data.width = 64, 96
   initial.check_weights(config, tmp_path / 'new')
-  model, state = evaluate.load_trained(
+  model, state = initial.load_trained(
     config, tmp_path / 'new', parallel.create_mesh()
   )
   expected = pretrained.load_torch_weights(

@@ -1,0 +1,93 @@
+"""What a trained network predicts of a batch: pure functions to compile."""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from sgde_jax.ops import geometry
+
+
+@flax.struct.dataclass
+class BatchPrediction:
+  """The output of `predict_step`.
+
+  Attributes:
+    inverse_depth: `[B, H, W]` float32 in 1/metres, up to the training's unknown
+      scale; with `flip` `[B, 2, H, W]`, the second predicted on the mirrored
+      frames and mirrored back.
+    labels: `[B, H, W]` uint8 train ids; None without semantics.
+  """
+
+  inverse_depth: jax.Array
+  labels: jax.Array | None = None
+
+
+def predict_step(
+  variables: dict, frames: jax.Array, *, model, flip: bool = False
+) -> BatchPrediction:
+  """Predicts depth at full size, and classes.
+
+  Args:
+    variables: the model's variables.
+    frames: `[B, H, W, 3]` uint8.
+    model: the network.
+    flip: whether to predict the mirrored frames too.
+  """
+  images = to_float(frames)
+
+  def predict(images):
+    outputs = model.apply(variables, images[:, None], train=False)
+    inverse_depth = geometry.scale_disparity(outputs.disparity[..., 0])
+    return inverse_depth, outputs.logits
+
+  inverse_depth, logits = predict(images)
+  labels = None if logits is None else most_likely(logits)
+  if flip:
+    mirrored = predict(images[:, :, ::-1])[0][:, :, ::-1]
+    inverse_depth = jnp.stack([inverse_depth, mirrored], axis=1)
+  return BatchPrediction(inverse_depth, labels)
+
+
+def label_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
+  """Predicts classes without depth.
+
+  Args:
+    variables: the model's variables.
+    frames: `[B, H, W, 3]` uint8.
+    model: the network, with semantics.
+
+  Returns:
+    `[B, H, W]` uint8 train ids.
+  """
+  images = to_float(frames)
+  logits = model.apply(variables, images, train=False, method='segment')
+  return most_likely(logits)
+
+
+def motion_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
+  """Predicts the camera's motion between two frames.
+
+  Args:
+    variables: the model's variables.
+    frames: `[B, 2, H, W, 3]` uint8, each pair in temporal order.
+    model: the network.
+
+  Returns:
+    `[B, 4, 4]` float32, T_first_second: the pose of the second camera in the
+    first one, metres up to the training's unknown scale.
+  """
+  images = to_float(frames)
+  axis_angle, translation = model.apply(
+    variables, images[:, 0], images[:, 1], train=False, method='pair_motion'
+  )
+  return geometry.pose_vector_to_matrix(axis_angle, translation, invert=True)
+
+
+def to_float(images: jax.Array) -> jax.Array:
+  """Maps uint8 images to float32 in [0, 1]."""
+  return images.astype(jnp.float32) / 255
+
+
+def most_likely(logits: jax.Array) -> jax.Array:
+  """Maps logits `[..., C]` to train ids `[...]` uint8."""
+  return jnp.argmax(logits, axis=-1).astype(jnp.uint8)
