@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
-from sgde_jax import models, parallel
+from sgde_jax import metrics, models, parallel
 from sgde_jax.configs import ablation, baseline, default
+from sgde_jax.inference import predictor as inference
 from sgde_jax.weights import initial
 from sgde_jax.weights import published as pretrained
 from tests.support import golden
@@ -182,6 +184,20 @@ def fixture_folder(tmp_path):
   for part, tensors in _published_parts(18, 0).items():
     np.savez(folder / f'{part}.npz', **tensors)
   return folder
+
+
+@pytest.mark.slow
+def test_load_predicts_at_the_size_that_the_encoder_names(folder):
+  encoder = dict(np.load(folder / 'encoder.npz'))
+  np.savez(folder / 'encoder.npz', **encoder | {'height': 64, 'width': 96})
+  predictor = inference.load(folder)
+  image = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
+  prediction = predictor(image)
+  assert prediction.labels is None
+  assert prediction.inverse_depth.shape == (48, 80)
+  resized = np.asarray(Image.fromarray(image).resize((96, 64), 1))
+  expected = metrics.resize_bilinear(predictor(resized).inverse_depth, (48, 80))
+  np.testing.assert_allclose(prediction.inverse_depth, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize('name', ['baseline', 'full'])

@@ -1,0 +1,177 @@
+"""Depth and classes of one image: `load`, `Predictor`, `Prediction`."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+
+import jax
+import numpy as np
+from PIL import Image
+
+from input_pipeline import images
+from sgde_jax import configuration, metrics, parallel
+from sgde_jax.configs import baseline, default
+from sgde_jax.inference import steps
+from sgde_jax.weights import initial, published
+
+
+@dataclasses.dataclass(frozen=True)
+class Prediction:
+  """What a network predicts of an image, at the image's own size.
+
+  Attributes:
+    inverse_depth: `[H, W]` float32 in 1/metres, up to the training's unknown
+      scale.
+    labels: `[H, W]` uint8 train ids 0..18; None without semantics.
+  """
+
+  inverse_depth: np.ndarray
+  labels: np.ndarray | None
+
+  def depth(self, scale: float | None = None) -> np.ndarray:
+    """Returns depth along the optical axis.
+
+    Args:
+      scale: factor from the network's unit to metres, such as the median ratio
+        of an evaluation; None leaves the depth relative.
+
+    Returns:
+      `[H, W]` float32, in metres if `scale` is right.
+    """
+    return np.float32(1 if scale is None else scale) / self.inverse_depth
+
+  def points(
+    self, intrinsics: np.ndarray, scale: float | None = None
+  ) -> np.ndarray:
+    """Returns the pixels as 3D points in the camera's frame.
+
+    Args:
+      intrinsics: `[3, 3]`, in pixels of the image, with pixel centres at
+        integers.
+      scale: as for `depth`.
+
+    Returns:
+      `[H * W, 3]` float32, row by row: x right, y down, z forward, in the unit
+      of `depth(scale)`.
+    """
+    height, width = self.inverse_depth.shape
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = np.stack([x, y, np.ones_like(x)], axis=-1).reshape(-1, 3)
+    rays = pixels @ np.linalg.inv(np.asarray(intrinsics, np.float64)).T
+    return (rays * self.depth(scale).reshape(-1, 1)).astype(np.float32)
+
+
+class Predictor:
+  """A trained network on one device, compiled at the first call."""
+
+  def __init__(self, model, variables: dict, *, size: tuple[int, int], flip):
+    """Prepares the prediction.
+
+    Args:
+      model: the network.
+      variables: its variables.
+      size: (height, width) of the network's input, to which images are resized.
+      flip: whether to average with the prediction of the mirrored image.
+    """
+    self._variables, self._size, self._flip = variables, size, flip
+    self._predict = parallel.jit(
+      functools.partial(steps.predict_step, model=model, flip=flip)
+    )
+    self._label = parallel.jit(functools.partial(steps.label_step, model=model))
+
+  def __call__(
+    self, image: str | os.PathLike | Image.Image | np.ndarray
+  ) -> Prediction:
+    """Predicts one image.
+
+    Args:
+      image: a path, whose picture is turned upright as its EXIF data says; a
+        PIL image; or `[H, W, 3]` uint8 RGB.
+
+    Raises:
+      ValueError: the image is unreadable or has more than 8 bits per channel.
+    """
+    image = _to_rgb(image)
+    found = jax.device_get(self._predict(self._variables, self._frames(image)))
+    inverse_depth = found.inverse_depth[0]
+    if self._flip:
+      inverse_depth = metrics.flip_post_process(*inverse_depth)
+    size = image.height, image.width
+    return Prediction(
+      metrics.resize_bilinear(inverse_depth, size).astype(np.float32),
+      None if found.labels is None else _resize(found.labels[0], size),
+    )
+
+  def labels(
+    self, image: str | os.PathLike | Image.Image | np.ndarray
+  ) -> np.ndarray:
+    """Predicts `Prediction.labels` alone, which takes half the time."""
+    image = _to_rgb(image)
+    found = self._label(self._variables, self._frames(image))
+    return _resize(np.asarray(found[0]), (image.height, image.width))
+
+  def _frames(self, image):
+    height, width = self._size
+    return images.resize_frame(image, height=height, width=width)[None]
+
+
+def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
+  """Loads a trained network.
+
+  Args:
+    source: the workdir of a run; or a folder of weights in Monodepth2's
+      published layout (`encoder.pth`, `depth.pth`, or `.npz`).
+    checkpoint: of a run, 'latest' or 'best' (lowest abs_rel).
+
+  Raises:
+    FileNotFoundError: the folder holds neither.
+    ValueError: `source` is a URL; the weights are damaged, or do not fit.
+  """
+  if '://' in os.fspath(source):
+    raise ValueError(f'{source}: pass a folder; download the weights first')
+  folder = pathlib.Path(source).expanduser()
+  overrides = {'eval.checkpoint': checkpoint}
+  if (folder / 'config.json').is_file():
+    config = configuration.resolve(default.get_config(), folder, overrides)
+    return restore(config, folder)
+  parts = published.read_parts(folder)
+  if not parts:
+    raise FileNotFoundError(
+      f'{folder} holds neither the config.json of a run nor published weights'
+      ' (encoder.pth and depth.pth)'
+    )
+  config = baseline.get_config()
+  config.init_from = str(folder)
+  size = published.trained_size(parts)
+  if size is not None:
+    config.data.height, config.data.width = size
+  return restore(config, folder)
+
+
+def restore(config, workdir: str | os.PathLike) -> Predictor:
+  """Loads a checkpoint of a run, see `weights.initial.load_trained`.
+
+  Args:
+    config: the whole config.
+    workdir: the run's folder.
+  """
+  # One image at a time on one device: sizes differ, and so do users' machines.
+  mesh = parallel.create_mesh(jax.local_devices()[:1])
+  model, state = initial.load_trained(config, workdir, mesh)
+  size = config.data.height, config.data.width
+  return Predictor(model, state.variables, size=size, flip=config.eval.flip)
+
+
+def _to_rgb(image):
+  if isinstance(image, str | os.PathLike):
+    return images.turn_upright(images.decode_frame(image))
+  if isinstance(image, np.ndarray):
+    image = Image.fromarray(image)
+  if image.mode.startswith(('I', 'F')):  # Converting would clip its values.
+    raise ValueError(f'images need 8 bits per channel, not mode {image.mode}')
+  return image.convert('RGB')
+
+
+def _resize(labels, size):
+  return images.resize_nearest(labels, height=size[0], width=size[1])
