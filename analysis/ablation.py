@@ -1,14 +1,15 @@
-"""Trains the ablations on the street, several seeds each; one table, one plot.
+"""Trains the ablations on the street with several seeds; one table, one plot.
 
   python -m analysis.ablation --output=runs/ablation
   python -m analysis.ablation --output=runs/ablation_640x192 \
     --size=640x192 --steps=20000 --batch=12 --automask       # on a GPU
 
-Every run is a workdir below --output, trained by main.py with
-configs/ablation.py:PART; what is finished is not trained again and what was
-broken off goes on, so the command can be given again at any time. All parts
-see the same examples in the same order, for the same number of steps, and are
-measured on the same held-out drives.
+Every run is a workdir in --output that main.py trains with
+configs/ablation.py:PART. Give the same command again to continue after an
+interruption. All parts see the same examples in the same order, for the same
+number of steps, and are evaluated on the same held-out drives. Cells are `mean
++- sample deviation` over the seeds: abs_rel over groups of pixels, boundary F1
+and recall, mIoU; all without a unit.
 """
 
 import json
@@ -16,12 +17,13 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Mapping
 
 import matplotlib.figure
 import numpy as np
-from absl import flags
+from absl import app, flags
 
-from benchmarks import command_line
+from analysis import tables
 from sgde_jax.configs import ablation
 from sgde_jax.training import log
 
@@ -38,36 +40,26 @@ FIGURES = {
   'miou': 'mIoU',
 }
 _MARKS = '<!-- ablation -->', '<!-- /ablation -->'
+# Part -> figure -> `[S]`, a value per finished seed.
+Results = Mapping[str, Mapping[str, np.ndarray]]
 
 
-def workdir(part, seed):
-  """The workdir of a run."""
-  return output_folder() / f'{part}_{seed}'
-
-
-def output_folder():
-  """The folder of all runs, wherever the command was given."""
-  return pathlib.Path(FLAGS.output).expanduser().absolute()
-
-
-def make_settings():
-  """The config fields that all runs share: name -> value, as text.
-
-  Raises:
-    ValueError: --set has a field that follows from another flag.
-  """
+def make_settings(folder: pathlib.Path) -> dict[str, str]:
+  """Returns the config fields that all runs in a folder share."""
   width, height = FLAGS.size.split('x')
+  examples = (FLAGS.drives - FLAGS.test_drives) * (FLAGS.frames - 2)
+  epochs = FLAGS.steps * FLAGS.batch / examples
   defaults = {
     'eval_every': FLAGS.steps,
     'picture_every': FLAGS.steps,
     'checkpoint_every': max(FLAGS.steps // 4, 1),
     'keep_checkpoints': 1,
-    'optimizer.decay_epochs': (_epochs(0.75 * FLAGS.steps),),
-    'augmentation.jitter_probability': 0.0,  # One light in all drives.
-    'data.root': output_folder() / f'street_{FLAGS.size}',
+    'optimizer.decay_epochs': (0.75 * epochs,),
+    'augmentation.jitter_probability': 0.0,  # All drives have the same light.
+    'data.root': folder / f'street_{FLAGS.size}',
     'eval.crop': 'garg',
   }
-  fixed = {
+  from_flags = {
     'num_steps': FLAGS.steps,
     'batch_size': FLAGS.batch,
     'optimizer.learning_rate': FLAGS.learning_rate,
@@ -82,75 +74,55 @@ def make_settings():
     'data.street.frames': FLAGS.frames,
   }
   chosen = dict(field.split('=', 1) for field in FLAGS.set)
-  refused = sorted(chosen.keys() & (fixed.keys() | {'seed'}))
-  if refused:
-    raise ValueError(
-      f'--set={", ".join(refused)}: set by flags of this benchmark, see --help'
-    )
-  settings = defaults | fixed | chosen
+  conflicts = sorted(chosen.keys() & (from_flags.keys() | {'seed'}))
+  if conflicts:
+    raise ValueError(f'--set={", ".join(conflicts)}: use its flag, see --help')
+  settings = defaults | from_flags | chosen
   return {name: str(value) for name, value in settings.items()}
 
 
-def _epochs(steps):
-  """How often so many steps see the training drives."""
-  examples = (FLAGS.drives - FLAGS.test_drives) * (FLAGS.frames - 2)
-  return steps * FLAGS.batch / examples
-
-
-def check_settings(settings):
-  """Stores the settings with the runs; refuses if those there have others."""
-  path = output_folder() / 'settings.json'
-  if path.is_file():
-    stored = json.loads(path.read_text())
-    other = sorted(
-      name
-      for name in stored.keys() | settings.keys()
-      if stored.get(name) != settings.get(name)
-    )
-    if other and any(path.parent.glob('*/config.json')):
+def check_settings(folder: pathlib.Path, settings: Mapping[str, str]) -> None:
+  """Stores settings; raises ValueError if the folder's runs have others."""
+  path = folder / 'settings.json'
+  if path.is_file() and any(folder.glob('*/config.json')):
+    others = dict(json.loads(path.read_text()).items() ^ settings.items())
+    if others:
       raise ValueError(
-        f'{FLAGS.output} holds runs with another {", ".join(other)}: use'
+        f'{folder} has runs with another {", ".join(sorted(others))}: use'
         ' another --output, or the settings in its settings.json'
       )
-  path.parent.mkdir(parents=True, exist_ok=True)
+  folder.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(settings, indent=2) + '\n')
 
 
-def train(part, seed, settings):
-  """Trains a run to its end, from where it stands; raises if it fails."""
-  fields = settings | {'seed': seed}
-  compiled = output_folder() / 'compiled'
-  result = subprocess.run(
+def train(workdir: pathlib.Path, part: str, fields: Mapping[str, str]) -> None:
+  """Trains a run to its end, from its last checkpoint if it has one."""
+  # The first seed of a part compiles for the others.
+  cache = {'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled')}
+  subprocess.run(
     [
       sys.executable,
       'main.py',
       f'--config=configs/ablation.py:{part}',
-      f'--workdir={workdir(part, seed)}',
+      f'--workdir={workdir}',
       *(f'--config.{name}={value}' for name, value in fields.items()),
     ],
     cwd=pathlib.Path(__file__).resolve().parents[1],
-    # A part's first seed compiles for the others.
-    env={'JAX_COMPILATION_CACHE_DIR': str(compiled)} | os.environ,
-    check=False,
+    env=cache | os.environ,
+    check=True,
   )
-  if result.returncode:
-    raise ChildProcessError(
-      f'{workdir(part, seed)}: main.py failed, see above; the same command goes'
-      ' on from here'
-    )
 
 
-def read_final(part, seed):
-  """The evaluation of a run's last step; None if it is not there."""
-  entries = log.read_entries(workdir(part, seed))
-  return log.find_evaluations(entries).get(FLAGS.steps)
+def read_final(workdir: pathlib.Path) -> dict[str, float] | None:
+  """Returns a run's evaluation at --steps, None if it has not ended."""
+  return log.find_evaluations(log.read_entries(workdir)).get(FLAGS.steps)
 
 
-def collect():
-  """Returns part -> figure -> `[S]` values over the finished seeds."""
+def collect(folder: pathlib.Path) -> Results:
+  """Returns the figures of the finished runs."""
   results = {}
   for part in FLAGS.parts:
-    finals = [read_final(part, seed) for seed in FLAGS.seeds]
+    finals = [read_final(folder / f'{part}_{seed}') for seed in FLAGS.seeds]
     finals = [final for final in finals if final]
     if finals:
       results[part] = {
@@ -160,38 +132,30 @@ def collect():
   return results
 
 
-def format_table(results):
-  """A Markdown table: a row per figure, a column per part."""
-  parts = list(results)
-  seeds = {len(values['abs_rel']) for values in results.values()}
-  lines = [
-    f'{FLAGS.size}, {FLAGS.steps} steps of {FLAGS.batch}, seeds per part:'
-    f' {", ".join(map(str, sorted(seeds)))}; mean +- deviation.',
-    '',
-    '| | ' + ' | '.join(parts) + ' |',
-    '|---' * (len(parts) + 1) + '|',
+def format_table(results: Results) -> str:
+  """Returns a Markdown table: a row per figure, a column per part."""
+  rows = [
+    [title, *(_format_mean(figures[name]) for figures in results.values())]
+    for name, title in FIGURES.items()
   ]
-  for name, title in FIGURES.items():
-    cells = [_mean_and_deviation(results[part][name]) for part in parts]
-    lines.append(f'| {title} | ' + ' | '.join(cells) + ' |')
-  return '\n'.join(lines)
+  return tables.markdown(['', *results], rows)
 
 
-def _mean_and_deviation(values):
+def _format_mean(values):
   if not np.isfinite(values).all():
     return '-'
   spread = f' +- {np.std(values, ddof=1):.4f}' if len(values) > 1 else ''
   return f'{np.mean(values):.4f}{spread}'
 
 
-def draw(results, path):
-  """Draws every figure relative to the first part's mean."""
+def draw(results: Results, path: pathlib.Path) -> None:
+  """Draws the abs_rel figures relative to the first part's means, as a PNG."""
   figure = matplotlib.figure.Figure(figsize=(9, 4.5), layout='constrained')
   axes = figure.add_subplot()
   names = [name for name in FIGURES if name.startswith('abs_rel')]
   first, width = next(iter(results)), 0.8 / len(results)
+  base = np.array([results[first][name].mean() for name in names])
   for i, (part, values) in enumerate(results.items()):
-    base = np.array([results[first][name].mean() for name in names])
     shares = np.stack([values[name] for name in names]) / base[:, None]
     axes.bar(
       np.arange(len(names)) + i * width,
@@ -209,9 +173,8 @@ def draw(results, path):
   figure.savefig(path, dpi=120)
 
 
-def write_results(path, table):
-  """Puts the table between the marks of a Markdown file."""
-  path = pathlib.Path(path)
+def write_results(path: pathlib.Path, table: str) -> None:
+  """Replaces the text between the marks of a Markdown file."""
   head, _, rest = path.read_text().partition(_MARKS[0])
   _, found, tail = rest.partition(_MARKS[1])
   if not found:
@@ -219,8 +182,8 @@ def write_results(path, table):
   path.write_text(f'{head}{_MARKS[0]}\n{table}\n{_MARKS[1]}{tail}')
 
 
-def define_flags():
-  """Defines what the command line takes."""
+def define_flags() -> None:
+  """Defines the command-line flags."""
   flags.DEFINE_string('output', 'runs/ablation', 'Folder for all runs.')
   flags.DEFINE_list('parts', list(ablation.PARTS), 'Parts to train.')
   flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds.')
@@ -235,38 +198,43 @@ def define_flags():
   flags.DEFINE_bool('automask', False, 'See configs/demo.py.')
   flags.DEFINE_multi_string('set', [], 'A field for every run, FIELD=VALUE.')
   flags.DEFINE_string(
-    'results', '', 'Markdown file for the table; the plot goes beside it.'
+    'results', '', 'Markdown file for the table; the plot goes to its folder.'
   )
-  command_line.require_choices('parts', ablation.PARTS)
-  command_line.require_integers('seeds', 0)
-  command_line.require_sizes('size')
+  # A wrong part or seed would end the command after hours.
+  flags.register_validator(
+    'parts', set(ablation.PARTS).issuperset, f'use {", ".join(ablation.PARTS)}'
+  )
+  flags.register_validator('seeds', lambda s: all(map(str.isdigit, s)))
   flags.register_multi_flags_validator(
     ['drives', 'test_drives'],
     lambda values: values['drives'] > values['test_drives'],
     'leave a drive to train on: --drives above --test_drives',
   )
-  flags.register_validator(
-    'set', lambda fields: all('=' in f for f in fields or ()), 'use FIELD=VALUE'
-  )
 
 
-def main(_):
-  """Trains what is not trained yet, seed by seed, and reports."""
-  settings = make_settings()
-  check_settings(settings)
+def main(_) -> None:
+  """Trains the missing runs, seed by seed, and reports."""
+  folder = pathlib.Path(FLAGS.output).expanduser().absolute()
+  settings = make_settings(folder)
+  check_settings(folder, settings)
   for seed in FLAGS.seeds:
     for part in FLAGS.parts:
-      if read_final(part, seed) is None:
-        train(part, seed, settings)
-  results = collect()
-  table = format_table(results)
+      workdir = folder / f'{part}_{seed}'
+      if read_final(workdir) is None:
+        train(workdir, part, settings | {'seed': seed})
+  results = collect(folder)
+  table = (
+    f'{FLAGS.size}, {FLAGS.steps} steps of {FLAGS.batch}, {len(FLAGS.seeds)}'
+    f' seeds per part; mean +- deviation.\n\n{format_table(results)}'
+  )
   print(table)
-  draw(results, output_folder() / 'ablation.png')
+  draw(results, folder / 'ablation.png')
   if FLAGS.results:
-    picture = pathlib.Path(FLAGS.results).with_name('ablation.png')
-    draw(results, picture)
-    write_results(FLAGS.results, f'{table}\n\n![The same]({picture.name})')
+    path = pathlib.Path(FLAGS.results)
+    draw(results, path.with_name('ablation.png'))
+    write_results(path, f'{table}\n\n![The same](ablation.png)')
 
 
 if __name__ == '__main__':
-  command_line.run(main, define_flags)
+  define_flags()
+  app.run(main)

@@ -2,39 +2,37 @@
 
   python -m analysis.compare --first=W1 --second=W2
 
-Reads `evaluation/per_image.csv` of both workdirs (`--mode=evaluate` writes
-it), which must hold the same images. Prints each figure of both, their
-difference second - first, its 95 % interval over resampled images, and the
-share of resamples in which the second is smaller. Images are what varies here;
-for what seeds vary, train several (benchmarks/ablation.py).
+Reads `evaluation/per_image.csv` of both workdirs, written by `--mode=evaluate`
+for the same images. The table has a row per figure (rmse in metres, the others
+without a unit) with both runs' values, the difference second - first, its 95 %
+interval over resampled images, and the share of resamples in which the second
+is smaller. This covers the variation between images; for the variation between
+seeds train several (analysis/ablation.py).
 """
 
 import csv
 import itertools
 import json
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
-from absl import flags
+from absl import app, flags
 
-from benchmarks import command_line
+from analysis import tables
 
 FLAGS = flags.FLAGS
 
+_FIGURES = (
+  'abs_rel,rmse,a1,abs_rel/border_1,abs_rel/border_3,abs_rel/away,abs_rel/thin,'
+  'boundary_f1,boundary_recall/thin'
+)
 
-def read_images(workdir):
-  """Reads a workdir's CSV.
 
-  Args:
-    workdir: folder of a run.
-
-  Returns:
-    The N examples' lines and name -> `[N]` float64, both ordered by index.
-
-  Raises:
-    FileNotFoundError: the workdir was not evaluated.
-    ValueError: the file does not name its examples.
-  """
+def read_images(
+  workdir: str | pathlib.Path,
+) -> tuple[list[str], dict[str, np.ndarray]]:
+  """Returns the N examples' lines and name -> `[N]` float64, by index."""
   path = pathlib.Path(workdir) / 'evaluation' / 'per_image.csv'
   if not path.is_file():
     raise FileNotFoundError(
@@ -42,71 +40,50 @@ def read_images(workdir):
     )
   with open(path, newline='') as file:
     rows = sorted(csv.DictReader(file), key=lambda row: int(row['index']))
-  if 'example' not in rows[0]:
-    raise ValueError(
-      f'{path} does not name its examples: run main.py --mode=evaluate'
-      f' --workdir={workdir} anew'
-    )
   examples = [row.pop('example') for row in rows]
   return examples, {
     name: np.array([float(row[name]) for row in rows]) for name in rows[0]
   }
 
 
-def check_protocols(first, second):
-  """Refuses two evaluations that were not made alike.
-
-  Args:
-    first: a workdir.
-    second: the other.
-
-  Raises:
-    ValueError: their protocols differ.
-  """
-  protocols = [
-    json.loads(path.read_text())['protocol']
-    for path in (
-      pathlib.Path(workdir) / 'evaluation' / 'metrics.json'
-      for workdir in (first, second)
-    )
-  ]
-  if protocols[0] != protocols[1]:
+def check_protocols(first: str, second: str) -> None:
+  """Raises ValueError if two workdirs were evaluated by other protocols."""
+  one, other = (
+    json.loads(pathlib.Path(w, 'evaluation/metrics.json').read_text())[
+      'protocol'
+    ]
+    for w in (first, second)
+  )
+  if one != other:
     raise ValueError(
-      f'{first} was evaluated with {protocols[0]}, {second} with'
-      f' {protocols[1]}: evaluate one of them anew'
+      f'{first} was evaluated with {one}, {second} with {other}: evaluate both'
+      ' in the same way'
     )
 
 
-def check_examples(first, second):
-  """Refuses evaluations of different images.
-
-  Args:
-    first: lines of the examples of one run.
-    second: of the other.
-
-  Raises:
-    ValueError: an example differs; the message names the first that does.
-  """
-  pairs = itertools.zip_longest(first, second)
-  for index, (one, other) in enumerate(pairs):
+def check_examples(first: list[str], second: list[str]) -> None:
+  """Raises ValueError if two evaluations are of different images."""
+  for index, (one, other) in enumerate(itertools.zip_longest(first, second)):
     if one != other:
       raise ValueError(
-        'the two runs were evaluated on different images, beginning with'
-        f' index {index}: {one} and {other}; evaluate both with the same'
+        'the runs were evaluated on different images, beginning with index'
+        f' {index}: {one} and {other}; evaluate both with the same'
         ' --config.data.eval_split'
       )
 
 
-def resample(columns, name, draws):
-  """The figure over each resample of the images.
+def resample(
+  columns: Mapping[str, np.ndarray], name: str, draws: np.ndarray
+) -> np.ndarray:
+  """Returns a figure over each resample of the images.
 
   Args:
     columns: see `read_images`.
-    name: a column, whose mean it is, or the name of a (sum, count) pair.
+    name: a column to average, or the name of a (sum, count) pair to pool.
     draws: `[R, N]` image numbers.
 
   Returns:
-    `[R]` float64; NaN where a resample holds nothing to count.
+    `[R]` float64; NaN where a resample has nothing to count.
   """
   if name in columns:
     return columns[name][draws].mean(axis=1)
@@ -118,15 +95,15 @@ def resample(columns, name, draws):
   )
 
 
-def compare(first, second, name, *, resamples, seed):
-  """Compares one figure of two runs.
-
-  Args:
-    first: columns of one run.
-    second: columns of the other, of the same images.
-    name: see `resample`.
-    resamples: how many.
-    seed: of the resampling.
+def compare(
+  first: Mapping[str, np.ndarray],
+  second: Mapping[str, np.ndarray],
+  name: str,
+  *,
+  resamples: int,
+  seed: int,
+) -> tuple[float, float, float, float, float]:
+  """Compares a figure, see `resample`, of two runs on the same images.
 
   Returns:
     Both figures, the ends of the 95 % interval of second - first, and the
@@ -144,58 +121,42 @@ def compare(first, second, name, *, resamples, seed):
   return (*figures, low, high, float(np.mean(change < 0)))
 
 
-def define_flags():
-  """Defines what the command line takes."""
+def define_flags() -> None:
+  """Defines the command-line flags."""
   flags.DEFINE_string('first', None, 'Workdir.', required=True)
   flags.DEFINE_string('second', None, 'Workdir.', required=True)
   flags.DEFINE_integer('resamples', 10000, 'Bootstrap resamples.')
   flags.DEFINE_integer('seed', 0, 'Of the resampling.')
   flags.DEFINE_list(
     'figures',
-    [
-      'abs_rel',
-      'rmse',
-      'a1',
-      'abs_rel/border_1',
-      'abs_rel/border_3',
-      'abs_rel/away',
-      'abs_rel/thin',
-      'boundary_f1',
-      'boundary_recall/thin',
-    ],
-    'Columns; NAME:sum and NAME:count are pooled over the images.',
+    _FIGURES,
+    'Columns; NAME:sum and NAME:count are pooled over the images. By default'
+    ' those of the list that both runs have.',
   )
 
 
-def main(_):
+def main(_) -> None:
   """Prints the table."""
-  (examples, first), (others, second) = (
-    read_images(path) for path in (FLAGS.first, FLAGS.second)
-  )
+  examples, first = read_images(FLAGS.first)
+  others, second = read_images(FLAGS.second)
   check_protocols(FLAGS.first, FLAGS.second)
   check_examples(examples, others)
-  names = [
-    name
-    for name in FLAGS.figures
-    if all({name, f'{name}:sum'} & run.keys() for run in (first, second))
-  ]
-  absent = [name for name in FLAGS.figures if name not in names]
-  if FLAGS['figures'].present and absent:
-    raise ValueError(
-      f'--figures: not both runs have {", ".join(absent)}; choose from'
-      f' {", ".join(name for name in first if name in second)}'
-    )
-  print('| figure | first | second | difference | 95 % | second smaller |')
-  print('|---|---|---|---|---|---|')
+  names = FLAGS.figures
+  if not FLAGS['figures'].present:
+    shared = first.keys() & second.keys()
+    names = [name for name in names if shared & {name, f'{name}:sum'}]
+  rows = []
   for name in names:
     one, other, low, high, share = compare(
       first, second, name, resamples=FLAGS.resamples, seed=FLAGS.seed
     )
-    print(
-      f'| {name} | {one:.4f} | {other:.4f} | {other - one:+.4f} |'
-      f' {low:+.4f} to {high:+.4f} | {100 * share:.0f} % |'
-    )
+    numbers = f'{one:.4f}', f'{other:.4f}', f'{other - one:+.4f}'
+    interval = f'{low:+.4f} to {high:+.4f}'
+    rows.append([name, *numbers, interval, f'{100 * share:.0f} %'])
+  header = 'figure', 'first', 'second', 'difference', '95 %', 'second smaller'
+  print(tables.markdown(header, rows))
 
 
 if __name__ == '__main__':
-  command_line.run(main, define_flags)
+  define_flags()
+  app.run(main)

@@ -1,64 +1,53 @@
-"""Tabulates one evaluation figure over the seeds of an experiment.
+"""Tabulates evaluation figures over the seeds of an experiment.
 
   python -m analysis.seeds --workdirs=W0,W1,W2 --steps=0,250,500,1000
 
 Reads each workdir's `metrics.jsonl` and prints a Markdown table: a row per
-step, the value of every run, their mean and sample deviation.
+figure and step with the value of every run, their mean and sample deviation.
+Units are those of the figures: rmse in metres, abs_rel and a1 without one.
 """
 
-import numpy as np
-from absl import flags
+from collections.abc import Mapping, Sequence
 
-from benchmarks import command_line
+import numpy as np
+from absl import app, flags
+
+from analysis import tables
 from sgde_jax.training import log
 
 FLAGS = flags.FLAGS
 
 
-def format_rows(runs, steps, metric):
-  """Returns the table's rows for one metric."""
-  if any(metric not in run[step] for run in runs for step in steps):
-    raise ValueError(
-      f'--metrics={metric}: not every run has it; the first has'
-      f' {", ".join(runs[0][steps[0]])}'
-    )
-  rows = []
-  for step in steps:
-    values = np.array([run[step][metric] for run in runs])
-    deviation = values.std(ddof=1) if len(values) > 1 else 0.0
-    listed = ' '.join(f'{value:.4f}' for value in values)
-    rows.append(
-      f'| {metric} | {step} | {listed} | {values.mean():.4f} +-'
-      f' {deviation:.4f} |'
-    )
-  return rows
+def format_row(
+  runs: Sequence[Mapping[int, Mapping[str, float]]], metric: str, step: int
+) -> list[str]:
+  """Returns the cells of a row from each run's step -> metric -> value."""
+  values = np.array([run[step][metric] for run in runs])
+  deviation = values.std(ddof=1) if len(values) > 1 else 0.0
+  listed = ' '.join(f'{value:.4f}' for value in values)
+  return [metric, str(step), listed, f'{values.mean():.4f} +- {deviation:.4f}']
 
 
-def define_flags():
-  """Defines what the command line takes."""
+def define_flags() -> None:
+  """Defines the command-line flags."""
   flags.DEFINE_list('workdirs', None, 'Folders of runs.', required=True)
   flags.DEFINE_list('steps', None, 'Steps; default: all that every run has.')
   flags.DEFINE_list('metrics', ['abs_rel', 'rmse', 'a1'], 'Figures.')
-  flags.register_validator('workdirs', bool, 'name at least one folder')
 
 
-def main(_):
+def main(_) -> None:
   """Prints the table."""
   runs = [
     log.find_evaluations(log.read_entries(workdir))
     for workdir in FLAGS.workdirs
   ]
-  shared = sorted(set.intersection(*(set(run) for run in runs)))
-  steps = [int(step) for step in FLAGS.steps] if FLAGS.steps else shared
-  if not shared:
-    raise ValueError('there is no step at which every run was evaluated')
-  absent = sorted(set(steps) - set(shared))
-  if absent:
-    raise ValueError(f'not every run was evaluated at steps {absent}')
-  print('| | step | runs | mean +- deviation |\n|---|---|---|---|')
-  for metric in FLAGS.metrics:
-    print('\n'.join(format_rows(runs, steps, metric)))
+  shared = sorted(set.intersection(*map(set, runs)))
+  steps = [int(step) for step in FLAGS.steps or shared]
+  header = ['', 'step', 'runs', 'mean +- deviation']
+  rows = [format_row(runs, m, step) for m in FLAGS.metrics for step in steps]
+  print(tables.markdown(header, rows))
 
 
 if __name__ == '__main__':
-  command_line.run(main, define_flags)
+  define_flags()
+  app.run(main)

@@ -4,64 +4,43 @@
   python -m benchmarks.attention --quick
   python -m benchmarks.attention --dtype=bfloat16 --batch=12  # accelerator
 
-One `SemanticGuidedAttention` on the maps of strides 16, 8 and 4 of an image.
-Milliseconds are medians; `backward` includes the forward pass. `temp MiB` is
-the working memory of the compiled forward and backward pass beyond arguments
-and results. Where that exceeds --memory_limit the work is not run: `-`.
+Measures one `SemanticGuidedAttention` on the maps of strides 16, 8 and 4 of an
+image. Milliseconds are medians; `backward ms` includes the forward pass.
+`temp MiB` is the working memory of the compiled forward and backward pass,
+without arguments and results. If it exceeds --memory_limit, nothing is run and
+the times are `-`.
 """
 
 import itertools
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
-from absl import flags
+from absl import app, flags
 
-from benchmarks import command_line
+from benchmarks import measuring
 from sgde_jax import parallel
 from sgde_jax.models import attention, decoders
 
 FLAGS = flags.FLAGS
 
-_HEADER = (
-  'map',
-  'implementation',
-  'key_stride',
-  'forward ms',
-  'backward ms',
-  'temp MiB',
-)
 
-
-def _milliseconds(compiled, arguments, steps):
-  """Median time of a call."""
-  times = []
-  for _ in range(steps + 1):
-    start = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments))
-    times.append(1e3 * (time.perf_counter() - start))
-  return statistics.median(times[1:])
-
-
-def measure(module, shape, dtype, *, steps, memory_limit):
-  """Compiles and times the module's forward and backward pass.
+def _measure(module, shape, steps, memory_limit):
+  """Compiles and times the forward and backward pass on random features.
 
   Args:
-    module: a `SemanticGuidedAttention`.
+    module: the attention; its dtype is that of the features.
     shape: `(B, H, W, C)` of the features.
-    dtype: their dtype.
     steps: number of timed calls.
-    memory_limit: MiB of working memory beyond which nothing is run.
+    memory_limit: MiB of working memory above which nothing is run.
 
   Returns:
-    Forward and backward milliseconds, None if not run; and the MiB.
+    Milliseconds forward and backward, [] if not run; and MiB.
   """
   keys = jax.random.split(jax.random.key(0), 3)
-  depth = jax.random.normal(keys[0], shape, dtype)
-  semantic = jax.random.normal(keys[1], shape, dtype)
-  # Initialised on a small map: parameters do not depend on its size.
-  small = jnp.zeros((1, 8, 8, shape[-1]), dtype)
+  depth = jax.random.normal(keys[0], shape, module.dtype)
+  semantic = jax.random.normal(keys[1], shape, module.dtype)
+  # Parameters do not depend on the map's size.
+  small = jnp.zeros((1, 8, 8, shape[-1]), module.dtype)
   variables = module.init(keys[2], small, small)
 
   def loss(*arguments):
@@ -73,24 +52,18 @@ def measure(module, shape, dtype, *, steps, memory_limit):
   backward = gradient.lower(*arguments).compile()
   memory = backward.memory_analysis().temp_size_in_bytes / 2**20
   if memory > memory_limit:
-    return None, None, memory
-  return (
-    _milliseconds(forward, arguments, steps),
-    _milliseconds(backward, arguments, steps),
-    memory,
-  )
+    return [], memory
+
+  def milliseconds(compiled):
+    return measuring.median_ms(
+      lambda: jax.block_until_ready(compiled(*arguments)), steps
+    )
+
+  return [milliseconds(forward), milliseconds(backward)], memory
 
 
-def _implementations():
-  """Those asked for, or all that run on this machine."""
-  if FLAGS.implementations:
-    return FLAGS.implementations
-  on_gpu = jax.default_backend() == 'gpu'
-  return ['plain', 'blockwise'] + (['fused'] if on_gpu else [])
-
-
-def define_flags():
-  """Defines what the command line takes."""
+def define_flags() -> None:
+  """Defines the command-line flags."""
   flags.DEFINE_list('size', ['192', '640'], 'Image height and width.')
   flags.DEFINE_integer('batch', 4, 'Images.')
   flags.DEFINE_integer('heads', 4, 'Heads.')
@@ -102,29 +75,28 @@ def define_flags():
   flags.DEFINE_integer('steps', 5, 'Timed calls after the first.')
   flags.DEFINE_float('memory_limit', 4096, 'MiB.')
   flags.DEFINE_bool('quick', False, 'One image, one timed call, no stride 4.')
-  command_line.require_integers('size', 16)
-  command_line.require_integers('key_strides', 1)
-  levels = [str(level) for level in range(len(decoders.WIDTHS))]
-  command_line.require_choices('levels', levels)
 
 
-def main(_):
-  """Prints a Markdown table, a row per map and implementation."""
+def main(_) -> None:
+  """Prints a row per map, key stride and implementation."""
   height, width = map(int, FLAGS.size)
-  batch, steps, levels = FLAGS.batch, FLAGS.steps, FLAGS.levels
+  levels, strides = map(int, FLAGS.levels), map(int, FLAGS.key_strides)
+  batch, steps = FLAGS.batch, FLAGS.steps
   if FLAGS.quick:
-    batch, steps = 1, 1
-    levels = [level for level in levels if int(level) > 2]
-  device = jax.devices()[0].device_kind
+    batch, steps, levels = 1, 1, [level for level in levels if level > 2]
+  names = ['plain', 'blockwise']
+  if jax.default_backend() == 'gpu':
+    names.append('fused')
+  names = FLAGS.implementations or names
   print(
     f'{batch} images, {FLAGS.heads} heads, width {FLAGS.width}, {FLAGS.dtype},'
-    f' {device}'
+    f' {jax.devices()[0].device_kind}'
   )
-  print('| ' + ' | '.join(_HEADER) + ' |')
-  print('|---' * len(_HEADER) + '|')
-  for level, stride, name in itertools.product(
-    map(int, levels), map(int, FLAGS.key_strides), _implementations()
-  ):
+  table = measuring.Table(
+    'map|implementation|key_stride|forward ms|backward ms|temp MiB:.1f',
+    width=14,
+  )
+  for level, stride, name in itertools.product(levels, strides, names):
     size = height >> level, width >> level
     module = attention.SemanticGuidedAttention(
       heads=FLAGS.heads,
@@ -133,17 +105,16 @@ def main(_):
       implementation=name,
       dtype=jnp.dtype(FLAGS.dtype),
     )
-    *times, memory = measure(
+    times, memory = _measure(
       module,
       (batch, *size, decoders.WIDTHS[level]),
-      jnp.dtype(FLAGS.dtype),
-      steps=steps,
-      memory_limit=FLAGS.memory_limit,
+      steps,
+      FLAGS.memory_limit,
     )
-    cells = ['-' if t is None else f'{t:.1f}' for t in times]
-    cells = [f'{size[0]} x {size[1]}', name, str(stride), *cells]
-    print('| ' + ' | '.join([*cells, f'{memory:.1f}']) + ' |', flush=True)
+    times = [f'{time:.1f}' for time in times] or ['-', '-']
+    table.add(f'{size[0]} x {size[1]}', name, stride, *times, memory)
 
 
 if __name__ == '__main__':
-  command_line.run(main, define_flags)
+  define_flags()
+  app.run(main)

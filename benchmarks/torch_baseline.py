@@ -1,27 +1,27 @@
-"""The baseline's training step in PyTorch, for timing beside ours.
+"""The baseline's training step in PyTorch, timed by `benchmarks.train_step`.
 
-Monodepth2 as its authors published it (arXiv 1806.01260), written compactly:
-ResNet-18 depth and pose encoders, four-scale decoder, warping by
-`grid_sample`, SSIM + L1, minimum reprojection with auto-mask, Adam. It does
-the same work as `sgde_jax.steps.train_step` on the same shapes; it is not
-used for anything but its speed.
+A compact Monodepth2 (arXiv 1806.01260): ResNet-18 depth and pose encoders,
+four-scale decoder, warping by `grid_sample`, SSIM + L1, minimum reprojection
+with auto-mask, Adam. It does the same work as our baseline's training step on
+the same shapes and is used for its speed alone.
 """
 
-import functools
+import itertools
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from benchmarks import measuring
+
 _WIDTHS = (16, 32, 64, 128, 256)
-_SKIPS = (64, 64, 128, 256, 512)
+_CHANNELS = (64, 64, 128, 256, 512)
+_DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
-class Block(nn.Module):
-  """ResNet's basic block."""
-
+class _Block(nn.Module):
   def __init__(self, inputs, width, stride):
-    """Creates the layers."""
     super().__init__()
     self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
     self.bn1 = nn.BatchNorm2d(width)
@@ -34,30 +34,21 @@ class Block(nn.Module):
       )
 
   def forward(self, x):
-    """Maps `[B, C, H, W]` to `[B, width, H / stride, W / stride]`."""
     y = F.relu(self.bn1(self.conv1(x)))
     return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
 
-class Encoder(nn.Module):
-  """ResNet-18 without its classifier."""
-
+class _Encoder(nn.Module):
   def __init__(self, inputs):
-    """Creates the layers."""
     super().__init__()
     self.conv1 = nn.Conv2d(inputs, 64, 7, 2, 3, bias=False)
     self.bn1 = nn.BatchNorm2d(64)
-    self.stages = nn.ModuleList()
-    previous = 64
-    for index, width in enumerate((64, 128, 256, 512)):
-      stride = 2 if index else 1
-      self.stages.append(
-        nn.Sequential(Block(previous, width, stride), Block(width, width, 1))
-      )
-      previous = width
+    self.stages = nn.ModuleList(
+      nn.Sequential(_Block(c, d, 1 if c == d else 2), _Block(d, d, 1))
+      for c, d in itertools.pairwise(_CHANNELS)
+    )
 
   def forward(self, image):
-    """Returns five features."""
     x = F.relu(self.bn1(self.conv1((image - 0.45) / 0.225)))
     features = [x]
     x = F.max_pool2d(x, 3, 2, 1)
@@ -67,22 +58,18 @@ class Encoder(nn.Module):
     return features
 
 
-class DepthDecoder(nn.Module):
-  """Four-scale disparity decoder."""
-
+class _DepthDecoder(nn.Module):
   def __init__(self):
-    """Creates the layers."""
     super().__init__()
     self.first, self.second = nn.ModuleList(), nn.ModuleList()
     for i, width in enumerate(_WIDTHS):
-      inputs = _SKIPS[4] if i == 4 else _WIDTHS[i + 1]
-      joined = width + (_SKIPS[i - 1] if i else 0)
+      inputs = _CHANNELS[4] if i == 4 else _WIDTHS[i + 1]
+      joined = width + (_CHANNELS[i - 1] if i else 0)
       self.first.append(_reflect_conv(inputs, width))
       self.second.append(_reflect_conv(joined, width))
     self.heads = nn.ModuleList(_reflect_conv(w, 1) for w in _WIDTHS[:4])
 
   def forward(self, features):
-    """Returns the disparities of scales 0..3."""
     x, outputs = features[-1], {}
     for i in range(4, -1, -1):
       x = F.interpolate(F.elu(self.first[i](x)), scale_factor=2)
@@ -94,106 +81,80 @@ class DepthDecoder(nn.Module):
     return [outputs[i] for i in range(4)]
 
 
-class PoseNetwork(nn.Module):
-  """ResNet-18 on a frame pair and the pose decoder."""
-
+class _PoseNetwork(nn.Module):
   def __init__(self):
-    """Creates the layers."""
     super().__init__()
-    self.encoder = Encoder(6)
-    self.decoder = nn.Sequential(
-      nn.Conv2d(512, 256, 1),
-      nn.ReLU(),
-      nn.Conv2d(256, 256, 3, 1, 1),
-      nn.ReLU(),
-      nn.Conv2d(256, 256, 3, 1, 1),
-      nn.ReLU(),
-      nn.Conv2d(256, 12, 1),
-    )
+    self.encoder = _Encoder(6)
+    convs = [nn.Conv2d(512, 256, 1)]
+    convs += [nn.Conv2d(256, 256, 3, 1, 1) for _ in range(2)]
+    layers = [layer for conv in convs for layer in (conv, nn.ReLU())]
+    self.decoder = nn.Sequential(*layers, nn.Conv2d(256, 12, 1))
 
   def forward(self, first, second):
-    """Returns axis-angle and translation `[B, 3]`."""
     x = self.decoder(self.encoder(torch.cat([first, second], 1))[-1])
     vector = 0.01 * x.mean((2, 3))
     return vector[:, :3].float(), vector[:, 3:6].float()
 
 
-def make_step(work, width, height, batch_size, dtype):
+def make_step(
+  work: str, part: str, width: int, height: int, batch_size: int, dtype: str
+) -> Callable[[], None]:
   """Returns a function that makes one step of `train` or `predict`.
 
-  On the GPU where PyTorch sees one, else on the CPU. With bfloat16 the networks
-  alone compute in it (autocast), as ours do.
+  It runs on the GPU where PyTorch finds one, else on the CPU. With bfloat16
+  only the networks compute in it (autocast), as ours do.
   """
+  del part
   torch.manual_seed(0)
   torch.backends.cudnn.benchmark = True
-  torch.set_default_device(_platform())
-  networks = functools.partial(
-    torch.autocast,
-    _platform(),
-    dtype=torch.bfloat16,
-    enabled=dtype == 'bfloat16',
-  )
-  encoder, decoder, pose = Encoder(3), DepthDecoder(), PoseNetwork()
-  parts = [encoder, decoder, pose]
-  parameters = [p for part in parts for p in part.parameters()]
-  optimizer = torch.optim.Adam(parameters, 1e-4)
-  frames = torch.rand(3, batch_size, 3, height, width)
-  intrinsics = torch.tensor(
-    [
-      [0.58 * width, 0, 0.5 * width],
-      [0, 1.92 * height, 0.5 * height],
-      [0, 0, 1],
-    ]
-  ).expand(batch_size, 3, 3)
+  torch.set_default_device(_DEVICE)
+
+  def autocast():
+    enabled = dtype == 'bfloat16'
+    return torch.autocast(_DEVICE, torch.bfloat16, enabled)
+
+  encoder, decoder, pose = _Encoder(3), _DepthDecoder(), _PoseNetwork()
+  networks = nn.ModuleList([encoder, decoder, pose])
+  optimizer = torch.optim.Adam(networks.parameters(), 1e-4)
+  batch = measuring.random_batch(batch_size, 3, width, height)
+  frames = torch.tensor(batch['frames']).permute(1, 0, 4, 2, 3).float() / 255
+  intrinsics = torch.tensor(batch['intrinsics'])
 
   def train():
     optimizer.zero_grad()
     seen = _jitter(frames)
-    with networks():
+    with autocast():
       disparities = decoder(encoder(seen[0]))
       past, future = pose(seen[1], seen[0]), pose(seen[0], seen[2])
-    transforms = [
-      _transform(*past, invert=True),
-      _transform(*future, invert=False),
-    ]
-    _loss(frames, disparities, intrinsics, transforms).backward()
+    past, future = _transform(*past, invert=True), _transform(*future)
+    _loss(frames, disparities, intrinsics, (past, future)).backward()
     optimizer.step()
-    _wait()
 
   def predict():
-    with torch.no_grad(), networks():
+    with torch.no_grad(), autocast():
       decoder(encoder(frames[0]))
-    _wait()
 
-  if work == 'predict':
-    for part in parts:
-      part.eval()
-    return predict
-  return train
+  def run():
+    train() if work == 'train' else predict()
+    if _DEVICE == 'cuda':
+      torch.cuda.synchronize()  # PyTorch only queues its work there.
+
+  networks.train(work == 'train')
+  return run
 
 
-def describe_device():
+def describe_device() -> tuple[str, int]:
   """Returns the device's name and its peak memory in bytes, 0 on the CPU."""
-  if _platform() == 'cpu':
+  if _DEVICE == 'cpu':
     return 'cpu', 0
   return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
 
 
-def _platform():
-  return 'cuda' if torch.cuda.is_available() else 'cpu'
-
-
-def _wait():
-  """Until the GPU is done: PyTorch only queues its work there."""
-  if _platform() == 'cuda':
-    torch.cuda.synchronize()
-
-
 def _jitter(frames):
-  """Brightness, contrast, saturation and hue, a draw per example.
+  """Draws brightness, contrast, saturation and hue per example.
 
-  What torchvision does to each picture in turn, for the whole batch at once
-  (its hue turns HSV, which takes longer than this matrix).
+  As torchvision does picture by picture, but for the whole batch at once and
+  with a matrix for the hue, which is faster than torchvision's turn in HSV.
   """
   factors = 0.8 + 0.4 * torch.rand(3, 1, frames.shape[1], 1, 1, 1)
   grey = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
@@ -216,15 +177,12 @@ def _loss(frames, disparities, intrinsics, transforms):
   identity = identity + 1e-5 * torch.randn_like(identity)
   total, image = 0.0, target
   for scale, disparity in enumerate(disparities):
-    full = F.interpolate(
-      disparity, target.shape[2:], mode='bilinear', align_corners=False
-    )
+    full = F.interpolate(disparity, target.shape[2:], mode='bilinear')
     depth = 1 / (0.01 + 9.99 * full)
-    rebuilt = [
-      _warp(source, depth, intrinsics, transform)
+    distances = [
+      _photometric(_warp(source, depth, intrinsics, transform), target)
       for source, transform in zip(sources, transforms, strict=True)
     ]
-    distances = [_photometric(frame, target) for frame in rebuilt]
     total = total + torch.cat([identity, *distances], 1).min(1)[0].mean()
     total = total + 1e-3 / 2**scale * _smoothness(disparity, image)
     image = F.avg_pool2d(image, 2)
@@ -264,20 +222,18 @@ def _warp(source, depth, intrinsics, transform):
   pixels = points[:, :2] / (points[:, 2:] + 1e-7)
   size = torch.tensor([width - 1, height - 1]).reshape(1, 2, 1)
   pixels = (2 * pixels / size - 1).transpose(1, 2)
+  pixels = pixels.reshape(batch, height, width, 2)
   return F.grid_sample(
-    source,
-    pixels.reshape(batch, height, width, 2),
-    padding_mode='border',
-    align_corners=True,
+    source, pixels, padding_mode='border', align_corners=True
   )
 
 
-def _transform(axis_angle, translation, *, invert):
+def _transform(axis_angle, translation, *, invert=False):
   angle = axis_angle.norm(dim=1, keepdim=True)
   x, y, z = (axis_angle / (angle + 1e-7)).unbind(1)
   zero = torch.zeros_like(x)
-  skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], 1)
-  skew = skew.reshape(-1, 3, 3)
+  skew = [zero, -z, y, z, zero, -x, -y, x, zero]
+  skew = torch.stack(skew, 1).reshape(-1, 3, 3)
   angle = angle[..., None]
   rotation = torch.eye(3) + angle.sin() * skew + (1 - angle.cos()) * skew @ skew
   if invert:

@@ -1,0 +1,89 @@
+"""What the benchmarks share: a process per row, times, memory, the table."""
+
+import concurrent.futures
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+def run_alone(function: Callable, *arguments) -> Any:
+  """Calls a module-level function in a process of its own.
+
+  Peak memory, threads and compiled programs are then those of one row alone.
+  """
+  with concurrent.futures.ProcessPoolExecutor(
+    1, mp_context=multiprocessing.get_context('spawn')
+  ) as pool:
+    return pool.submit(function, *arguments).result()
+
+
+def median_ms(run: Callable[[], Any], count: int) -> float:
+  """Returns the median milliseconds of `count` calls after an uncounted one.
+
+  `run` must wait until its work is done.
+  """
+  run()
+  seconds = []
+  for _ in range(count):
+    start = time.perf_counter()
+    run()
+    seconds.append(time.perf_counter() - start)
+  return 1e3 * statistics.median(seconds)
+
+
+def peak_bytes() -> int:
+  """Returns the process' largest resident size so far."""
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def random_batch(
+  batch: int, frames: int, width: int, height: int
+) -> dict[str, np.ndarray]:
+  """Returns a training batch of noise; see `input_pipeline.batch.Batch`."""
+  rng = np.random.default_rng(0)
+  intrinsics = np.diag(np.float32([0.58 * width, 1.92 * height, 1]))
+  intrinsics[:2, 2] = 0.5 * width, 0.5 * height
+  shape = batch, frames, height, width, 3
+  return {
+    'frames': rng.integers(0, 256, shape, np.uint8),
+    'intrinsics': np.tile(intrinsics, (batch, 1, 1)),
+    'labels': rng.integers(0, 19, (batch, height, width), np.uint8),
+  }
+
+
+def parse_size(text: str) -> tuple[int, int]:
+  """Returns (width, height) of `WIDTHxHEIGHT`."""
+  width, height = map(int, text.split('x'))
+  return width, height
+
+
+class Table:
+  """Prints a Markdown table row by row, with columns aligned in a terminal."""
+
+  def __init__(self, columns: str, *, width: int):
+    """Prints the head.
+
+    Args:
+      columns: `NAME` or `NAME:FORMAT` of each, separated by `|`.
+      width: characters of a column.
+    """
+    names, _, self._formats = zip(
+      *(column.partition(':') for column in columns.split('|')), strict=True
+    )
+    self._width = width
+    self._print(names)
+    self._print(['-' * (width - 1) + ':'] * len(names))
+
+  def add(self, *values: Any) -> None:
+    """Prints a row, one value per column."""
+    self._print(map(format, values, self._formats))
+
+  def _print(self, cells):
+    print(
+      '|', ' | '.join(f'{c:>{self._width}}' for c in cells), '|', flush=True
+    )

@@ -1,0 +1,85 @@
+"""Tests of `analysis.compare` and `analysis.seeds`."""
+
+import json
+
+import numpy as np
+import pytest
+
+from analysis import compare, seeds
+
+
+def _columns(shift=0.0, images=40):
+  rng = np.random.default_rng(0)
+  count = rng.integers(0, 50, images).astype(float)
+  return {
+    'index': np.arange(images, dtype=float),
+    'abs_rel': rng.uniform(0.1, 0.3, images) + shift,
+    'abs_rel/thin:sum': count * (0.4 + shift),
+    'abs_rel/thin:count': count,
+  }
+
+
+def test_constant_change_has_a_narrow_interval():
+  for name, figure in (('abs_rel', None), ('abs_rel/thin', 0.4)):
+    one, other, low, high, share = compare.compare(
+      _columns(), _columns(-0.05), name, resamples=200, seed=0
+    )
+    assert one - other == pytest.approx(0.05)
+    assert low == pytest.approx(-0.05) and high == pytest.approx(-0.05)
+    assert share == 1
+    assert figure is None or one == pytest.approx(figure)
+
+
+def test_noise_gives_an_interval_around_zero():
+  rng = np.random.default_rng(1)
+  noisy = _columns()
+  noisy['abs_rel'] = noisy['abs_rel'] + rng.normal(0, 0.02, 40)
+  *_, low, high, share = compare.compare(
+    _columns(), noisy, 'abs_rel', resamples=500, seed=0
+  )
+  assert low < 0 < high
+  assert 0.02 < share < 0.98
+
+
+@pytest.mark.parametrize(
+  ('other', 'named'),
+  [
+    (['a 1 l', 'a 3 l'], 'index 1: a 2 l and a 3 l'),
+    (['a 1 l'], 'index 1: a 2 l and None'),
+  ],
+)
+def test_different_images_raise(other, named):
+  compare.check_examples(['a 1 l', 'a 2 l'], ['a 1 l', 'a 2 l'])
+  with pytest.raises(ValueError, match=f'different images, .*{named}'):
+    compare.check_examples(['a 1 l', 'a 2 l'], other)
+
+
+def test_different_protocols_raise(tmp_path):
+  for name, crop in (('a', 'garg'), ('b', 'garg'), ('c', 'none')):
+    folder = tmp_path / name / 'evaluation'
+    folder.mkdir(parents=True)
+    (folder / 'metrics.json').write_text(json.dumps({'protocol': crop}))
+  compare.check_protocols(tmp_path / 'a', tmp_path / 'b')
+  with pytest.raises(ValueError, match='a was .* garg, .*c with none: eval'):
+    compare.check_protocols(tmp_path / 'a', tmp_path / 'c')
+
+
+def test_images_are_read_in_order(tmp_path):
+  with pytest.raises(FileNotFoundError, match='--mode=evaluate'):
+    compare.read_images(tmp_path)
+  path = tmp_path / 'evaluation/per_image.csv'
+  path.parent.mkdir()
+  path.write_text('index,example,abs_rel\n10,a 7 l,.1\n9,a 6 l,3\n')
+  examples, columns = compare.read_images(tmp_path)
+  assert examples == ['a 6 l', 'a 7 l']
+  np.testing.assert_array_equal(columns['abs_rel'], [3, 0.1])
+
+
+def test_seeds_row_holds_every_value_and_their_deviation():
+  runs = [{5: {'abs_rel': 0.2}}, {5: {'abs_rel': 0.4}}]
+  assert seeds.format_row(runs, 'abs_rel', 5) == [
+    'abs_rel',
+    '5',
+    '0.2000 0.4000',
+    '0.3000 +- 0.1414',
+  ]

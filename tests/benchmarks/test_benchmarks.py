@@ -1,0 +1,56 @@
+"""Tests of the benchmarks' tables and flags; their times mean nothing here."""
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+from benchmarks import attention, input_pipeline, measuring, train_step
+from tests.support import commands
+
+
+@pytest.mark.parametrize(
+  'command',
+  [attention, input_pipeline, train_step],
+  ids=lambda command: command.__name__,
+)
+def test_command_takes_the_flags_of_its_examples(command):
+  commands.check_docstring(command)
+
+
+def test_unknown_work_raises():
+  with commands.flags_of(train_step):
+    flags.FLAGS(['test'])
+    changed = flagsaver.as_parsed(works='train,predic')
+    with pytest.raises(flags.IllegalFlagValueError, match='predict'), changed:
+      pass
+
+
+def test_row_holds_medians_over_the_rounds(capsys):
+  def rounds(*milliseconds):
+    return [
+      train_step.Times(ms, ms / 100, 2**30, '2 cpu') for ms in milliseconds
+    ]
+
+  case = train_step.Case('predict', 'full', 640, 192, 4, 'float32')
+  first, full = rounds(900, 200, 100), rounds(100, 600, 500)
+  table = measuring.Table(train_step._COLUMNS, width=9)
+  table.add(*train_step.summarize(case, full, first))
+  header, rule, row = capsys.readouterr().out.splitlines()
+  assert len(header) == len(rule) == len(row)
+  assert [cell.strip() for cell in row.strip('|').split('|')] == (
+    'predict full 640x192 4 float32,2 cpu,500.0,2.50,8.00,5.0,1.00'.replace(
+      ' ', ',', 4
+    ).split(',')
+  )
+
+
+@pytest.mark.slow
+def test_attention_is_timed_where_memory_allows(capsys):
+  with commands.flags_of(attention), flagsaver.flagsaver():
+    flags.FLAGS(['test', '--quick', '--size=32,64', '--key_strides=1'])
+    attention.main([])
+    flags.FLAGS(['test', '--quick', '--size=32,64', '--memory_limit=0'])
+    attention.main([])
+  lines = capsys.readouterr().out.splitlines()
+  assert len(lines) == 2 * 3 + 4 + 12
+  assert '-' not in lines[3] and lines[-1].count(' - ') == 2
