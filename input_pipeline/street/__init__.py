@@ -1,1 +1,3 @@
-"""The rendered scene: a KITTI raw folder without downloads."""
+"""The rendered street: a KITTI raw folder without downloads."""
+
+from input_pipeline.street.folder import render_street

@@ -1,12 +1,14 @@
-"""The street in KITTI's coding: calibration files, oxts packets, scans.
+"""The street in KITTI's formats: calibration, oxts packets, scans.
 
 The left colour camera is camera 0 and camera 2 at once: images are rectified
 already and the offset between the two is zero.
 """
 
+import pathlib
+
 import numpy as np
 
-from input_pipeline.street import road
+from input_pipeline.street import render, route
 
 DATE = '2000_01_01'
 _BASELINE = 0.54  # metres to the right-hand camera, P_rect_03
@@ -19,7 +21,7 @@ _RANGE = 120.0  # metres
 
 def _rigid(rotation, translation):
   # The published digits are not quite a rotation; the nearest one is.
-  u, _, v = np.linalg.svd(np.reshape(rotation, (3, 3)))
+  u, _, v = np.linalg.svd(rotation)
   transform = np.eye(4)
   transform[:3, :3], transform[:3, 3] = u @ v, translation
   return transform
@@ -28,43 +30,26 @@ def _rigid(rotation, translation):
 # KITTI's own mounting of 2011_09_26.
 VELO_TO_CAM = _rigid(
   [
-    7.533745e-03,
-    -9.999714e-01,
-    -6.166020e-04,
-    1.480249e-02,
-    7.280733e-04,
-    -9.998902e-01,
-    9.998621e-01,
-    7.523790e-03,
-    1.480755e-02,
+    (7.533745e-03, -9.999714e-01, -6.166020e-04),
+    (1.480249e-02, 7.280733e-04, -9.998902e-01),
+    (9.998621e-01, 7.523790e-03, 1.480755e-02),
   ],
   [-4.069766e-03, -7.631618e-02, -2.717806e-01],
 )
 IMU_TO_VELO = _rigid(
   [
-    9.999976e-01,
-    7.553071e-04,
-    -2.035826e-03,
-    -7.854027e-04,
-    9.998898e-01,
-    -1.482298e-02,
-    2.024406e-03,
-    1.482454e-02,
-    9.998881e-01,
+    (9.999976e-01, 7.553071e-04, -2.035826e-03),
+    (-7.854027e-04, 9.998898e-01, -1.482298e-02),
+    (2.024406e-03, 1.482454e-02, 9.998881e-01),
   ],
   [-8.086759e-01, 3.195559e-01, -7.997231e-01],
 )
 
 
-def write_calibration(folder, intrinsics, height, width):
-  """Writes the three calib_*.txt of a date.
-
-  Args:
-    folder: pathlib.Path of the date.
-    intrinsics: [3, 3] float, pixels.
-    height: pixels.
-    width: pixels.
-  """
+def write_calibration(
+  folder: pathlib.Path, intrinsics: np.ndarray, height: int, width: int
+) -> None:
+  """Writes the three calib_*.txt of a date; intrinsics [3, 3] in pixels."""
   eye, size = np.eye(3), [width, height]
   lines = {'corner_dist': [0.0995]}
   for camera in range(4):
@@ -72,28 +57,24 @@ def write_calibration(folder, intrinsics, height, width):
     projection = np.zeros((3, 4))
     projection[:, :3] = intrinsics
     projection[0, 3] = intrinsics[0, 0] * offset
-    lines.update(
-      {
-        f'S_0{camera}': size,
-        f'K_0{camera}': intrinsics,
-        f'D_0{camera}': np.zeros(5),
-        f'R_0{camera}': eye,
-        f'T_0{camera}': [offset, 0, 0],
-        f'S_rect_0{camera}': size,
-        f'R_rect_0{camera}': eye,
-        f'P_rect_0{camera}': projection,
-      }
-    )
+    lines |= {
+      f'S_0{camera}': size,
+      f'K_0{camera}': intrinsics,
+      f'D_0{camera}': np.zeros(5),
+      f'R_0{camera}': eye,
+      f'T_0{camera}': [offset, 0, 0],
+      f'S_rect_0{camera}': size,
+      f'R_rect_0{camera}': eye,
+      f'P_rect_0{camera}': projection,
+    }
   _write_values(folder / 'calib_cam_to_cam.txt', lines)
-  _write_values(
-    folder / 'calib_velo_to_cam.txt',
-    {**_rotation_lines(VELO_TO_CAM), 'delta_f': [0, 0], 'delta_c': [0, 0]},
+  velo, imu = (
+    {'R': transform[:3, :3], 'T': transform[:3, 3]}
+    for transform in (VELO_TO_CAM, IMU_TO_VELO)
   )
-  _write_values(folder / 'calib_imu_to_velo.txt', _rotation_lines(IMU_TO_VELO))
-
-
-def _rotation_lines(transform):
-  return {'R': transform[:3, :3], 'T': transform[:3, 3]}
+  velo |= {'delta_f': [0, 0], 'delta_c': [0, 0]}
+  _write_values(folder / 'calib_velo_to_cam.txt', velo)
+  _write_values(folder / 'calib_imu_to_velo.txt', imu)
 
 
 def _write_values(path, lines):
@@ -104,11 +85,11 @@ def _write_values(path, lines):
   path.write_text('\n'.join(text) + '\n')
 
 
-def oxts_lines(camera_to_world):
-  """The oxts packets of a drive.
+def oxts_lines(camera_to_world: np.ndarray) -> list[str]:
+  """Formats the oxts packets of a drive.
 
   Args:
-    camera_to_world: [N, 4, 4] float, N >= 2; the world's x is east, y north.
+    camera_to_world: [N, 4, 4], N >= 2; the world's x is east, y north.
 
   Returns:
     N strings of KITTI's 30 values: latitude, longitude, altitude, roll, pitch,
@@ -121,27 +102,21 @@ def oxts_lines(camera_to_world):
   roll = np.arctan2(rotation[:, 2, 1], rotation[:, 2, 2])
   pitch = np.arcsin(np.clip(-rotation[:, 2, 0], -1, 1))
   yaw = np.unwrap(np.arctan2(rotation[:, 1, 0], rotation[:, 0, 0]))
-  step = 1 / road.FRAME_RATE
+  step = 1 / route.FRAME_RATE
   velocity = np.gradient(position, step, axis=0)
   acceleration = np.gradient(velocity, step, axis=0)
   own = [np.einsum('nij,ni->nj', rotation, v) for v in (velocity, acceleration)]
   rates = np.gradient(np.stack([roll, pitch, yaw], 1), step, axis=0)
   gravity = rotation[:, 2] * 9.81
   constant = np.tile([0.05, 0.02, 4, 9, 4, 4, 0], (len(pose), 1))
-  rows = np.concatenate(
-    [
-      geodetic,
-      np.stack([roll, pitch, (yaw + np.pi) % (2 * np.pi) - np.pi], 1),
-      velocity[:, 1::-1],
-      own[0],
-      own[1] + gravity,
-      own[1] + gravity,
-      rates,
-      rates,
-      constant,
-    ],
-    1,
+  angles = np.stack([roll, pitch, (yaw + np.pi) % (2 * np.pi) - np.pi], 1)
+  north_east, own_velocity, own_force = (
+    velocity[:, 1::-1],
+    own[0],
+    own[1] + gravity,
   )
+  motion = north_east, own_velocity, own_force, own_force, rates, rates
+  rows = np.concatenate([geodetic, angles, *motion, constant], 1)
   return [
     ' '.join([f'{v:.14g}' for v in row[:25]] + [f'{v:.0f}' for v in row[25:]])
     for row in rows
@@ -149,7 +124,7 @@ def oxts_lines(camera_to_world):
 
 
 def _geodetic(position):
-  """Metres east, north, up -> latitude, longitude (degrees), altitude.
+  """Metres east, north, up to latitude, longitude (degrees), altitude.
 
   The inverse of the Mercator projection in KITTI's development kit, whose
   scale is that of the drive's first latitude.
@@ -168,11 +143,11 @@ def _geodetic(position):
   return np.stack([degrees, east, altitude + position[:, 2]], 1)
 
 
-def timestamps(drive, frames):
-  """KITTI's timestamps of a drive: a list of lines, ten a second."""
+def timestamps(drive: int, frames: int) -> list[str]:
+  """Formats KITTI's timestamps of a drive, ten per second."""
   lines = []
   for frame in range(frames):
-    tenths = round(frame * 10 / road.FRAME_RATE)
+    tenths = round(frame * 10 / route.FRAME_RATE)
     minutes, tenths = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
     day, hours = divmod(drive * 2 + hours, 24)
@@ -183,15 +158,15 @@ def timestamps(drive, frames):
   return lines
 
 
-def scan(frame, intrinsics):
-  """Simulates the turn of a 64-beam scanner, where the camera sees it.
+def scan(frame: render.Frame, intrinsics: np.ndarray) -> np.ndarray:
+  """Simulates one turn of a 64-beam scanner, where the camera sees it.
 
   The rays leave from the camera and snap to pixel centres, so that each point
   lies on a surface that the camera sees and projects onto its own pixel.
 
   Args:
-    frame: `street_render.Frame`.
-    intrinsics: [3, 3] float, pixels.
+    frame: the rendered frame.
+    intrinsics: [3, 3] pixels.
 
   Returns:
     [N, 4] float32: x forward, y left, z up in metres in the scanner's frame,
@@ -200,14 +175,9 @@ def scan(frame, intrinsics):
   height, width = frame.depth.shape
   elevation = np.radians(np.linspace(_HIGHEST, _LOWEST, _BEAMS))[:, None]
   azimuth = np.radians(np.arange(-60, 60, _AZIMUTH_STEP))[None]
-  direction = np.stack(
-    np.broadcast_arrays(
-      np.cos(elevation) * np.cos(azimuth),
-      np.cos(elevation) * np.sin(azimuth),
-      np.sin(elevation),
-    ),
-    -1,
-  )
+  level, up = np.cos(elevation), np.sin(elevation)
+  direction = level * np.cos(azimuth), level * np.sin(azimuth), up
+  direction = np.stack(np.broadcast_arrays(*direction), -1)
   rays = direction.reshape(-1, 3) @ VELO_TO_CAM[:3, :3].T @ intrinsics.T
   x, y = np.rint(rays[:, :2] / rays[:, 2:]).astype(int).T
   inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)

@@ -4,8 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from input_pipeline.street import ground as street_ground
-from input_pipeline.street import objects, visibility
+from input_pipeline.street import ground, layout, objects, visibility
 
 _SUN = np.array([0.42, -0.5, 0.76])
 _DETAIL = 2.3  # metres that a tile of the fine grain spans
@@ -13,43 +12,25 @@ _DETAIL = 2.3  # metres that a tile of the fine grain spans
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-  """One rendered frame.
+  """One rendered frame."""
 
-  Attributes:
-    image: [H, W, 3] uint8, filtered over each pixel.
-    depth: [H, W] float64, metres along the optical axis at the pixel's
-      centre, 0 = sky or beyond 250 m.
-    labels: [H, W] uint8, train ids at the pixel's centre.
-  """
-
-  image: np.ndarray
+  image: np.ndarray  # [H, W, 3] uint8, filtered over each pixel
+  # [H, W] float64, metres along the optical axis at the pixel's centre, 0 =
+  # sky or beyond 250 m.
   depth: np.ndarray
-  labels: np.ndarray
+  labels: np.ndarray  # [H, W] uint8, train ids at the pixel's centre
 
 
-def intrinsics(height, width):
-  """KITTI's camera at another size: [3, 3] float64, pixels."""
-  return np.array(
-    [
-      [0.58 * width, 0, 0.491 * width],
-      [0, 1.92 * height, 0.46 * height],
-      [0, 0, 1.0],
-    ]
-  )
+def intrinsics(height: int, width: int) -> np.ndarray:
+  """Returns KITTI's camera at another size: [3, 3] float64, pixels."""
+  x, y = [0.58 * width, 0, 0.491 * width], [0, 1.92 * height, 0.46 * height]
+  return np.array([x, y, [0, 0, 1.0]])
 
 
-def render_frame(scene, frame, *, height, width):
-  """Renders one frame.
-
-  Args:
-    scene: `street_scene.Scene`.
-    frame: its number.
-    height: pixels.
-    width: pixels.
-
-  Returns:
-    A `Frame`.
-  """
+def render_frame(
+  scene: layout.Scene, frame: int, *, height: int, width: int
+) -> Frame:
+  """Renders the frame of this number."""
   pose = scene.motion.camera_to_world[frame]
   view = visibility.View(
     position=pose[:3, 3],
@@ -59,9 +40,8 @@ def render_frame(scene, frame, *, height, width):
     width=width,
   )
   bodies = scene.body_pose[frame]
-  surfaces = visibility.project(
-    view, _join(scene.fixed, visibility.to_world(scene.moving, bodies))
-  )
+  moved = visibility.to_world(scene.moving, bodies)
+  surfaces = visibility.project(view, np.concatenate([scene.fixed, moved]))
   # Small frames have room for more samples, and thin objects need them.
   samples = 3 if width >= 400 else 5
   ids = visibility.rasterise(view, surfaces, samples)
@@ -70,9 +50,8 @@ def render_frame(scene, frame, *, height, width):
   count = height * width
   image = colour[:count]
   if len(points.mixed):
-    image[points.mixed] = np.add.reduceat(
-      colour[count:] * points.weight[:, None], points.starts
-    )
+    weighted = colour[count:] * points.weight[:, None]
+    image[points.mixed] = np.add.reduceat(weighted, points.starts)
   image = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
   return Frame(
     image=image.reshape(height, width, 3),
@@ -81,38 +60,17 @@ def render_frame(scene, frame, *, height, width):
   )
 
 
-def _join(first, second):
-  return objects.Primitives(
-    **{
-      field.name: np.concatenate(
-        [getattr(first, field.name), getattr(second, field.name)]
-      )
-      for field in dataclasses.fields(objects.Primitives)
-    }
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class _Points:
-  """Where to shade: all pixel centres, then each surface in mixed pixels.
+  """Where to shade: all pixel centres, then each surface in mixed pixels."""
 
-  Attributes:
-    ids: [H W + G] surface ids.
-    x: [H W + G] float, pixels.
-    y: [H W + G] float, pixels.
-    pixel: [H W + G] int, the flat index of the pixel.
-    mixed: [M] flat indices of the pixels that see several surfaces.
-    starts: [M] the first of each such pixel's G surfaces.
-    weight: [G] float32, the share of its pixel that each surface covers.
-  """
-
-  ids: np.ndarray
-  x: np.ndarray
-  y: np.ndarray
-  pixel: np.ndarray
-  mixed: np.ndarray
-  starts: np.ndarray
-  weight: np.ndarray
+  ids: np.ndarray  # [H W + G] surface ids
+  x: np.ndarray  # [H W + G] pixels
+  y: np.ndarray  # [H W + G] pixels
+  pixel: np.ndarray  # [H W + G] the flat index of the pixel
+  mixed: np.ndarray  # [M] flat indices of the pixels that see several surfaces
+  starts: np.ndarray  # [M] the first of each such pixel's G surfaces
+  weight: np.ndarray  # [G] float32, each surface's share of its pixel
 
 
 def _sample_points(ids):
@@ -120,10 +78,7 @@ def _sample_points(ids):
   height, samples, width, _ = ids.shape
   middle = samples // 2
   centre = ids[:, middle, :, middle]
-  mixed = np.zeros((height, width), bool)
-  for i in range(samples):
-    for j in range(samples):
-      mixed |= ids[:, i, :, j] != centre
+  mixed = (ids != centre[:, None, :, None]).any((1, 3))
   rows, columns = np.nonzero(mixed)
   inside = ids[rows, :, columns, :].reshape(len(rows), samples**2)
   # Sorting (id, sample) pairs packed in one number groups the surfaces.
@@ -135,9 +90,8 @@ def _sample_points(ids):
   counts = np.diff(np.append(first, new.size))
   dx = (sample % samples - middle).ravel() / samples
   dy = (sample // samples - middle).ravel() / samples
-  dx, dy = (
-    np.add.reduceat(d, first) / counts if len(first) else d for d in (dx, dy)
-  )
+  if len(first):
+    dx, dy = (np.add.reduceat(d, first) / counts for d in (dx, dy))
   owner = first // samples**2
   grid_y, grid_x = np.mgrid[:height, :width].astype(np.float64)
   pixel = np.arange(height * width)
@@ -160,34 +114,31 @@ def _shade(scene, view, surfaces, points, bodies):
   colour = np.empty((total, 3), np.float32)
   sky = np.flatnonzero(points.ids == visibility.SKY)
   colour[sky] = _sky(scene.atlas, view, points.x[sky], points.y[sky])
-  ground = np.flatnonzero(points.ids == visibility.GROUND)
-  depth[ground], labels[ground], tone, where = street_ground.Ground(
-    scene
-  ).shade(view, points.x[ground], points.y[ground])
-  meets = np.full((view.height * view.width, 2), np.nan)
-  central = ground < len(meets)
-  meets[ground[central]] = where[central]
-  light = street_ground.darken(
-    view, meets.reshape(view.height, view.width, 2), scene.shadows, bodies
+  low = np.flatnonzero(points.ids == visibility.GROUND)
+  shade = ground.Ground(scene).shade
+  depth[low], labels[low], tone, where = shade(
+    view, points.x[low], points.y[low]
   )
-  colour[ground] = tone * light.ravel()[points.pixel[ground], None]
+  meets = np.full((view.height * view.width, 2), np.nan)
+  central = low < len(meets)
+  meets[low[central]] = where[central]
+  meets = meets.reshape(view.height, view.width, 2)
+  light = ground.darken(view, meets, scene.shadows, bodies)
+  colour[low] = tone * light.ravel()[points.pixel[low], None]
   solid = np.flatnonzero(points.ids >= visibility.FIRST)
   row = points.ids[solid] - visibility.FIRST
-  kind = surfaces.primitives.kind[row]
+  kind = surfaces.primitives['kind'][row]
   for value, locate in (
     (objects.QUAD, _on_quads),
     (objects.ELLIPSOID, _on_ellipsoids),
   ):
     mine = np.flatnonzero(kind == value)
     where, rows = solid[mine], row[mine]
-    z, uv, width, normal = locate(
-      surfaces, rows, points.x[where], points.y[where]
-    )
-    depth[where] = z
-    labels[where] = surfaces.primitives.label[rows]
-    colour[where] = _paint(
-      scene.atlas, surfaces.primitives, rows, uv, width, normal
-    )
+    x, y = points.x[where], points.y[where]
+    depth[where], uv, width, normal = locate(surfaces, rows, x, y)
+    primitives = surfaces.primitives[rows]
+    labels[where] = primitives['label']
+    colour[where] = _paint(scene.atlas, primitives, uv, width, normal)
   return depth, labels, colour
 
 
@@ -197,11 +148,9 @@ def _on_quads(surfaces, rows, x, y):
   q = a[:, :, 0] * x[:, None] + a[:, :, 1] * y[:, None] + a[:, :, 2]
   z = 1 / q[:, 2]
   uv = np.clip(q[:, :2] * z[:, None], 0, 1)
-  width = (
-    np.maximum(*(np.abs(a[:, :2, i] - uv * a[:, 2:, i]) for i in (0, 1)))
-    * z[:, None]
-  )
-  return z, uv, width, surfaces.primitives.axes[rows, :, 2]
+  steps = (np.abs(a[:, :2, i] - uv * a[:, 2:, i]) for i in (0, 1))
+  width = np.maximum(*steps) * z[:, None]
+  return z, uv, width, surfaces.primitives['axes'][rows, :, 2]
 
 
 def _on_ellipsoids(surfaces, rows, x, y):
@@ -214,35 +163,32 @@ def _on_ellipsoids(surfaces, rows, x, y):
   root = np.sqrt(np.maximum(dot**2 - square * beyond, 0))
   z = beyond / (root - dot)
   n = eye + z[:, None] * d
-  uv = np.stack(
-    [np.arctan2(n[:, 1], n[:, 0]) / (2 * np.pi), 0.5 + 0.5 * n[:, 2]], 1
-  )
+  turns = np.arctan2(n[:, 1], n[:, 0]) / (2 * np.pi)
+  uv = np.stack([turns, 0.5 + 0.5 * n[:, 2]], 1)
   # A pixel's step in the unit sphere, longer where the surface turns away.
   step = np.linalg.norm(a[:, :, 0], axis=1) * z
   facing = np.maximum(root / np.sqrt(square), 0.25)
   around = np.maximum(np.hypot(n[:, 0], n[:, 1]), 0.2)
   width = np.stack([step / (2 * np.pi * around), 0.5 * step], 1)
   width /= facing[:, None]
-  axes = surfaces.primitives.axes[rows]
+  axes = surfaces.primitives['axes'][rows]
   lengths = np.maximum(np.einsum('nij,nij->nj', axes, axes), 1e-12)
   normal = np.einsum('nij,nj->ni', axes, n / lengths)
   return z, uv, width, normal / np.linalg.norm(normal, axis=1)[:, None]
 
 
-def _paint(atlas, primitives, rows, uv, width, normal):
-  repeat, offset = primitives.repeat[rows], primitives.offset[rows]
+def _paint(atlas, primitives, uv, width, normal):
+  repeat, offset = primitives['repeat'], primitives['offset']
   where, spread = uv * repeat + offset, width * repeat
-  texel = atlas.sample(primitives.texture[rows], *where.T, *spread.T)
+  texel = atlas.sample(primitives['texture'], *where.T, *spread.T)
   alpha = texel[:, 3:]
-  tint = primitives.tint[rows].astype(np.float32)
+  tint = primitives['tint'].astype(np.float32)
   colour = texel[:, :3] * (1 + alpha * (tint - 1))
-  metres = primitives.size[rows] / _DETAIL
-  grain = atlas.sample(
-    np.full(len(rows), atlas.index['detail']),
-    *(uv * metres + offset).T,
-    *(width * metres).T,
-  )[:, :1]
-  strength = primitives.detail[rows, None].astype(np.float32)
+  metres = primitives['size'] / _DETAIL
+  where, spread = uv * metres + offset, width * metres
+  texture = np.full(len(uv), atlas.index['detail'])
+  grain = atlas.sample(texture, *where.T, *spread.T)[:, :1]
+  strength = primitives['detail'][:, None].astype(np.float32)
   colour *= 1 + 2 * strength * (grain - 0.5)
   sun = normal @ (_SUN / np.linalg.norm(_SUN))
   light = 0.72 + 0.34 * np.maximum(sun, 0) + 0.1 * normal[:, 2]
@@ -258,7 +204,8 @@ def _sky(atlas, view, x, y):
   cloud = atlas.sample(texture, azimuth * 5, climb * 2.2, width, width)[:, :1]
   cloud = np.clip(2.2 * (cloud - 0.42), 0, 1)
   high = np.clip(climb / 0.35, 0, 1).astype(np.float32)[:, None]
-  clear = np.array([0.78, 0.85, 0.92], np.float32) + high * np.array(
-    [-0.34, -0.24, -0.06], np.float32
+  low, change = np.array(
+    [[0.78, 0.85, 0.92], [-0.34, -0.24, -0.06]], np.float32
   )
+  clear = low + high * change
   return clear + cloud * (np.float32(0.95) - clear) * (0.3 + 0.6 * high)

@@ -7,26 +7,26 @@ the pixel's footprint fades what is finer than a pixel, so that two frames of
 the same surface agree.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 
 class Atlas:
   """Tiling RGBA textures, packed in one table.
 
-  Alpha is not opacity: it says how far a primitive's tint colours the texel
-  (1 = car paint, 0 = glass or a lamp that keeps its own colour).
+  Alpha is not opacity: it is how far a primitive's tint colours the texel (1 =
+  car paint, 0 = glass or a lamp that keeps its own colour).
 
   Args:
-    images: name -> [V, U, 3 or 4] float array in [0, 1], sides powers of two,
-      row 0 at v = 0. Three channels mean alpha 1.
+    images: name -> [V, U, 3 or 4] in [0, 1], sides powers of two, row 0 at v =
+      0. Three channels mean alpha 1.
   """
 
-  def __init__(self, images):
+  def __init__(self, images: Mapping[str, np.ndarray]):
     self.index = {name: i for i, name in enumerate(images)}
-    logs = [
-      (int(np.log2(im.shape[1])), int(np.log2(im.shape[0])))
-      for im in images.values()
-    ]
+    shapes = [image.shape[1::-1] for image in images.values()]
+    logs = np.log2(shapes).astype(int)
     self._log_size = np.array(logs, np.int64)
     levels = int(self._log_size.max()) + 1
     self._offsets = np.zeros((len(images), levels, levels), np.int64)
@@ -38,15 +38,22 @@ class Atlas:
         used += tables[-1].size
     self._table = np.concatenate(tables)
 
-  def sample(self, texture, u, v, width_u, width_v):
-    """Looks textures up, filtered over a pixel's footprint.
+  def sample(
+    self,
+    texture: np.ndarray,
+    u: np.ndarray,
+    v: np.ndarray,
+    width_u: np.ndarray,
+    width_v: np.ndarray,
+  ) -> np.ndarray:
+    """Samples textures, filtered over each pixel's footprint.
 
     Args:
-      texture: [N] int, the index of each sample's texture.
-      u: [N] float, in turns of the texture (1 = its whole width); wraps.
-      v: [N] float, likewise.
-      width_u: [N] float, the pixel's footprint along u, in turns.
-      width_v: [N] float, likewise.
+      texture: [N] int, indices of textures.
+      u: [N] in turns of the texture (1 = its whole width); wraps.
+      v: [N] in turns; wraps.
+      width_u: [N] the footprint along u, in turns.
+      width_v: [N] the footprint along v, in turns.
 
     Returns:
       [N, 4] float32 in [0, 1].
@@ -112,11 +119,18 @@ def _pack(image):
   return np.ascontiguousarray(values).view(np.uint32).ravel()
 
 
-def value_noise(rng, size, *, first=4, persistence=0.6, stretch=(1, 1)):
+def value_noise(
+  rng: np.random.Generator,
+  size: tuple[int, int],
+  *,
+  first: int = 4,
+  persistence: float = 0.6,
+  stretch: tuple[int, int] = (1, 1),
+) -> np.ndarray:
   """Tiling value noise of all octaves from `first` cells to two-texel cells.
 
   Args:
-    rng: a NumPy generator.
+    rng: decides the noise.
     size: (rows, columns), powers of two.
     first: cells along a side in the coarsest octave, a power of two.
     persistence: the ratio of one octave's amplitude to that before it.
@@ -147,11 +161,13 @@ def _enlarge(grid, size, axis):
   return low + weight * (high - low)
 
 
-def paint_all(rng, facades):
+def paint_all(
+  rng: np.random.Generator, facades: Sequence[tuple[int, int]]
+) -> dict[str, np.ndarray]:
   """Paints the textures of one drive.
 
   Args:
-    rng: a NumPy generator; it alone decides colours and patterns.
+    rng: decides colours and patterns.
     facades: (storeys, bays) of each house front, named `facade0` onwards.
 
   Returns:
@@ -160,36 +176,29 @@ def paint_all(rng, facades):
   images = {
     f'facade{i}': _facade(rng, *cells) for i, cells in enumerate(facades)
   }
-  images['detail'] = _tinted(
-    0.5 + 0.16 * value_noise(rng, (512, 512), first=16, persistence=0.85),
-    (1, 1, 1),
-  )
-  images['blotch'] = _tinted(
-    0.5 + 0.17 * value_noise(rng, (128, 128), first=4, persistence=0.65),
-    (1, 1, 1),
-  )
+  noise = value_noise(rng, (512, 512), first=16, persistence=0.85)
+  images['detail'] = _tinted(0.5 + 0.16 * noise)
+  noise = value_noise(rng, (128, 128), first=4, persistence=0.65)
+  images['blotch'] = _tinted(0.5 + 0.17 * noise)
   images['plain'] = np.ones((4, 4, 3), np.float32)
   images['asphalt'] = _asphalt(rng)
   images['slabs'] = _slabs(rng)
   images['grass'] = _grass(rng)
   images['leaves'] = _leaves(rng)
-  images['bark'] = _tinted(
-    0.55 + 0.16 * value_noise(rng, (128, 128), first=2, stretch=(1, 8)),
-    (1, 0.85, 0.7),
-  )
+  noise = value_noise(rng, (128, 128), first=2, stretch=(1, 8))
+  images['bark'] = _tinted(0.55 + 0.16 * noise, (1, 0.85, 0.7))
   images['bricks'] = _bricks(rng, 256, rows=24, columns=8)
   images['stones'] = _bricks(rng, 256, rows=8, columns=6)
   images['roof'] = _bricks(rng, 256, rows=16, columns=16)
   images['boards'] = _boards(rng)
-  images['cloth'] = _tinted(
-    0.8 + 0.1 * value_noise(rng, (64, 64), first=4, persistence=0.9), (1, 1, 1)
-  )
+  noise = value_noise(rng, (64, 64), first=4, persistence=0.9)
+  images['cloth'] = _tinted(0.8 + 0.1 * noise)
   images.update(_vehicle_parts(rng))
   images.update(_sign_faces())
   return images
 
 
-def _tinted(grey, colour):
+def _tinted(grey, colour=(1, 1, 1)):
   return np.clip(grey, 0, 1)[..., None] * np.asarray(colour, np.float32)
 
 
@@ -245,7 +254,7 @@ def _bricks(rng, size, *, rows, columns):
   mortar = ((j % 1) < 0.14)[:, None] | ((i % 1) < 0.14 * columns / rows)
   grey = np.where(mortar, 0.62, grey)
   grey = grey + 0.04 * value_noise(rng, (size, size), persistence=0.85)
-  return _tinted(grey, (1, 1, 1))
+  return _tinted(grey)
 
 
 def _boards(rng):
@@ -256,29 +265,22 @@ def _boards(rng):
   return _tinted(grey, (1, 0.95, 0.88))
 
 
+_WALLS = [
+  (0.83, 0.74, 0.58), (0.7, 0.42, 0.33), (0.8, 0.8, 0.78), (0.85, 0.65, 0.5),
+  (0.62, 0.66, 0.7), (0.72, 0.74, 0.6), (0.56, 0.38, 0.32), (0.88, 0.84, 0.72),
+]  # fmt: skip
+_TRIMS = [(0.9, 0.88, 0.84), (0.45, 0.35, 0.28), (0.32, 0.36, 0.4)]
+
+
 def _facade(rng, storeys, bays):
-  size = 512
-  wall = rng.choice(
-    [
-      (0.83, 0.74, 0.58),
-      (0.7, 0.42, 0.33),
-      (0.8, 0.8, 0.78),
-      (0.85, 0.65, 0.5),
-      (0.62, 0.66, 0.7),
-      (0.72, 0.74, 0.6),
-      (0.56, 0.38, 0.32),
-      (0.88, 0.84, 0.72),
-    ]
-  )
+  size, wall = 512, rng.choice(_WALLS)
   image = np.empty((size, size, 3), np.float32)
   grey = 1 + 0.05 * value_noise(rng, (size, size), persistence=0.75)
   if rng.random() < 0.5:
     brick = _bricks(rng, size, rows=64, columns=24)[..., 0]
     grey = grey * (0.7 + 0.4 * brick)
   image[:] = grey[..., None] * wall
-  trim = np.array(
-    rng.choice([(0.9, 0.88, 0.84), (0.45, 0.35, 0.28), (0.32, 0.36, 0.4)])
-  )
+  trim = rng.choice(_TRIMS)
   for storey in range(storeys):
     v0, v1 = storey * size // storeys, (storey + 1) * size // storeys
     image[v0 : v0 + 8] *= 0.72
@@ -296,9 +298,9 @@ def _opening(rng, cell, trim, is_door):
   """Paints one window, or the door, into its cell of a facade, in place."""
   rows, columns = cell.shape[:2]
   left = int(columns * (0.3 if is_door else rng.choice([0.2, 0.25])))
-  low, high = (
-    (2, int(rows * 0.72)) if is_door else (int(rows * 0.3), int(rows * 0.84))
-  )
+  low, high = int(rows * 0.3), int(rows * 0.84)
+  if is_door:
+    low, high = 2, int(rows * 0.72)
   right = columns - left
   cell[low - 2 : high + 4, left - 4 : right + 4] = trim
   pane = cell[low:high, left:right]
@@ -312,9 +314,8 @@ def _opening(rng, cell, trim, is_door):
   pane[:] = glass * (0.7 + 0.9 * climb)
   if rng.random() < 0.5:  # a curtain
     drop = int(len(pane) * rng.uniform(0.3, 0.9))
-    pane[-drop:] = rng.uniform(0.45, 0.8, 3) * (
-      0.8 + 0.2 * np.sin(np.arange(right - left) * 0.9)[None, :, None]
-    )
+    folds = 0.8 + 0.2 * np.sin(np.arange(right - left) * 0.9)
+    pane[-drop:] = rng.uniform(0.45, 0.8, 3) * folds[None, :, None]
   middle = (right - left) // 2
   pane[:, middle - 2 : middle + 2] = trim
   bar = int(len(pane) * 0.66)
@@ -374,7 +375,7 @@ def _vehicle_parts(rng):
     'car_front': front,
     'car_rear': rear,
     'glass': glass,
-    'wheel': _tinted(wheel, (1, 1, 1)),
+    'wheel': _tinted(wheel),
   }
 
 
@@ -400,11 +401,8 @@ def _sign_faces():
   plate = np.where((text & (np.abs(u) < 0.85))[..., None], white, plate)
   lamps = np.full((64, 64, 4), 0.07, np.float32)
   lamps[..., 3] = 0
-  for row, colour in (
-    (-0.6, (0.1, 0.75, 0.4)),
-    (0, (0.35, 0.26, 0.05)),
-    (0.6, (0.4, 0.06, 0.05)),
-  ):
+  green, amber, red = (0.1, 0.75, 0.4), (0.35, 0.26, 0.05), (0.4, 0.06, 0.05)
+  for row, colour in ((-0.6, green), (0, amber), (0.6, red)):
     lamps[np.hypot(u * 0.45, v - row) < 0.22, :3] = colour
   return {
     'sign_ring': ring,

@@ -20,93 +20,70 @@ _NEAR = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """A camera at one moment.
+  """A camera at one moment."""
 
-  Attributes:
-    position: [3] float, metres, in the world.
-    rotation: [3, 3] float, camera to world.
-    intrinsics: [3, 3] float, pixels, pixel centres at integers.
-    height: pixels.
-    width: pixels.
-  """
-
-  position: np.ndarray
-  rotation: np.ndarray
-  intrinsics: np.ndarray
-  height: int
-  width: int
+  position: np.ndarray  # [3] metres, in the world
+  rotation: np.ndarray  # [3, 3] camera to world
+  intrinsics: np.ndarray  # [3, 3] pixels, pixel centres at integers
+  height: int  # pixels
+  width: int  # pixels
 
   @property
-  def rays(self):
+  def rays(self) -> np.ndarray:
     """[3, 3]: pixel (x, y, 1) to the world direction of unit depth."""
     return self.rotation @ np.linalg.inv(self.intrinsics)
 
 
 @dataclasses.dataclass(frozen=True)
 class Surfaces:
-  """The primitives that one view may see.
+  """The primitives that one view may see."""
 
-  Attributes:
-    primitives: `street_objects.Primitives`, P rows, in the world.
-    coefficients: [P, 3, 3] float: q = coefficients @ (x, y, 1). A quad's q is
-      above; an ellipsoid's is the ray's direction in its unit sphere.
-    eye: [P, 3] float: the camera in an ellipsoid's unit sphere.
-    bounds: [P, 4] float: least and greatest x, least and greatest y, pixels.
-    closest: [P] float: no part of the surface has a larger inverse depth.
-  """
-
-  primitives: objects.Primitives
+  primitives: np.ndarray  # [P] `objects.PRIMITIVE`, in the world
+  # [P, 3, 3]: q = coefficients @ (x, y, 1). A quad's q is above; an
+  # ellipsoid's is the ray's direction in its unit sphere.
   coefficients: np.ndarray
-  eye: np.ndarray
-  bounds: np.ndarray
-  closest: np.ndarray
+  eye: np.ndarray  # [P, 3]: the camera in an ellipsoid's unit sphere
+  bounds: np.ndarray  # [P, 4]: least, greatest x, least, greatest y, pixels
+  closest: np.ndarray  # [P]: no part of the surface has larger inverse depth
 
 
-def to_world(primitives, body_pose):
-  """Moves the bodies' primitives to where a frame has them.
-
-  Args:
-    primitives: `street_objects.Primitives`.
-    body_pose: [M, 4] float: x, y, z, yaw of each body.
-
-  Returns:
-    `street_objects.Primitives` in the world.
-  """
-  x, y, z, yaw = body_pose[primitives.body].T
-  c, s, zero = np.cos(yaw), np.sin(yaw), np.zeros_like(yaw)
-  turn = np.stack(
-    [
-      np.stack([c, -s, zero], 1),
-      np.stack([s, c, zero], 1),
-      np.stack([zero, zero, zero + 1], 1),
-    ],
-    1,
-  )
-  origin = (turn @ primitives.origin[:, :, None])[..., 0]
-  return dataclasses.replace(
-    primitives,
-    origin=origin + np.stack([x, y, z], 1),
-    axes=turn @ primitives.axes,
-  )
-
-
-def project(view, primitives):
-  """Drops what the view cannot see and prepares the rest.
+def to_world(primitives: np.ndarray, body_pose: np.ndarray) -> np.ndarray:
+  """Moves the bodies' primitives to their places in a frame.
 
   Args:
-    view: `View`.
-    primitives: `street_objects.Primitives` in the world.
+    primitives: [P] `objects.PRIMITIVE`.
+    body_pose: [M, 4] x, y, z, yaw of each body.
 
   Returns:
-    `Surfaces`, nearest first.
+    [P] `objects.PRIMITIVE` in the world.
   """
-  primitives = primitives.take(_candidates(view, primitives))
-  quad = primitives.kind == objects.QUAD
-  towards = view.position - primitives.origin
-  matrix = primitives.axes.copy()
+  x, y, z, yaw = body_pose[primitives['body']].T
+  turn = np.zeros((len(yaw), 3, 3))
+  turn[:, 0, 0] = turn[:, 1, 1] = np.cos(yaw)
+  turn[:, 1, 0] = np.sin(yaw)
+  turn[:, 0, 1] = -turn[:, 1, 0]
+  turn[:, 2, 2] = 1
+  moved = primitives.copy()
+  origin = (turn @ primitives['origin'][:, :, None])[..., 0]
+  moved['origin'] = origin + np.stack([x, y, z], 1)
+  moved['axes'] = turn @ primitives['axes']
+  return moved
+
+
+def project(view: View, primitives: np.ndarray) -> Surfaces:
+  """Drops what the view cannot see and prepares the rest, nearest first.
+
+  Args:
+    view: the camera.
+    primitives: [P] `objects.PRIMITIVE` in the world.
+  """
+  primitives = primitives[_candidates(view, primitives)]
+  quad = primitives['kind'] == objects.QUAD
+  towards = view.position - primitives['origin']
+  matrix = primitives['axes'].copy()
   matrix[quad, :, 2] = -towards[quad]
   solid = np.abs(np.linalg.det(matrix)) > 1e-9
-  primitives, matrix = primitives.take(solid), matrix[solid]
+  primitives, matrix = primitives[solid], matrix[solid]
   towards, quad = towards[solid], quad[solid]
   inverse = np.linalg.inv(matrix)
   bounds = np.where(
@@ -114,16 +91,12 @@ def project(view, primitives):
     _quad_bounds(view, primitives),
     _ellipsoid_bounds(view, primitives),
   )
-  seen = (
-    (bounds[:, 0] < view.width)
-    & (bounds[:, 1] > -1)
-    & (bounds[:, 2] < view.height)
-    & (bounds[:, 3] > -1)
-  )
+  seen = (bounds[:, 0] < view.width) & (bounds[:, 1] > -1)
+  seen &= (bounds[:, 2] < view.height) & (bounds[:, 3] > -1)
   order = np.argsort(np.linalg.norm(towards, axis=1), kind='stable')
   order = order[seen[order]]
   return Surfaces(
-    primitives=primitives.take(order),
+    primitives=primitives[order],
     coefficients=(inverse @ view.rays)[order],
     eye=(inverse @ towards[:, :, None])[order, :, 0],
     bounds=bounds[order],
@@ -132,9 +105,9 @@ def project(view, primitives):
 
 
 def _closest(view, primitives):
-  depth = (primitives.origin - view.position) @ view.rotation[:, 2]
-  u, v, w = primitives.axes.transpose(2, 0, 1) @ view.rotation[:, 2]
-  quad = primitives.kind == objects.QUAD
+  depth = (primitives['origin'] - view.position) @ view.rotation[:, 2]
+  u, v, w = primitives['axes'].transpose(2, 0, 1) @ view.rotation[:, 2]
+  quad = primitives['kind'] == objects.QUAD
   least = depth + np.where(
     quad, np.minimum(u, 0) + np.minimum(v, 0), -np.sqrt(u**2 + v**2 + w**2)
   )
@@ -143,33 +116,28 @@ def _closest(view, primitives):
 
 
 def _candidates(view, primitives):
-  quad = primitives.kind == objects.QUAD
-  half = 0.5 * (primitives.axes[:, :, 0] + primitives.axes[:, :, 1])
-  centre = primitives.origin + np.where(quad[:, None], half, 0)
-  radius = np.where(
-    quad,
-    np.linalg.norm(half, axis=1) * 1.5,
-    np.linalg.norm(primitives.axes, axis=(1, 2)),
-  )
+  quad = primitives['kind'] == objects.QUAD
+  half = 0.5 * (primitives['axes'][:, :, 0] + primitives['axes'][:, :, 1])
+  centre = primitives['origin'] + np.where(quad[:, None], half, 0)
+  radius = np.linalg.norm(primitives['axes'], axis=(1, 2))
+  radius = np.where(quad, np.linalg.norm(half, axis=1) * 1.5, radius)
   local = (centre - view.position) @ view.rotation
   ahead = (local[:, 2] > -radius) & (local[:, 2] < 170)
   inside = np.abs(local[:, 0]) < local[:, 2] * 1.1 + 2 * radius + 1
-  facing = (
-    np.einsum(
-      'pi,pi->p', view.position - primitives.origin, primitives.axes[:, :, 2]
-    )
-    > 0
+  towards, normal = (
+    view.position - primitives['origin'],
+    primitives['axes'][:, :, 2],
   )
-  clear = np.where(
-    quad, facing | (primitives.two_sided > 0), local[:, 2] > radius + _NEAR
-  )
+  facing = np.einsum('pi,pi->p', towards, normal) > 0
+  facing |= primitives['two_sided'] > 0
+  clear = np.where(quad, facing, local[:, 2] > radius + _NEAR)
   return np.flatnonzero(ahead & inside & clear)
 
 
 def _quad_bounds(view, primitives):
   """[P, 4] bounds of the part of each quad before the near plane."""
-  u, v = primitives.axes[:, :, 0], primitives.axes[:, :, 1]
-  o = primitives.origin - view.position
+  u, v = primitives['axes'][:, :, 0], primitives['axes'][:, :, 1]
+  o = primitives['origin'] - view.position
   corners = np.stack([o, o + u, o + u + v, o + v], 1) @ view.rotation
   following = np.roll(corners, -1, 1)
   z0, z1 = corners[..., 2], following[..., 2]
@@ -182,21 +150,17 @@ def _quad_bounds(view, primitives):
   k = view.intrinsics
   x = points[..., 0] / z * k[0, 0] + k[0, 2]
   y = points[..., 1] / z * k[1, 1] + k[1, 2]
-  return np.stack(
-    [
-      np.where(valid, x, np.inf).min(1),
-      np.where(valid, x, -np.inf).max(1),
-      np.where(valid, y, np.inf).min(1),
-      np.where(valid, y, -np.inf).max(1),
-    ],
-    1,
-  )
+  bounds = []
+  for values in (x, y):
+    bounds.append(np.where(valid, values, np.inf).min(1))
+    bounds.append(np.where(valid, values, -np.inf).max(1))
+  return np.stack(bounds, 1)
 
 
 def _ellipsoid_bounds(view, primitives):
   """[P, 4] from the dual conic of each ellipsoid's outline."""
-  centre = (primitives.origin - view.position) @ view.rotation
-  axes = view.rotation.T @ primitives.axes
+  centre = (primitives['origin'] - view.position) @ view.rotation
+  axes = view.rotation.T @ primitives['axes']
   dual = axes @ axes.transpose(0, 2, 1) - centre[:, :, None] * centre[:, None]
   dual = view.intrinsics @ dual @ view.intrinsics.T
   bounds, last = [], np.minimum(dual[:, 2, 2], -1e-9)
@@ -207,12 +171,12 @@ def _ellipsoid_bounds(view, primitives):
   return np.stack(bounds, 1)
 
 
-def rasterise(view, surfaces, samples):
+def rasterise(view: View, surfaces: Surfaces, samples: int) -> np.ndarray:
   """Finds the nearest surface at samples x samples points of every pixel.
 
   Args:
-    view: `View`.
-    surfaces: `Surfaces`.
+    view: the camera.
+    surfaces: what it may see.
     samples: odd int; the middle point is the pixel's centre.
 
   Returns:
@@ -228,16 +192,15 @@ def rasterise(view, surfaces, samples):
   limits = np.repeat([len(x), len(y)], 2)
   cells = (surfaces.bounds + 0.5) * samples
   cells = np.clip(np.floor(cells + [0, 1, 0, 1]), 0, limits).astype(int)
-  quad = surfaces.primitives.kind == objects.QUAD
+  quad = surfaces.primitives['kind'] == objects.QUAD
   tests = (_ellipsoid_test, _quad_test)
   for i, (x0, x1, y0, y1) in enumerate(cells.tolist()):
     if x0 < x1 and y0 < y1:
       window = nearest[y0:y1, x0:x1]
       if window.min() >= surfaces.closest[i]:
         continue
-      inverse, keep = tests[int(quad[i])](
-        surfaces, i, x[x0:x1], y[y0:y1], window
-      )
+      test = tests[int(quad[i])]
+      inverse, keep = test(surfaces, i, x[x0:x1], y[y0:y1], window)
       np.copyto(window, inverse, where=keep)
       np.copyto(ids[y0:y1, x0:x1], FIRST + i, where=keep)
   return ids.reshape(view.height, samples, view.width, samples)
@@ -252,19 +215,16 @@ def _quad_test(surfaces, i, x, y, window):
   keep &= q0 <= q2
   keep &= q1 >= 0
   keep &= q1 <= q2
-  shape = surfaces.primitives
-  if shape.taper[i] or shape.ring[i, 1] or shape.picket[i]:
+  taper, ring, picket = surfaces.primitives[['taper', 'ring', 'picket']][i]
+  if taper or ring[1] or picket:
     inverse = 1 / np.where(keep, q2, 1)
-    keep &= _outline(
-      q0 * inverse, q1 * inverse, shape.taper[i], shape.ring[i], shape.picket[i]
-    )
+    keep &= _outline(q0 * inverse, q1 * inverse, taper, ring, picket)
   return q2, keep
 
 
 def _linear(a, x, y):
-  return np.add.outer(
-    (a[1] * y + a[2]).astype(np.float32), (a[0] * x).astype(np.float32)
-  )
+  column, row = a[1] * y + a[2], a[0] * x
+  return np.add.outer(column.astype(np.float32), row.astype(np.float32))
 
 
 def _outline(u, v, taper, ring, picket):
@@ -291,9 +251,8 @@ def _ellipsoid_test(surfaces, i, x, y, window):
   column = (form[1, 1] * y + 2 * form[1, 2]) * y + form[2, 2]
   row = (form[0, 0] * x + 2 * form[0, 2]) * x
   root = np.add.outer(column.astype(np.float32), row.astype(np.float32))
-  root += np.multiply.outer(
-    (2 * form[0, 1] * y).astype(np.float32), x.astype(np.float32)
-  )
+  slope = (2 * form[0, 1] * y).astype(np.float32)
+  root += np.multiply.outer(slope, x.astype(np.float32))
   keep = root > 0
   inverse = np.sqrt(np.maximum(root, 0, out=root), out=root)
   inverse -= _linear(b, x, y)

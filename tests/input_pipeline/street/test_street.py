@@ -1,15 +1,14 @@
-"""The street: its layout, and that its geometry fits together."""
+"""The street: its layout, and the consistency of its geometry."""
 
 import contextlib
 import json
-import os
 import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import cityscapes
+from input_pipeline import cityscapes, files, street
 from input_pipeline.street import folder, render
 
 _DATE = '2000_01_01'
@@ -20,13 +19,14 @@ _EARTH_RADIUS = 6378137.0
 @pytest.fixture(scope='module')
 def root(tmp_path_factory):
   output = tmp_path_factory.mktemp('street') / 'root'
-  assert folder.render_street(
+  assert street.render_street(
     output,
     drives=2,
     frames=_FRAMES,
     height=_HEIGHT,
     width=_WIDTH,
     seed=3,
+    test_drives=1,
     workers=1,
   )
   return output
@@ -39,10 +39,11 @@ def _small(output, **changed):
     'height': 32,
     'width': 96,
     'seed': 0,
+    'test_drives': 1,
     'workers': 1,
     **changed,
   }
-  return folder.render_street(output, **arguments)
+  return street.render_street(output, **arguments)
 
 
 def _drive(root, number=1):
@@ -338,39 +339,38 @@ def test_seed_decides_every_byte(tmp_path):
   assert first[name] != other[name]
 
 
-def _die(task):
-  del task
-  os._exit(1)  # As the system does to a process for want of memory.
-
-
-def test_a_killed_worker_is_one_message():
-  refused = pytest.raises(ValueError, match='one of 2 workers was killed')
-  with refused, contextlib.ExitStack() as stack:
-    list(folder._results_of_processes(stack, _die, [(1, 0, 1)], 2, 1))
-
-
-def test_what_is_there_is_kept_or_refused(root):
+def test_an_existing_street_is_kept_or_differs(root):
   arguments = dict(
-    drives=2, frames=_FRAMES, height=_HEIGHT, width=_WIDTH, seed=3, workers=1
+    drives=2, frames=_FRAMES, height=_HEIGHT, width=_WIDTH, seed=3
   )
-  assert folder.render_street(root, **arguments) is False
+  arguments |= dict(test_drives=1, workers=1)
+  assert street.render_street(root, **arguments) is False
   with pytest.raises(ValueError, match=r'seed 3 \(asked for: 4\)'):
-    folder.render_street(root, **{**arguments, 'seed': 4})
+    street.render_street(root, **{**arguments, 'seed': 4})
   record = json.loads((root / 'street.json').read_text())
   assert record['frames'] == _FRAMES and record['version'] == folder.VERSION
 
 
-def test_a_foreign_folder_is_refused(tmp_path):
+def test_another_folder_is_left_alone(tmp_path):
   (tmp_path / 'notes.txt').write_text('mine')
-  with pytest.raises(ValueError, match='no rendered street'):
+  with pytest.raises(ValueError, match='not a rendered street'):
     _small(tmp_path)
   assert (tmp_path / 'notes.txt').read_text() == 'mine'
 
 
-def test_a_record_that_is_none_is_refused(tmp_path):
-  (tmp_path / 'street.json').write_text('[1]')
-  with pytest.raises(ValueError, match='street.json holds no record of'):
-    _small(tmp_path)
+def test_a_street_rendered_meanwhile_is_kept(tmp_path, monkeypatch):
+  whole_folder = files.whole_folder
+
+  @contextlib.contextmanager
+  def render_before(output):
+    monkeypatch.setattr(files, 'whole_folder', whole_folder)
+    assert _small(output)
+    with whole_folder(output) as made:
+      yield made
+
+  monkeypatch.setattr(files, 'whole_folder', render_before)
+  assert not _small(tmp_path / 'root')
+  assert [path.name for path in tmp_path.iterdir()] == ['root']
 
 
 def test_an_interrupted_render_leaves_nothing(tmp_path, monkeypatch):
@@ -391,10 +391,11 @@ def test_an_interrupted_render_leaves_nothing(tmp_path, monkeypatch):
     ({'drives': 0}, '--drives is 0: give at least 1'),
     ({'frames': 2}, '--frames is 2: give at least 3'),
     ({'seed': -1}, '--seed is -1'),
+    ({'drives': 2, 'test_drives': -1}, '--test_drives is -1'),
     ({'drives': 2, 'test_drives': 2}, '--test_drives is 2 of 2 drives'),
   ],
 )
-def test_bad_arguments_are_refused(tmp_path, changed, message):
+def test_arguments_out_of_range_raise(tmp_path, changed, message):
   with pytest.raises(ValueError, match=message):
     _small(tmp_path / 'root', **changed)
   assert not list(tmp_path.iterdir())
@@ -412,6 +413,6 @@ def test_command_line(tmp_path, capsys):
   folder.main(arguments)
   assert 'rendered' in capsys.readouterr().out
   folder.main(arguments)
-  assert 'already there' in capsys.readouterr().out
+  assert 'already exists' in capsys.readouterr().out
   with pytest.raises(SystemExit, match=r'seed 0 \(asked for: 9\)'):
     folder.main([*arguments, '--seed=9'])

@@ -1,4 +1,4 @@
-"""The bent road of the street and the motion along it.
+"""The bent road of the street and the camera car's motion along it.
 
 World frame: metres, x east, y north, z up, the road surface at z = 0. Road
 coordinates: arc length s along the centre line and lateral distance, positive
@@ -18,17 +18,18 @@ FRAME_RATE = 10.0  # frames a second
 
 _STEP = 0.5  # metres between the nodes of the centre line
 _MARGIN = 180.0  # road before the first and beyond the last camera
+_CAMERA_HEIGHT = 1.65
 
 
 class Road:
   """A centre line whose heading is a sum of sines, so that it never loops.
 
   Args:
-    rng: a NumPy generator.
+    rng: decides the bends.
     length: metres that the camera travels, from s = 0.
   """
 
-  def __init__(self, rng, length):
+  def __init__(self, rng: np.random.Generator, length: float):
     self.start, self.end = -_MARGIN, length + _MARGIN
     s = np.arange(self.start, self.end, _STEP)
     heading = np.zeros_like(s)
@@ -42,30 +43,31 @@ class Road:
     self._points = np.concatenate([np.zeros((1, 2)), np.cumsum(steps, 0)])
     self._s = s
 
-  def pose(self, s, lateral):
+  def pose(
+    self, s: np.ndarray | float, lateral: np.ndarray | float
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Road coordinates -> the world.
 
     Args:
-      s: [...] float, metres.
-      lateral: [...] float, metres.
+      s: [...] metres.
+      lateral: [...] metres.
 
     Returns:
       x, y (metres) and the road's heading (radians from east towards north),
       each [...].
     """
     x, y, heading = self._at(np.asarray(s, float))
-    return (
-      x - lateral * np.sin(heading),
-      y + lateral * np.cos(heading),
-      heading,
-    )
+    cosine, sine = np.cos(heading), np.sin(heading)
+    return x - lateral * sine, y + lateral * cosine, heading
 
-  def locate(self, x, y, guess=None):
+  def locate(
+    self, x: np.ndarray, y: np.ndarray, guess: np.ndarray | None = None
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The world -> road coordinates, by Newton steps on the foot point.
 
     Args:
-      x: [N] float, metres.
-      y: [N] float, metres.
+      x: [N] metres.
+      y: [N] metres.
       guess: [N] arc lengths near the answer, if known.
 
     Returns:
@@ -87,35 +89,27 @@ class Road:
     low, high = self._points[node], self._points[node + 1]
     heading = self._heading[node]
     heading = heading + w * (self._heading[node + 1] - heading)
-    return (
-      low[..., 0] + w * (high[..., 0] - low[..., 0]),
-      low[..., 1] + w * (high[..., 1] - low[..., 1]),
-      heading,
-    )
+    x, y = np.moveaxis(low + w[..., None] * (high - low), -1, 0)
+    return x, y, heading
 
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
-  """The camera car's motion, one row a frame.
+  """The camera car's motion, one row per frame."""
 
-  Attributes:
-    s: [N] float, arc length along the road, metres.
-    camera_to_world: [N, 4, 4] float; camera x right, y down, z forward.
-  """
-
-  s: np.ndarray
-  camera_to_world: np.ndarray
+  s: np.ndarray  # [N] arc length along the road, metres
+  camera_to_world: np.ndarray  # [N, 4, 4]; camera x right, y down, z forward
 
 
-def travel(rng, frames):
-  """Arc lengths of a drive whose speed wanders between 5 and 15 m/s.
+def travel(rng: np.random.Generator, frames: int) -> np.ndarray:
+  """Returns arc lengths of a drive whose speed varies between 5 and 15 m/s.
 
   Args:
-    rng: a NumPy generator.
-    frames: how many frames at 10 Hz.
+    rng: decides the speed.
+    frames: number of frames, at 10 Hz.
 
   Returns:
-    [frames] float, metres, from 0.
+    [frames] metres, from 0.
   """
   time = np.arange(frames) / FRAME_RATE
   speed = 10.5 + 0 * time
@@ -123,38 +117,32 @@ def travel(rng, frames):
     period = period * rng.uniform(0.8, 1.3)
     speed += size * np.sin(2 * np.pi * (time / period + rng.random()))
   speed = np.clip(speed, 5, 15)
-  return np.concatenate([[0], np.cumsum(speed[1:] + speed[:-1])]) * (
-    0.5 / FRAME_RATE
-  )
+  steps = np.cumsum(speed[1:] + speed[:-1])
+  return np.concatenate([[0], steps]) * (0.5 / FRAME_RATE)
 
 
-def drive(rng, road, s, *, camera_height=1.65):
+def drive(rng: np.random.Generator, road: Road, s: np.ndarray) -> Motion:
   """Drives the camera along the right-hand lane, with sway and bounce.
 
   Args:
-    rng: a NumPy generator.
-    road: a `Road`.
-    s: [N] float, arc lengths, metres.
-    camera_height: metres above the road.
-
-  Returns:
-    A `Motion`.
+    rng: decides sway and bounce.
+    road: the road.
+    s: [N] arc lengths, metres.
   """
 
   def wander(size, *waves):
-    return sum(
-      size
-      / len(waves)
-      * np.sin(2 * np.pi * (s / (wave * rng.uniform(0.8, 1.2)) + rng.random()))
-      for wave in waves
-    )
+    total = 0
+    for wave in waves:
+      turns = s / (wave * rng.uniform(0.8, 1.2)) + rng.random()
+      total += size / len(waves) * np.sin(2 * np.pi * turns)
+    return total
 
   lateral = -LANE + wander(0.3, 45, 80)
   x, y, heading = road.pose(s, lateral)
   yaw = heading + wander(0.03, 31, 53)
   pitch = wander(0.006, 13, 19)
   roll = wander(0.006, 17, 29)
-  height = camera_height + wander(0.015, 13, 23)
+  height = _CAMERA_HEIGHT + wander(0.015, 13, 23)
   pose = np.tile(np.eye(4), (len(s), 1, 1))
   pose[:, :3, :3] = rotation(yaw, pitch, roll) @ _AXES
   pose[:, :3, 3] = np.stack([x, y, height], 1)
@@ -165,13 +153,15 @@ def drive(rng, road, s, *, camera_height=1.65):
 _AXES = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 
 
-def rotation(yaw, pitch, roll):
+def rotation(
+  yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray
+) -> np.ndarray:
   """Car axes (forward, left, up) to the world: Rz(yaw) Ry(pitch) Rx(roll).
 
   Args:
-    yaw: [N] float, radians, from east towards north.
-    pitch: [N] float, radians, positive nose down.
-    roll: [N] float, radians, positive left side up.
+    yaw: [N] radians, from east towards north.
+    pitch: [N] radians, positive nose down.
+    roll: [N] radians, positive left side up.
 
   Returns:
     [N, 3, 3] float64.
