@@ -40,7 +40,7 @@ _WARM_UP = 5  # batches
 
 def _prepare(folder, frames, size):
   """Makes the PNGs, JPEGs and records that `folder` lacks."""
-  from input_pipeline.street import folder as street
+  from input_pipeline import street
   from input_pipeline.tools import build_records
 
   png, jpeg = folder / 'png', folder / 'jpeg'

@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 import input_pipeline
-from input_pipeline import data
+from input_pipeline import data, street
 from input_pipeline.sources import odometry as odometry_files
-from input_pipeline.street import folder as street
 from sgde_jax import models, parallel
 from sgde_jax.evaluation import depth as evaluate
 from sgde_jax.evaluation import odometry
@@ -31,7 +30,7 @@ _FRAMES = 7
 def fixture_street_root(tmp_path_factory):
   output = tmp_path_factory.mktemp('street') / 'root'
   street.render_street(
-    output, drives=2, frames=_FRAMES, seed=3, workers=1, **_SIZE
+    output, drives=2, frames=_FRAMES, seed=3, test_drives=1, workers=1, **_SIZE
   )
   return output
 

@@ -318,5 +318,5 @@ def test_a_root_that_is_no_street_names_the_config_for_kitti(
   root, street_config
 ):
   street_config.root = str(root)
-  with pytest.raises(ValueError, match='no rendered street .*kitti_r18.py'):
+  with pytest.raises(ValueError, match='not a rendered street .*kitti_r18.py'):
     input_pipeline.check_data(street_config)

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import input_pipeline
-from input_pipeline.street import folder
+from input_pipeline import street
 from sgde_jax import models, parallel
 from sgde_jax.configs import default
 from sgde_jax.models import attention
@@ -327,8 +327,15 @@ def test_one_program_serves_every_seed():
 @pytest.mark.slow
 def test_learns_one_batch_of_the_street(tmp_path):
   root = tmp_path / 'street'
-  folder.render_street(
-    root, drives=1, frames=5, height=32, width=64, seed=0, workers=1
+  street.render_street(
+    root,
+    drives=1,
+    frames=5,
+    height=32,
+    width=64,
+    seed=0,
+    test_drives=0,
+    workers=1,
   )
   # Its own frames as labelled stills, one to a batch of four.
   drive = next(root.glob('*/*_sync'))
