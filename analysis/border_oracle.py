@@ -23,6 +23,7 @@ import numpy as np
 from absl import app, flags
 from scipy import ndimage
 
+import input_pipeline
 from analysis import tables
 from input_pipeline import images
 from sgde_jax import configuration, metrics, parallel
@@ -117,13 +118,14 @@ def apply_oracle(
   if 'none' in (config.data.labels, config.data.ground_truth):
     raise ValueError('needs config.data.labels and config.data.ground_truth')
   mesh = parallel.create_mesh()
+  data = input_pipeline.open_data(config.data, train=False)
   model, state = initial.load_trained(config, workdir, mesh)
   models = {'as predicted': model}
   if model.seem:
     models['without SEEM'] = model.clone(seem=None)
   measured = collections.defaultdict(list)
   for name, model in models.items():
-    evaluator = depth.Evaluator(config, model=model, mesh=mesh)
+    evaluator = depth.Evaluator(config, data, model=model, mesh=mesh)
     for example, prediction in evaluator.examples(state.variables):
       height, width = example['native_size']
       truth = example['depth'][:height, :width]

@@ -136,12 +136,11 @@ def measure_run(
   if not config.model.seem.enabled or config.data.ground_truth != 'dense':
     raise ValueError(f'{workdir} is not a run with SEEM and dense truth')
   model, state = initial.load_trained(config, workdir, parallel.create_mesh())
-  batches = input_pipeline.create_eval_batches(
-    config.data,
-    split=config.data.train_split,
-    batch_size=config.eval.batch_size,
-    frame_offsets=config.data.frame_offsets,
+  config.data.eval_split = config.data.train_split
+  data = input_pipeline.open_data(
+    config.data, train=False, eval_offsets=config.data.frame_offsets
   )
+  batches = data.eval_batches(batch_size=config.eval.batch_size)
 
   @parallel.jit
   def measure(variables, batch, key):

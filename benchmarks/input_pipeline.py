@@ -89,9 +89,8 @@ def _read_ours(folder, source, size, batch_size):
     config.root += f'/kitti_records/{size[0]}x{size[1]}'
   config.eval_split = config.train_split
   config.labels = 'none'
-  return input_pipeline.create_train_batches(
-    config, seed=0, start_step=0, batch_size=batch_size
-  )
+  data = input_pipeline.open_data(config, evaluation=False)
+  return data.train_batches(seed=0, start_step=0, batch_size=batch_size)
 
 
 def _read_torch(folder, source, size, batch_size):

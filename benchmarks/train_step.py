@@ -133,14 +133,13 @@ def _trained_inputs(config, workdir, batch_size, mesh):
   import input_pipeline
   from sgde_jax import configuration, parallel
   from sgde_jax.configs import default
-  from sgde_jax.evaluation import depth
+  from sgde_jax.weights import initial
 
-  _, state = depth.load_trained(config, workdir, mesh)
-  data = configuration.resolve(default.get_config(), workdir, {}).data
-  data.height, data.width = config.data.height, config.data.width
-  batches = input_pipeline.create_eval_batches(
-    data, split=data.eval_split, batch_size=batch_size
-  )
+  _, state = initial.load_trained(config, workdir, mesh)
+  data_config = configuration.resolve(default.get_config(), workdir, {}).data
+  data_config.height, data_config.width = config.data.height, config.data.width
+  data = input_pipeline.open_data(data_config, train=False)
+  batches = data.eval_batches(batch_size=batch_size)
   frames = next(iter(batches))['frames'][:, 0]
   return state.variables, parallel.to_devices(frames, mesh)
 

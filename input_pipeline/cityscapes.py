@@ -1,16 +1,11 @@
-"""The 19 Cityscapes classes: codings, names, colours, groups, mask files.
+"""The 19 Cityscapes classes: codings, names, colours, groups.
 
 Train ids are 0 .. 18 and 255 = unlabelled. Cityscapes ids are 0 .. 33, and -1
 (a licence plate; 255 in 8 bits). See
 https://github.com/mcordts/cityscapesScripts (helpers/labels.py).
-
-  python -m input_pipeline.tools.labels check ROOT
-  python -m input_pipeline.tools.labels colour INPUT OUTPUT
 """
 
 import numpy as np
-
-from input_pipeline import images
 
 UNLABELLED = 255
 
@@ -72,11 +67,8 @@ MOVING_CLASSES = (11, 12, 13, 14, 15, 16, 17, 18)
 
 CODINGS = ('train_ids', 'ids')
 
-_PNG = b'\x89PNG\r\n\x1a\n'
 # The largest Cityscapes id.
 LAST_ID = 33
-# A mask whose shape differs more from its picture's shows something else.
-STRETCH = 0.05
 
 
 def _make_tables():
@@ -141,59 +133,6 @@ def to_train_ids(array, *, coding):
   if coding == 'train_ids':
     return _check_values(array, last=NUM_CLASSES - 1, coding=coding)
   raise ValueError(f'labels are coded as one of {CODINGS}, not {coding!r}')
-
-
-def open_mask(path):
-  """Opens a mask whose values have yet to be looked at.
-
-  Args:
-    path: an 8-bit greyscale or palette PNG file.
-
-  Returns:
-    A loaded `PIL.Image.Image` of 8-bit values.
-
-  Raises:
-    images.UnreadableError: the file cannot be read or is no one-channel 8-bit
-      picture; the message names it.
-  """
-  image = images.open_image(path)
-  if image.mode not in ('L', 'P'):
-    raise images.UnreadableError(
-      f'{path} has Pillow mode {image.mode}: a mask needs one channel of 8 '
-      'bits that holds class ids'
-    )
-  with open(path, 'rb') as file:
-    header = file.read(26)
-  # Bit depth and colour type; Pillow stretches fewer greys to 0 .. 255.
-  if header.startswith(_PNG) and header[24] < 8 and header[25] == 0:
-    raise images.UnreadableError(
-      f'{path} is greyscale of {header[24]} bits: a mask needs 8 bits, or a '
-      'palette'
-    )
-  return image
-
-
-def read_labels(path, *, coding):
-  """Reads a mask at its own size.
-
-  Args:
-    path: an 8-bit greyscale or palette PNG file.
-    coding: `train_ids` or `ids`, what its values mean.
-
-  Returns:
-    [H, W] uint8 train ids.
-
-  Raises:
-    images.UnreadableError: the file cannot be read, or is no one-channel 8-bit
-      picture; the message names it.
-    ValueError: it holds a value outside the coding; the message names file and
-      value.
-  """
-  array = np.array(open_mask(path))
-  try:
-    return to_train_ids(array, coding=coding)
-  except ValueError as error:
-    raise ValueError(f'{path}: {error}') from None
 
 
 def _check_values(array, *, last, coding):

@@ -1,270 +1,306 @@
-"""Config -> checked tables: everything that can be refused before training."""
+"""Opens the data of a config: checked once, then read as often as needed."""
 
 import dataclasses
 import functools
 import hashlib
 import importlib.util
 import logging
+import math
 import os
+import sys
+from collections.abc import Iterator
+
+import numpy as np
 
 from input_pipeline import (
   cityscapes,
   command_line,
   examples,
   images,
+  masks,
+  readers,
+  sampling,
   splits,
   truths,
 )
+from input_pipeline.batch import Batch
 from input_pipeline.sources import records, stills
-from input_pipeline.tools import check_labels
 
-SOURCES = ('street', 'kitti', 'tfds')
-READERS = ('memory', 'tf')
-UNREADABLE = ('stop', 'replace')
-_MASKS_READ = 64  # About so many show whether a folder has the config's coding.
+_CHOICES = {
+  'source': ('street', 'kitti', 'tfds'),
+  'reader': ('memory', 'tf'),
+  'unreadable': ('stop', 'replace'),
+  'labels': ('none', *cityscapes.CODINGS),
+  'ground_truth': ('none', *truths.KINDS),
+}
+_SCANNED_MASKS = 64  # Enough to see whether a folder has the config's coding.
 
 
-@dataclasses.dataclass(frozen=True)
-class DataSummary:
-  """What the two splits hold.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Data:
+  """Opened and checked data; see `open_data`.
 
   Attributes:
-    train_examples: number of training examples.
-    eval_examples: number of evaluation examples.
-    train_drives: drives of the training split, sorted.
-    eval_drives: drives of the evaluation split, sorted.
-    sizes: native (height, width) of the images, sorted; the commonest of some
-      frames of every drive and camera.
-    train_labelled: training examples that have a mask.
-    eval_labelled: evaluation examples that have a mask.
-    stills: labelled stills for semantics alone.
-    replaced: training examples that lack a frame; others take their place.
-    lists: a digest of both lists' lines.
+    config: the config's `data`.
+    train: table of the training examples, or None.
+    evaluation: table of the evaluation examples, or None.
+    still_table: table of the labelled stills, or None.
+    sizes: native (height, width) of the images, sorted.
+    replaced: training examples that lack a frame and are replaced by others.
   """
 
-  train_examples: int
-  eval_examples: int
-  train_drives: tuple
-  eval_drives: tuple
-  sizes: tuple
-  train_labelled: int
-  eval_labelled: int
-  stills: int
+  config: object
+  train: examples.ExampleTable | records.RecordTable | None
+  evaluation: examples.ExampleTable | records.RecordTable | None
+  still_table: examples.ExampleTable | None
+  sizes: tuple[tuple[int, int], ...]
   replaced: int
-  lists: str = ''
+
+  @property
+  def train_examples(self) -> int:
+    """Number of training examples."""
+    return 0 if self.train is None else len(self.train)
+
+  @property
+  def train_labelled(self) -> int:
+    """Number of training examples that have a mask."""
+    return 0 if self.train is None else self.train.labelled
+
+  @property
+  def stills(self) -> int:
+    """Number of labelled stills for training."""
+    return 0 if self.still_table is None else len(self.still_table)
+
+  @property
+  def eval_split(self) -> str:
+    """The evaluation list, as the config names it."""
+    return self.config.eval_split
+
+  @property
+  def eval_lines(self) -> tuple[splits.Example, ...]:
+    """The lines of the evaluation list, in the order of `index`."""
+    return () if self.evaluation is None else self.evaluation.lines
+
+  @property
+  def digest(self) -> str:
+    """A hash that is equal on hosts that see the same examples."""
+    lines = [table.lines for table in (self.train, self.evaluation) if table]
+    names = [os.path.basename(path) for path in self._still_files()]
+    return hashlib.sha256(repr((str(self), lines, names)).encode()).hexdigest()
 
   def __str__(self):
+    parts, drives = [], []
+    for name, table in (('train', self.train), ('eval', self.evaluation)):
+      if table is not None:
+        drives.append({line.drive for line in table.lines})
+        parts.append(
+          f'{name}: {len(table)} examples from '
+          f'{command_line.count_of(len(drives[-1]), "drive")}, '
+          f'{table.labelled} with labels'
+        )
     sizes = ', '.join(f'{width}x{height}' for height, width in self.sizes)
-    shared = set(self.train_drives) & set(self.eval_drives)
-    train, evaluation, both = (
-      command_line.count_of(len(names), 'drive')
-      for names in (self.train_drives, self.eval_drives, shared)
+    parts.append(
+      f'images {sizes}, resized to {self.config.width}x{self.config.height}'
     )
-    return (
-      f'train: {self.train_examples} examples from {train}, '
-      f'{self.train_labelled} with labels; eval: {self.eval_examples} from '
-      f'{evaluation}, {self.eval_labelled} with labels; images {sizes}'
-      + (f'; {self.stills} labelled stills' if self.stills else '')
-      + (
-        f'; {self.replaced} training examples lack frames and are replaced'
-        if self.replaced
-        else ''
+    if self.stills:
+      parts.append(f'{self.stills} labelled stills')
+    if self.replaced:
+      parts.append(
+        f'{self.replaced} training examples lack frames and are replaced'
       )
-      + (f'; {both} in both splits' if shared else '')
+    if len(drives) == 2 and drives[0] & drives[1]:
+      shared = len(drives[0] & drives[1])
+      parts.append(f'{command_line.count_of(shared, "drive")} in both splits')
+    return '; '.join(parts)
+
+  def stills_per_batch(self, batch_size: int) -> int:
+    """The number of stills that go with a batch of `batch_size` examples.
+
+    Raises:
+      ValueError: if `config.data.semantic_share` gives no whole positive
+        number.
+    """
+    if self.still_table is None:
+      return 0
+    count = self.config.semantic_share * batch_size
+    if not (0 < count < math.inf and math.isclose(count, round(count))):
+      raise ValueError(
+        f'config.data.semantic_share = {self.config.semantic_share} of a batch '
+        f'of {batch_size} is {count} stills: choose it so that this is a '
+        'positive whole number'
+      )
+    return round(count)
+
+  def train_batches(
+    self,
+    *,
+    seed: int,
+    start_step: int,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+  ) -> Iterator[Batch]:
+    """An endless iterator of this process' rows of the training batches.
+
+    Args:
+      seed: non-negative integer; the order depends on seed and step alone.
+      start_step: the first step to make a batch for.
+      batch_size: global batch size, a multiple of `process_count`.
+      process_index: this process, 0 .. process_count - 1.
+      process_count: number of processes.
+
+    Raises:
+      ValueError: if the batch does not divide, or, while iterating, a file
+        cannot be read.
+    """
+
+    def read(table, size):
+      rows = sampling.process_rows(
+        size, process_index=process_index, process_count=process_count
+      )
+
+      def indices(step):
+        return sampling.example_indices(
+          step, seed=seed, num_examples=len(table), batch_size=size
+        )[rows]
+
+      steps = range(start_step, sys.maxsize)
+      replace = self.config.unreadable == 'replace'
+      if self.config.reader == 'tf':
+        return readers.tf_batches(
+          table,
+          indices,
+          steps=steps,
+          batch_size=size // process_count,
+          replace=replace,
+        )
+      memory = readers.MemoryReader(
+        table, np.arange(len(table)), replace=replace
+      )
+      return map(memory.batch, map(indices, steps))
+
+    batches = read(self.train, batch_size)
+    if self.still_table is None:
+      return batches
+    still_batches = read(self.still_table, self.stills_per_batch(batch_size))
+    return map(_add_stills, batches, still_batches)
+
+  def eval_batches(
+    self, *, batch_size: int, process_index: int = 0, process_count: int = 1
+  ) -> readers.OrderedBatches:
+    """Every evaluation example once, in the order of the list.
+
+    Args:
+      batch_size: global batch size, a multiple of `process_count`.
+      process_index: this process, 0 .. process_count - 1.
+      process_count: number of processes.
+
+    Returns:
+      A sized iterable of this process' rows of each batch, which can be
+      iterated many times; all processes yield the same number of batches.
+    """
+    return readers.OrderedBatches(
+      self.evaluation,
+      reader=self.config.reader,
+      batch_size=batch_size,
+      process_index=process_index,
+      process_count=process_count,
     )
 
+  def describe_step(self, step: int, *, seed: int, batch_size: int) -> str:
+    """Names the examples and stills of the update to `step`, for messages."""
+    order = functools.partial(sampling.example_indices, step - 1, seed=seed)
+    indices = order(num_examples=len(self.train), batch_size=batch_size)
+    text = (
+      f'its examples are numbers {indices.tolist()} (from 0) of '
+      f'{self.config.train_split}'
+    )
+    if self.still_table is not None:
+      indices = order(
+        num_examples=self.stills, batch_size=self.stills_per_batch(batch_size)
+      )
+      text += (
+        f', its stills numbers {indices.tolist()} (from 0, by name) of '
+        f'{self.config.semantic_root}'
+      )
+    return text
 
-def check_data(config_data):
-  """Checks both splits against the folder or the records, before any training.
+  def _still_files(self):
+    return () if self.still_table is None else self.still_table.frame_files
+
+
+def open_data(
+  config_data,
+  *,
+  train: bool = True,
+  evaluation: bool = True,
+  eval_offsets: tuple[int, ...] = (0,),
+) -> Data:
+  """Opens and checks the data of a config, before any training.
+
+  Checks that all files of the lists exist, that images, calibration, masks and
+  depth maps fit together, and that masks have the config's coding.
 
   Args:
     config_data: the config's `data`.
-
-  Returns:
-    A `DataSummary`; its `str` is one line.
+    train: whether to open the training examples and the labelled stills.
+    evaluation: whether to open the evaluation examples; there are none where
+      `config_data.ground_truth` is `none`.
+    eval_offsets: frame offsets of an evaluation example, 0 first; the target
+      alone by default, since test frames may have no neighbours.
 
   Raises:
-    FileNotFoundError: the root or a split list is absent.
-    ValueError: a field of the config, a line of a list or a calibration file is
-      wrong, or files are missing: their number and the first ten; or the
-      records do not hold what the config asks for.
+    FileNotFoundError: if the root, a list or another file is missing.
+    ValueError: if a field of the config, a line of a list or a file is wrong,
+      or files are missing: the message has their number and the first ten.
   """
-  check_fields(config_data)
+  check_paths(config_data, train=train, evaluation=evaluation)
+  evaluation = evaluation and config_data.ground_truth != 'none'
+  offsets = {}
+  if train:
+    offsets['train'] = tuple(config_data.frame_offsets)
+  if evaluation:
+    offsets['eval'] = tuple(eval_offsets)
   if config_data.source == 'tfds':
-    summary = DataSummary(**records.read_summary(config_data), stills=0)
+    tables, sizes = records.open_tables(config_data, offsets)
+    replaced = 0
   else:
-    folder = open_folder(config_data)
-    summary = check_folder(
-      config_data,
-      folder,
-      truth=_open_truth(config_data, folder),
-      replace=config_data.unreadable == 'replace',
-    )
-  if config_data.semantic_root:
-    table = stills.open_table(config_data)
+    tables, sizes, replaced = _open_folder_tables(config_data, offsets)
+  still_table = None
+  if train and config_data.semantic_root:
+    still_table = stills.open_table(config_data)
     _check_masks(
-      'config.data.semantic_',
-      table.coding,
-      zip(table.frame_files, table.label_files, strict=True),
+      'config.data.semantic_labels',
+      still_table,
       replace=config_data.unreadable == 'replace',
     )
-    summary = dataclasses.replace(summary, stills=len(table))
-  return summary
+  return Data(
+    config=config_data,
+    train=tables.get('train'),
+    evaluation=tables.get('eval'),
+    still_table=still_table,
+    sizes=sizes,
+    replaced=replaced,
+  )
 
 
-def check_folder(config_data, folder, *, truth, replace=False):
-  """Checks both split lists against a folder; see `check_data`.
+def check_paths(
+  config_data, *, train: bool = True, evaluation: bool = True
+) -> None:
+  """Checks the fields of the config's `data` and that its paths exist.
+
+  Takes milliseconds and imports neither TensorFlow nor JAX.
 
   Args:
     config_data: the config's `data`.
-    folder: an `examples.Folder`.
-    truth: what `truths.open_truth` returns; without one there is no evaluation
-      split.
-    replace: whether training examples may lack a frame where others of their
-      drive and side do not.
-
-  Returns:
-    A `DataSummary` without stills.
+    train: whether the training list and the labelled stills are needed.
+    evaluation: whether the evaluation list is needed.
 
   Raises:
-    FileNotFoundError, ValueError: as `check_data`.
+    FileNotFoundError: if the root, a list or another file is missing.
+    ValueError: if a field has an impossible value.
   """
-  train = _read_split(config_data.train_split, folder)
-  evaluation = []
-  if truth is not None:
-    evaluation = _read_split(config_data.eval_split, folder)
-  complete = train
-  if replace:
-    complete = _drop_replaceable(folder, train, config_data.frame_offsets)
-  _refuse_missing(
-    folder,
-    dict.fromkeys(
-      examples.find_missing(
-        folder, complete, frame_offsets=config_data.frame_offsets
-      )
-      + examples.find_missing(
-        folder, evaluation, frame_offsets=(0,), truth=truth
-      )
-    ),
-  )
-  for example in train + evaluation:
-    folder.calibration(example).check_camera(example.camera)
-  sizes = _usual_sizes(folder, complete + evaluation)
-  for path, size in sizes.items():
-    if size is None:
-      raise ValueError(f'no frame of {path} can be read')
-  _refuse_other_shapes(folder, complete + evaluation, sizes)
-  _refuse_other_truths(folder, evaluation, sizes, truth)
-  train_masks = _list_masks(config_data, folder, train)
-  eval_masks = _list_masks(config_data, folder, evaluation)
-  _check_masks(
-    'config.data.',
-    config_data.labels,
-    train_masks + eval_masks,
-    replace=replace,
-  )
-  return DataSummary(
-    train_examples=len(train),
-    eval_examples=len(evaluation),
-    train_drives=_drives(train),
-    eval_drives=_drives(evaluation),
-    sizes=tuple(sorted(set(sizes.values()))),
-    train_labelled=len(train_masks),
-    eval_labelled=len(eval_masks),
-    stills=0,
-    replaced=len(train) - len(complete),
-    lists=hashlib.sha256(repr((train, evaluation)).encode()).hexdigest(),
-  )
-
-
-def open_table(config_data, split, *, frame_offsets, ground_truth=False):
-  """Makes the table of a split, after the checks of `check_data`.
-
-  Args:
-    config_data: the config's `data`.
-    split: path of a split list, or its lines.
-    frame_offsets: frame offsets of an example, 0 first.
-    ground_truth: whether examples have the config's ground truth.
-
-  Returns:
-    An `examples.ExampleTable`, or a `records.RecordTable` like it.
-
-  Raises:
-    FileNotFoundError, ValueError: as `check_data`.
-  """
-  check_fields(config_data)
-  _check_offsets(frame_offsets)
-  if config_data.source == 'tfds':
-    return records.open_table(
-      config_data, split, frame_offsets=frame_offsets, ground_truth=ground_truth
-    )
-  folder = open_folder(config_data)
-  lines = _read_split(split, folder)
-  truth = _open_truth(config_data, folder) if ground_truth else None
-  complete = lines
-  if config_data.unreadable == 'replace' and not ground_truth:
-    complete = _drop_replaceable(folder, lines, frame_offsets)
-  _refuse_missing(
-    folder,
-    examples.find_missing(
-      folder, complete, frame_offsets=frame_offsets, truth=truth
-    ),
-  )
-  if truth is not None:
-    _refuse_other_truths(folder, lines, _usual_sizes(folder, lines), truth)
-  return examples.make_table(
-    folder,
-    lines,
-    size=(config_data.height, config_data.width),
-    frame_offsets=frame_offsets,
-    coding=config_data.labels,
-    truth=truth,
-  )
-
-
-def open_folder(config_data):
-  """Opens the folder of the config, rendering the street where it is missing.
-
-  Args:
-    config_data: the config's `data`.
-
-  Returns:
-    An `examples.Folder`.
-
-  Raises:
-    FileNotFoundError: there is no such folder.
-    ValueError: the street cannot be rendered.
-  """
-  root = config_data.root
-  if config_data.source == 'street':
-    _render_street(root, config_data.street)
-  if not os.path.isdir(root):
-    raise FileNotFoundError(
-      f'there is no folder {root}; pass --config.data.root=FOLDER, the folder '
-      'that holds 2011_09_26 and the other dates'
-    )
-  return examples.Folder(root)
-
-
-def check_size(config_data):
-  """Refuses frames without pixels and impossible frame offsets."""
-  if config_data.height < 1 or config_data.width < 1:
-    raise ValueError(
-      'config.data.height and config.data.width must be at '
-      f'least 1, got {config_data.height}, {config_data.width}'
-    )
-  _check_offsets(config_data.frame_offsets)
-
-
-def check_fields(config_data):
-  """Refuses impossible values of the config's fields."""
-  for name, choices in (
-    ('source', SOURCES),
-    ('reader', READERS),
-    ('unreadable', UNREADABLE),
-    ('labels', ('none', *cityscapes.CODINGS)),
-    ('ground_truth', ('none', *truths.KINDS)),
-  ):
+  for name, choices in _CHOICES.items():
     value = getattr(config_data, name)
     if value not in choices:
       raise ValueError(
@@ -280,21 +316,114 @@ def check_fields(config_data):
     )
   if config_data.source == 'tfds' and config_data.unreadable == 'replace':
     raise ValueError(
-      "config.data.unreadable is 'replace', and records hold only what could "
+      "config.data.unreadable is 'replace', but records hold only what could "
       "be read: use 'stop' with config.data.source='tfds'"
     )
-  check_size(config_data)
+  offsets = tuple(config_data.frame_offsets)
+  if offsets[:1] != (0,) or len(set(offsets)) != len(offsets):
+    raise ValueError(
+      'config.data.frame_offsets must start with 0 and name each offset once, '
+      f'got {offsets}'
+    )
   if not config_data.root:
     raise ValueError(
-      'config.data.root is empty; pass --config.data.root=FOLDER'
-      ', the folder that holds 2011_09_26 and the other dates'
+      'config.data.root is empty; pass --config.data.root=FOLDER, the folder '
+      'that holds 2011_09_26 and the other dates'
     )
   command_line.refuse_url('config.data.root', config_data.root)
+  if train and config_data.semantic_root:
+    stills.find_layout(config_data.semantic_root, split='train')
+  if not os.path.isdir(config_data.root):
+    if config_data.source == 'street':
+      return  # It will be rendered.
+    raise FileNotFoundError(
+      f'there is no folder {config_data.root}; pass --config.data.root=FOLDER, '
+      'the folder that holds 2011_09_26 and the other dates'
+    )
+  if config_data.source != 'tfds':
+    if train:
+      splits.find_split(config_data.train_split, config_data.root)
+    if evaluation and config_data.ground_truth != 'none':
+      splits.find_split(config_data.eval_split, config_data.root)
+
+
+def open_folder(config_data) -> examples.Folder:
+  """Opens the folder of the config; renders the street if it is missing."""
+  if config_data.source == 'street':
+    _render_street(config_data.root, config_data.street)
+  return examples.Folder(config_data.root)
+
+
+def _open_folder_tables(config_data, offsets):
+  """Checks the lists against the folder.
+
+  Args:
+    config_data: the config's `data`.
+    offsets: `train`, `eval` or both -> frame offsets.
+
+  Returns:
+    Name of the split -> `ExampleTable`, the native sizes, and the number of
+    training examples that are replaced.
+  """
+  folder = open_folder(config_data)
+  truth = None
+  if 'eval' in offsets:
+    truth = truths.open_truth(
+      config_data.ground_truth,
+      folder,
+      improved_root=config_data.ground_truth_root,
+      file=config_data.ground_truth_file,
+    )
+  lines, replaced, missing = {}, [], {}
+  for name, frame_offsets in offsets.items():
+    path = splits.find_split(getattr(config_data, f'{name}_split'), folder.root)
+    lines[name] = needed = splits.read_split(path)
+    if name == 'train' and config_data.unreadable == 'replace':
+      replaced = _find_replaceable(folder, needed, frame_offsets)
+      needed = _without(needed, replaced)
+    missing |= dict.fromkeys(
+      examples.find_missing(
+        folder,
+        needed,
+        frame_offsets=frame_offsets,
+        truth=truth if name == 'eval' else None,
+      )
+    )
+  _check_missing(folder, list(missing))
+  every_line = [line for part in lines.values() for line in part]
+  sizes = examples.usual_sizes(
+    folder.file('image', line) for line in _without(every_line, replaced)
+  )
+  _check_cameras(folder, every_line, sizes)
+  if truth is not None:
+    _check_truths(folder, lines['eval'], sizes, truth)
+  tables = {}
+  for name, frame_offsets in offsets.items():
+    tables[name] = examples.make_table(
+      folder,
+      lines[name],
+      size=(config_data.height, config_data.width),
+      native_sizes=sizes,
+      frame_offsets=frame_offsets,
+      coding=config_data.labels,
+      truth=truth if name == 'eval' else None,
+    )
+  _check_masks(
+    'config.data.labels',
+    *tables.values(),
+    replace=config_data.unreadable == 'replace',
+  )
+  return tables, tuple(sorted(set(sizes.values()))), len(replaced)
+
+
+def _without(lines, left_out):
+  left_out = set(left_out)
+  return [line for line in lines if line not in left_out]
 
 
 def _render_street(root, street_config):
-  """Renders the street unless this very street is there already."""
-  from input_pipeline.street import folder as street
+  """Renders the street unless exactly this street exists."""
+  from input_pipeline import street
 
   render = functools.partial(
     street.render_street,
@@ -311,7 +440,7 @@ def _render_street(root, street_config):
     try:
       render()
     except OSError:
-      # Another process of this run may have put the same street there first.
+      # Another process of this run may have finished the same street first.
       if not os.path.isdir(root):
         raise
       render()
@@ -323,105 +452,22 @@ def _render_street(root, street_config):
     ) from None
 
 
-def _open_truth(config_data, folder):
-  return truths.open_truth(
-    config_data.ground_truth,
-    folder,
-    improved_root=config_data.ground_truth_root,
-    file=config_data.ground_truth_file,
-  )
+def _find_replaceable(folder, lines, frame_offsets):
+  """The examples that lack a frame and that another one can replace.
 
-
-def _check_offsets(frame_offsets):
-  offsets = tuple(frame_offsets)
-  if not offsets or offsets[0] != 0 or len(set(offsets)) != len(offsets):
-    raise ValueError(
-      'frame_offsets must start with 0 and name each offset '
-      f'once, got {offsets}'
-    )
-
-
-def _read_split(split, folder):
-  if isinstance(split, str | os.PathLike):
-    return splits.read_split(splits.find_split(split, folder.root))
-  return splits.parse_lines(split, source='the list of lines')
-
-
-def _drop_replaceable(folder, lines, frame_offsets):
-  """The examples without those that lack a frame and that others replace.
-
-  Those of a drive and side without a complete example stay: nothing can take
-  their place.
+  An example is replaced by a complete one of its drive and side.
   """
-  lacking = {
-    example
-    for example in lines
-    if examples.find_missing(folder, [example], frame_offsets=frame_offsets)
-  }
-  whole = {
-    (example.drive, example.side) for example in lines if example not in lacking
-  }
-  return [
-    example
-    for example in lines
-    if example not in lacking or (example.drive, example.side) not in whole
+  lacking = [
+    line
+    for line in lines
+    if examples.find_missing(folder, [line], frame_offsets=frame_offsets)
   ]
+  complete = {(x.drive, x.side) for x in set(lines) - set(lacking)}
+  return [x for x in lacking if (x.drive, x.side) in complete]
 
 
-def _refuse_other_shapes(folder, lines, sizes):
-  """Refuses frames larger than their calibration says, warns of others."""
-  cameras = {
-    os.path.dirname(folder.file('image', example)): example
-    for example in reversed(lines)
-  }
-  for path, example in cameras.items():
-    height, width = sizes[path]
-    rows, columns = folder.calibration(example).sizes[example.camera]
-    message = (
-      f'{path} holds frames of {width}x{height}, and S_rect_0{example.camera} '
-      f'of {folder.calibration_files(example)[0]} says {columns}x{rows}'
-    )
-    if height > rows or width > columns:
-      raise ValueError(
-        f'{message}: take rectified frames (_sync drives), or '
-        'the calibration that belongs to these'
-      )
-    if images.stretch((height, width), (rows, columns)) > 0.01:
-      logging.warning(
-        '%s: right if they were resized, wrong if cropped', message
-      )
-
-
-def _usual_sizes(folder, lines):
-  """`examples.usual_sizes` of the frames of some examples."""
-  return examples.usual_sizes(
-    folder.file('image', example) for example in lines
-  )
-
-
-def _refuse_other_truths(folder, lines, sizes, truth):
-  """Refuses depth maps that have neither their frame's nor its camera's shape.
-
-  Scans are projected to the camera's size; frames may have been resized.
-  """
-  for example in lines:
-    frame = sizes[os.path.dirname(folder.file('image', example))]
-    camera = folder.calibration(example).sizes[example.camera]
-    size = truth.size(example)
-    if all(
-      images.stretch(size, other) > 0.01 for other in (frame, camera) if other
-    ):
-      height, width = size
-      rows, columns = frame or camera
-      raise ValueError(
-        f'the ground truth of {example} is {width}x{height} and its frame '
-        f'{columns}x{rows}: it was cropped or stretched, and a depth map must '
-        'show what its frame shows'
-      )
-
-
-def _refuse_missing(folder, missing):
-  missing = list(missing)
+def _check_missing(folder, missing):
+  """Raises ValueError if files are missing: how many, the first ten, hints."""
   if not missing:
     return
   hints = [
@@ -444,38 +490,81 @@ def _refuse_missing(folder, missing):
   )
 
 
-def _drives(lines):
-  return tuple(sorted({example.drive for example in lines}))
+def _check_cameras(folder, lines, sizes):
+  """Compares the size of the frames with their calibration.
 
-
-def _check_masks(prefix, coding, pairs, *, replace):
-  """Reads some masks, spread over the list, beside their pictures.
-
-  Refuses values outside the coding, and what cannot be read or differs in size
-  unless others take its place.
+  Raises ValueError if frames are larger, warns if they have another shape.
   """
-  pairs = list(pairs)
-  if not pairs:
+  cameras = {(line.drive, line.camera): line for line in reversed(lines)}
+  for line in cameras.values():
+    calibration = folder.calibration(line)
+    calibration.check_camera(line.camera)
+    path = os.path.dirname(folder.expected_file('image', line))
+    height, width = sizes[path]
+    rows, columns = calibration.sizes[line.camera]
+    message = (
+      f'{path} holds frames of {width}x{height}, but S_rect_0{line.camera} '
+      f'of {folder.calibration_files(line)[0]} is {columns}x{rows}'
+    )
+    if height > rows or width > columns:
+      raise ValueError(
+        f'{message}: use rectified frames (_sync drives), or the calibration '
+        'that belongs to these'
+      )
+    if images.stretch((height, width), (rows, columns)) > 0.01:
+      logging.warning(
+        '%s: correct if they were resized, wrong if cropped', message
+      )
+
+
+def _check_truths(folder, lines, sizes, truth):
+  """Raises ValueError if a depth map was cropped or stretched.
+
+  Scans are projected to the camera's size; frames may have been resized.
+  """
+  for line in lines:
+    frame = sizes[os.path.dirname(folder.file('image', line))]
+    camera = folder.calibration(line).sizes[line.camera]
+    size = truth.size(line)
+    if all(images.stretch(size, other) > 0.01 for other in (frame, camera)):
+      raise ValueError(
+        f'the ground truth of {line} is {size[1]}x{size[0]} and its frame '
+        f'{frame[1]}x{frame[0]}: it was cropped or stretched, but a depth map '
+        'must show what its frame shows'
+      )
+
+
+def _check_masks(field, *tables, replace):
+  """Scans some masks, spread over the tables, next to their pictures.
+
+  Raises ValueError for values outside the coding, and for unreadable masks and
+  other shapes unless such examples are replaced.
+  """
+  pairs = [
+    (table.frame_files[rows[0]], mask)
+    for table in tables
+    for rows, mask in zip(table.frame_rows, table.label_files, strict=True)
+    if mask is not None
+  ]
+  some = pairs[:: max(1, len(pairs) // _SCANNED_MASKS)]
+  coding = tables[0].coding
+  if not some:
     return
-  some = pairs[:: max(1, len(pairs) // _MASKS_READ)]
-  scan = check_labels.scan_masks(some, coding=coding, any_scale=True)
-  scan.compare_coding(f'{prefix}labels')
+  scan = masks.scan_masks(some, coding=coding, any_scale=True)
+  scan.check_coding(field)
   if not replace:
     try:
-      scan.refuse_problems()
+      scan.check_problems()
     except ValueError as error:
       raise ValueError(
-        f'{prefix}labels: of {len(some)} masks looked at, {error}; python -m '
-        'input_pipeline.tools.labels check FOLDER looks at all'
+        f'{field}: of {len(some)} scanned masks, {error}; python -m '
+        'input_pipeline.tools.labels check FOLDER scans all'
       ) from None
 
 
-def _list_masks(config_data, folder, lines):
-  """Pairs (picture, mask) of the examples that have a mask."""
-  if config_data.labels == 'none':
-    return []
-  pairs = (
-    [folder.file(kind, example) for kind in ('image', 'semantic')]
-    for example in lines
-  )
-  return [pair for pair in pairs if pair[1] is not None]
+def _add_stills(batch, still_batch):
+  """Adds stills, read as single-frame examples, to a batch."""
+  return batch | {
+    'semantic_images': still_batch['frames'][:, 0],
+    'semantic_labels': still_batch['labels'],
+  }

@@ -62,6 +62,11 @@ class ExampleTable:
   def __len__(self):
     return len(self.frame_rows)
 
+  @property
+  def labelled(self):
+    """Number of examples that have a mask."""
+    return sum(path is not None for path in self.label_files)
+
   def read_frame(self, row):
     """Reads one of `frame_files`: [H, W, 3] uint8."""
     height, width = self.size
@@ -106,7 +111,7 @@ class ExampleTable:
     height, width = self.size
     mask = None
     if self.label_files[index] is not None:
-      mask = cityscapes.read_labels(self.label_files[index], coding=self.coding)
+      mask = images.read_mask(self.label_files[index], coding=self.coding)
       self._check_mask(index, mask.shape)
     fields = {
       'intrinsics': self.intrinsics[index],
@@ -132,7 +137,7 @@ class ExampleTable:
       frame = images.read_size(self.frame_files[row])
     else:
       frame = self.native_frame_sizes[row]
-    if frame and images.stretch(size, frame) > cityscapes.STRETCH:
+    if frame and images.stretch(size, frame) > images.MASK_STRETCH:
       raise images.UnreadableError(
         f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '
         f'{frame[1]}x{frame[0]}: a mask must show what its frame shows'
@@ -321,8 +326,10 @@ def usual_sizes(paths):
     paths: iterable of frame files.
 
   Returns:
-    Folder -> (height, width), the commonest among some of its files; None where
-    none of these can be read.
+    Folder -> (height, width), the most common one of some of its files.
+
+  Raises:
+    ValueError: if none of these files of a folder can be read.
   """
   files = {}
   for path in paths:
@@ -331,14 +338,18 @@ def usual_sizes(paths):
   for folder, inside in files.items():
     found = collections.Counter()
     for path in inside[:: -(-len(inside) // _PROBES)]:
-      # An unreadable one is told of when it is read.
+      # Training reports or replaces an unreadable one when it reads it.
       with contextlib.suppress(images.UnreadableError):
         found[images.read_size(path)] += 1
-    sizes[folder] = found.most_common(1)[0][0] if found else None
+    if not found:
+      raise ValueError(f'no frame of {folder} can be read')
+    sizes[folder] = found.most_common(1)[0][0]
   return sizes
 
 
-def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
+def make_table(
+  folder, examples, *, size, native_sizes, frame_offsets, coding, truth=None
+):
   """Makes the table of a split.
 
   Args:
@@ -346,6 +357,7 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
     examples: list of `splits.Example`; reading one of which `find_missing`
       names a frame fails.
     size: (height, width) of the resized frames.
+    native_sizes: what `usual_sizes` returns.
     frame_offsets: frame offsets of an example, 0 first.
     coding: coding of the masks: `none`, `train_ids` or `ids`.
     truth: what `truths.open_truth` returns, or None for training.
@@ -364,7 +376,6 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
       for offset in frame_offsets
     ]
     frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
-  sizes = usual_sizes(rows)
   cameras = {}
   for example in examples:
     key = (os.path.dirname(example.drive), example.camera)
@@ -378,22 +389,24 @@ def make_table(folder, examples, *, size, frame_offsets, coding, truth=None):
   label_files = [None] * len(examples)
   if coding != 'none':
     label_files = [folder.file('semantic', example) for example in examples]
-  readers, native_sizes = None, None
+  readers, truth_sizes = None, None
   if truth is not None:
     readers = tuple(
       functools.partial(truth.read, example) for example in examples
     )
-    native_sizes = np.array(list(map(truth.size, examples)), np.int32)
+    truth_sizes = np.array(list(map(truth.size, examples)), np.int32)
   return ExampleTable(
     size=tuple(size),
     frame_files=tuple(rows),
-    native_frame_sizes=tuple(sizes[os.path.dirname(path)] for path in rows),
+    native_frame_sizes=tuple(
+      native_sizes[os.path.dirname(path)] for path in rows
+    ),
     frame_rows=np.array(frame_rows, np.int64),
     lines=tuple(examples),
     label_files=tuple(label_files),
     coding=coding,
     truths=readers,
-    native_sizes=native_sizes,
+    native_sizes=truth_sizes,
     intrinsics=np.stack(
       [
         cameras[os.path.dirname(example.drive), example.camera]

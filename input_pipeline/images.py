@@ -10,6 +10,8 @@ import errno
 import numpy as np
 from PIL import ExifTags, Image
 
+from input_pipeline import cityscapes
+
 # Modes that Pillow converts to RGB without a loss of range; 16-bit and float
 # pictures would be clipped to white instead.
 _EIGHT_BIT_MODES = ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr')
@@ -24,6 +26,9 @@ _MACHINE_ERRORS = (
   errno.ENFILE,
   errno.ENOMEM,
 )
+_PNG = b'\x89PNG\r\n\x1a\n'
+# A mask whose aspect ratio differs more from its frame's shows something else.
+MASK_STRETCH = 0.05
 # What makes a picture of each EXIF orientation upright.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -153,6 +158,59 @@ def read_frame(path, *, height, width, native_size=None):
   """
   image = decode_frame(path, native_size=native_size)
   return resize_frame(image, height=height, width=width)
+
+
+def open_mask(path):
+  """Opens a mask whose values have yet to be looked at.
+
+  Args:
+    path: an 8-bit greyscale or palette PNG file.
+
+  Returns:
+    A loaded `PIL.Image.Image` of 8-bit values.
+
+  Raises:
+    UnreadableError: the file cannot be read or is no one-channel 8-bit
+      picture; the message names it.
+  """
+  image = open_image(path)
+  if image.mode not in ('L', 'P'):
+    raise UnreadableError(
+      f'{path} has Pillow mode {image.mode}: a mask needs one channel of 8 '
+      'bits that holds class ids'
+    )
+  with open(path, 'rb') as file:
+    header = file.read(26)
+  # Bit depth and colour type; Pillow stretches fewer greys to 0 .. 255.
+  if header.startswith(_PNG) and header[24] < 8 and header[25] == 0:
+    raise UnreadableError(
+      f'{path} is greyscale of {header[24]} bits: a mask needs 8 bits, or a '
+      'palette'
+    )
+  return image
+
+
+def read_mask(path, *, coding):
+  """Reads a mask at its own size.
+
+  Args:
+    path: an 8-bit greyscale or palette PNG file.
+    coding: `train_ids` or `ids`, what its values mean.
+
+  Returns:
+    [H, W] uint8 train ids.
+
+  Raises:
+    UnreadableError: the file cannot be read, or is no one-channel 8-bit
+      picture; the message names it.
+    ValueError: it holds a value outside the coding; the message names file and
+      value.
+  """
+  array = np.array(open_mask(path))
+  try:
+    return cityscapes.to_train_ids(array, coding=coding)
+  except ValueError as error:
+    raise ValueError(f'{path}: {error}') from None
 
 
 def read_depth(path):

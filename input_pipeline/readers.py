@@ -11,7 +11,7 @@ import weakref
 
 import numpy as np
 
-from input_pipeline import images, threads
+from input_pipeline import images, sampling, threads
 
 # Batches that the tf.data graph makes ahead.
 _PREFETCH = 2
@@ -99,6 +99,52 @@ class MemoryReader:
     return batch | {
       name: field[positions] for name, field in self._fields.items()
     }
+
+
+class OrderedBatches:
+  """Batches of every example of a table once, in order.
+
+  The padding of the last batch repeats the last example under a False mask.
+  """
+
+  def __init__(
+    self, table, *, reader, batch_size, process_index, process_count
+  ):
+    """Plans the batches and, with the `memory` reader, decodes the examples.
+
+    Args:
+      table: an `examples.ExampleTable` or `records.RecordTable`.
+      reader: `memory` or `tf`.
+      batch_size: global batch size, a multiple of `process_count`.
+      process_index: this process, 0 .. process_count - 1.
+      process_count: number of processes.
+    """
+    self._table = table
+    rows = sampling.process_rows(
+      batch_size, process_index=process_index, process_count=process_count
+    )
+    self._indices, self._masks = sampling.ordered_batches(
+      len(table), batch_size=batch_size, rows=rows
+    )
+    self._reader = None
+    if reader == 'memory':
+      self._reader = MemoryReader(table, self._indices)
+
+  def __len__(self):
+    return len(self._indices)
+
+  def __iter__(self):
+    if self._reader is None:
+      batches = tf_batches(
+        self._table,
+        self._indices.__getitem__,
+        steps=range(len(self)),
+        batch_size=self._indices.shape[1],
+      )
+    else:
+      batches = map(self._reader.batch, self._indices)
+    for batch, mask in zip(batches, self._masks, strict=True):
+      yield batch | {'mask': mask}
 
 
 def tf_batches(table, indices, *, steps, batch_size, replace=False):

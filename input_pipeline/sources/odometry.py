@@ -18,7 +18,7 @@ import os
 
 import numpy as np
 
-from input_pipeline import data, examples, splits
+from input_pipeline import data, examples, readers, splits
 from input_pipeline.sources import kitti
 
 _CAMERA = 2
@@ -63,6 +63,33 @@ class Sequence:
     )
 
 
+def pair_batches(
+  config_data, sequence, *, batch_size, process_index=0, process_count=1
+):
+  """Batches of the pairs of frames t and t + 1 of a sequence, in order.
+
+  Args:
+    config_data: the config's `data`.
+    sequence: a `Sequence`.
+    batch_size: global batch size, a multiple of `process_count`.
+    process_index: this process, 0 .. process_count - 1.
+    process_count: number of processes.
+
+  Returns:
+    As `Data.eval_batches`, of two frames and without depth.
+  """
+  table = sequence.pair_table(
+    height=config_data.height, width=config_data.width
+  )
+  return readers.OrderedBatches(
+    table,
+    reader=config_data.reader,
+    batch_size=batch_size,
+    process_index=process_index,
+    process_count=process_count,
+  )
+
+
 def is_odometry_root(root):
   """Whether a folder has KITTI odometry's layout, which has no depth."""
   return os.path.isdir(os.path.join(root, 'sequences'))
@@ -86,7 +113,7 @@ def open_sequences(config_data, names=()):
       is not that of the poses, or two sequences have the same name.
   """
   root = config_data.root
-  data.check_fields(config_data)
+  data.check_paths(config_data, train=False, evaluation=False)
   if config_data.source == 'tfds' and not is_odometry_root(root):
     raise ValueError(
       f'config.eval.odometry: the records in {root} hold no poses; pass the '

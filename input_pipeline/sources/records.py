@@ -31,16 +31,17 @@ class RecordTable:
     size: (height, width) of the frames.
     frame_rows: [N, F] int64, the records of `frames` that make an example.
     lines: N `splits.Example`.
+    labelled: number of examples that have a mask.
   """
 
-  def __init__(self, builder, split, *, columns, labelled):
+  def __init__(self, builder, split, *, columns, labels):
     """Opens a split.
 
     Args:
       builder: the dataset, as `open_dataset` gives it.
       split: `train` or `eval`.
       columns: which of the stored frames of an example to read, in order.
-      labelled: whether to give the stored labels; else all is unlabelled.
+      labels: whether to give the stored labels; else all is unlabelled.
     """
     stored = builder.info.metadata
     self.size = stored['settings']['height'], stored['settings']['width']
@@ -52,10 +53,11 @@ class RecordTable:
     )
     self._folder = builder.data_path
     self._features = builder.info.features
-    self._labelled = labelled
-    self._fields = ['intrinsics'] + ['labels'] * labelled
+    self._labels = labels
+    self.labelled = stored['summary'][f'{split}_labelled'] if labels else 0
+    self._fields = ['intrinsics'] + ['labels'] * labels
     if split == 'eval' and stored['settings']['ground_truth'] != 'none':
-      self._fields += ['native_size', 'depth'] + ['native_labels'] * labelled
+      self._fields += ['native_size', 'depth'] + ['native_labels'] * labels
     self.frames, self.examples = builder.as_data_source(['frames', split])
 
   def __len__(self):
@@ -84,7 +86,7 @@ class RecordTable:
     """
     record = self._read(self.examples, index)
     fields = {name: record[name][0] for name in self._fields}
-    if not self._labelled:
+    if not self._labels:
       fields['labels'] = np.full(self.size, cityscapes.UNLABELLED, np.uint8)
     return fields | {'index': np.int32(index)}
 
@@ -114,75 +116,43 @@ class RecordTable:
       ) from error
 
 
-def open_table(config_data, split, *, frame_offsets, ground_truth=False):
-  """Makes the table of a split.
+def open_tables(config_data, frame_offsets):
+  """Opens splits, after checking that they hold what the config asks for.
 
   Args:
-    config_data: the config's `data`, whose fields have been checked.
-    split: `train` for training, `eval` for evaluation; or the list that was
-      built: its lines, a file that holds them, or the path that the builder
-      was given.
-    frame_offsets: frame offsets of an example, 0 first.
-    ground_truth: whether to evaluate, with the config's ground truth.
+    config_data: the config's `data`, whose fields have been checked. A split is
+      named `train` or `eval`, or is the list that was built: a file with its
+      lines, or the path that the builder was given.
+    frame_offsets: `train`, `eval` or both -> frame offsets, 0 first.
 
   Returns:
-    A `RecordTable`.
+    Name -> `RecordTable`, and the native (height, width) of the images.
 
   Raises:
-    FileNotFoundError: there is no dataset.
-    ValueError: it does not hold what the config asks for.
+    FileNotFoundError: if there is no dataset.
+    ValueError: if it does not hold what the config asks for.
   """
   builder = open_dataset(config_data.root)
   stored = builder.info.metadata
-  name = 'eval' if ground_truth else 'train'
-  _check_settings(config_data, builder, ground_truth)
-  _check_split(split, name, builder)
-  offsets = stored['frame_offsets'][name]
-  missing = [offset for offset in frame_offsets if offset not in offsets]
-  if missing:
-    raise ValueError(
-      f'{builder.data_path} holds the frame offsets {offsets} of its {name} '
-      f'examples, not {missing}: change config.data.frame_offsets or build '
-      'the records with --frame_offsets'
+  tables = {}
+  for name, wanted in frame_offsets.items():
+    _check_settings(config_data, builder, ground_truth=name == 'eval')
+    _check_split(getattr(config_data, f'{name}_split'), name, builder)
+    offsets = stored['frame_offsets'][name]
+    missing = [offset for offset in wanted if offset not in offsets]
+    if missing:
+      raise ValueError(
+        f'{builder.data_path} holds the frame offsets {offsets} of its {name} '
+        f'examples, not {missing}: change config.data.frame_offsets or build '
+        'the records with --frame_offsets'
+      )
+    tables[name] = RecordTable(
+      builder,
+      name,
+      columns=[offsets.index(offset) for offset in wanted],
+      labels=config_data.labels != 'none',
     )
-  return RecordTable(
-    builder,
-    name,
-    labelled=config_data.labels != 'none',
-    columns=[offsets.index(offset) for offset in frame_offsets],
-  )
-
-
-def read_summary(config_data):
-  """Checks that both splits can be opened and says what they hold.
-
-  Args:
-    config_data: the config's `data`, whose fields have been checked.
-
-  Returns:
-    The fields of a `checking.DataSummary`, as they were at the build.
-
-  Raises:
-    FileNotFoundError, ValueError: as `open_table`.
-  """
-  open_table(
-    config_data,
-    config_data.train_split,
-    frame_offsets=config_data.frame_offsets,
-  )
-  summary = dict(open_dataset(config_data.root).info.metadata['summary'])
-  if config_data.ground_truth == 'none':
-    summary |= {'eval_examples': 0, 'eval_drives': (), 'eval_labelled': 0}
-  else:
-    open_table(
-      config_data, config_data.eval_split, frame_offsets=(0,), ground_truth=True
-    )
-  for name in ('train_drives', 'eval_drives'):
-    summary[name] = tuple(summary[name])
-  summary['sizes'] = tuple(map(tuple, summary['sizes']))
-  if config_data.labels == 'none':
-    summary |= {'train_labelled': 0, 'eval_labelled': 0}
-  return summary
+  return tables, tuple(map(tuple, stored['summary']['sizes']))
 
 
 def open_dataset(root):
@@ -280,27 +250,22 @@ def _check_settings(config_data, builder, ground_truth):
 
 
 def _check_split(split, name, builder):
-  """Refuses another split than `name` and another list than the stored one."""
-  if isinstance(split, str | os.PathLike):
-    path = os.fspath(split)
-    if path == name:
-      return
-    built_from = builder.info.metadata['list_paths'][name]
-    if not os.path.isfile(path):
-      if path != built_from:
-        raise ValueError(
-          f'config.data.{name}_split is {path!r}, and the {name} split of '
-          f'{builder.data_path} was built from {built_from!r}: pass '
-          f'--config.data.{name}_split={name} if that is meant'
-        )
-      return
-    lines = splits.read_split(path)
-  else:
-    path = 'the list of lines'
-    lines = splits.parse_lines(split, source=path)
-  if list(map(str, lines)) != builder.info.metadata['examples'][name]:
+  """Raises ValueError for another split or list than the stored one."""
+  if split == name:
+    return
+  stored = builder.info.metadata
+  if not os.path.isfile(split):
+    built_from = stored['list_paths'][name]
+    if split != built_from:
+      raise ValueError(
+        f'config.data.{name}_split is {split!r}, but the {name} split of '
+        f'{builder.data_path} was built from {built_from!r}: pass '
+        f'--config.data.{name}_split={name} to use it'
+      )
+    return
+  if list(map(str, splits.read_split(split))) != stored['examples'][name]:
     raise ValueError(
-      f'{path} is not the list that the {name} split of {builder.data_path} '
+      f'{split} is not the list that the {name} split of {builder.data_path} '
       f'was built from: pass --config.data.{name}_split={name}, or build the '
       'records from this list'
     )

@@ -10,7 +10,6 @@ Cityscapes' split is `train` or `val`; KITTI semantic has none, and is the same
 for both. Pictures are resized to the training size whatever their shape.
 """
 
-import math
 import os
 import pathlib
 
@@ -26,8 +25,25 @@ ENDINGS = {
 }
 
 
+def find_layout(root, *, split):
+  """Returns the folder of the pictures: Cityscapes' or KITTI semantic's.
+
+  Raises:
+    FileNotFoundError: if the root has neither layout.
+  """
+  root = pathlib.Path(root)
+  cityscapes, kitti = root / 'leftImg8bit' / split, root / 'image_2'
+  for folder in (cityscapes, kitti):
+    if folder.is_dir():
+      return folder
+  raise FileNotFoundError(
+    f'no labelled stills in {root}: neither {cityscapes} (Cityscapes) nor '
+    f'{kitti} (KITTI semantic) is a folder'
+  )
+
+
 def list_files(root, *, coding, split):
-  """Lists the pictures of a folder, and masks, there or not.
+  """Lists the pictures of a folder and the masks, existing or not.
 
   Args:
     root: the folder.
@@ -35,33 +51,25 @@ def list_files(root, *, coding, split):
     split: `train` or `val`.
 
   Returns:
-    The pictures, the mask that belongs to each, and the masks there are: three
-    sorted lists of paths, the first two alike.
+    The pictures, the mask that belongs to each, and the masks that exist: three
+    sorted lists of paths, the first two in the same order.
 
   Raises:
-    FileNotFoundError: the folder has neither layout.
+    FileNotFoundError: if the folder has neither layout.
   """
-  root = pathlib.Path(root)
-  cityscapes, kitti = root / 'leftImg8bit' / split, root / 'image_2'
-  if cityscapes.is_dir():
-    pictures = sorted(cityscapes.glob('*/[!.]*_leftImg8bit.png'))
-    folder = root / 'gtFine' / split
-    masks = [
-      folder
-      / path.parent.name
-      / path.name.replace('_leftImg8bit.png', ENDINGS[coding])
-      for path in pictures
-    ]
-    found = sorted(folder.glob(f'*/[!.]*{ENDINGS[coding]}'))
-  elif kitti.is_dir():
-    pictures = sorted(kitti.glob('[!.]*.png'))
+  root, folder = pathlib.Path(root), find_layout(root, split=split)
+  if folder.name == 'image_2':
+    pictures = sorted(folder.glob('[!.]*.png'))
     masks = [root / 'semantic' / path.name for path in pictures]
     found = sorted((root / 'semantic').glob('[!.]*.png'))
   else:
-    raise FileNotFoundError(
-      f'neither {cityscapes} (Cityscapes) nor {kitti} (KITTI semantic) is a '
-      'folder'
-    )
+    pictures = sorted(folder.glob('*/[!.]*_leftImg8bit.png'))
+    ending, folder = ENDINGS[coding], root / 'gtFine' / split
+    masks = [
+      folder / path.parent.name / path.name.replace('_leftImg8bit.png', ending)
+      for path in pictures
+    ]
+    found = sorted(folder.glob(f'*/[!.]*{ending}'))
   return tuple(
     list(map(os.fspath, paths)) for paths in (pictures, masks, found)
   )
@@ -90,10 +98,7 @@ def find_stills(root, *, coding, split='train', section='config.data'):
       f'{section}.semantic_labels is {coding!r}; choose one '
       f'of {", ".join(labels.CODINGS)}'
     )
-  try:
-    pictures, masks, found = list_files(root, coding=coding, split=split)
-  except FileNotFoundError as error:
-    raise FileNotFoundError(f'{section}.semantic_root: {error}') from None
+  pictures, masks, found = list_files(root, coding=coding, split=split)
   if not pictures:
     raise FileNotFoundError(f'{section}.semantic_root: no picture in {root}')
   found = set(found)
@@ -105,31 +110,6 @@ def find_stills(root, *, coding, split='train', section='config.data'):
       f'{", ".join(missing[:10])}'
     )
   return pictures, masks
-
-
-def count_stills(config_data, batch_size):
-  """Stills that go with a batch of so many examples.
-
-  Args:
-    config_data: the config's `data`.
-    batch_size: examples in the batch.
-
-  Returns:
-    Their number; 0 where the config names no folder of stills.
-
-  Raises:
-    ValueError: the share gives no whole positive number.
-  """
-  if not config_data.semantic_root:
-    return 0
-  count = config_data.semantic_share * batch_size
-  if not (0 < count < math.inf and math.isclose(count, round(count))):
-    raise ValueError(
-      f'config.data.semantic_share = {config_data.semantic_share} of a batch '
-      f'of {batch_size} is {count} stills: choose it so that this is a '
-      'positive whole number'
-    )
-  return round(count)
 
 
 def open_table(config_data):

@@ -30,7 +30,6 @@ from input_pipeline import (
   data,
   examples,
   images,
-  splits,
   threads,
   truths,
 )
@@ -66,6 +65,12 @@ class RecordsConfig(tfds.core.BuilderConfig):
   ground_truth: str = 'lidar'
   ground_truth_root: str = ''
   frame_offsets: tuple = (0, -1, 1)
+  # The other fields of a config's `data`, no fields of this one.
+  source = 'kitti'
+  reader = 'memory'
+  unreadable = 'stop'
+  ground_truth_file = ''
+  semantic_root = ''
 
   @functools.cached_property
   def contents(self):
@@ -81,13 +86,13 @@ class Contents:
     tables: `train` and, where there is a ground truth, `eval` ->
       `examples.ExampleTable`.
     frames: table and row of every frame to store.
-    summary: a `checking.DataSummary`.
+    summary: `str` of the opened `data.Data`.
     metadata: what metadata.json holds; JSON values.
   """
 
   tables: dict
   frames: tuple
-  summary: data.DataSummary
+  summary: str
   metadata: dict
 
 
@@ -101,37 +106,29 @@ def read_contents(config):
     A `Contents`.
 
   Raises:
-    FileNotFoundError, ValueError: as `checking.check_data`; or labels are
+    FileNotFoundError, ValueError: as `data.open_data`; or labels are
       asked for and no frame has one.
   """
-  folder = examples.Folder(config.root)
-  truth = truths.open_truth(
-    config.ground_truth, folder, improved_root=config.ground_truth_root
-  )
-  summary = data.check_folder(config, folder, truth=truth)
-  if config.labels != 'none' and not (
-    summary.train_labelled or summary.eval_labelled
+  opened = data.open_data(config)
+  if config.labels != 'none' and not any(
+    table.labelled for table in (opened.train, opened.evaluation) if table
   ):
     raise ValueError(
       f'--labels={config.labels}, and no listed frame of {config.root} has a '
       'mask in DRIVE/semantic_02/data (or semantic_03): add masks, or leave '
       '--labels out'
     )
+  folder = examples.Folder(config.root)
+  truth = truths.open_truth(
+    config.ground_truth, folder, improved_root=config.ground_truth_root
+  )
   offsets = {'train': tuple(config.frame_offsets), 'eval': (0,)}
   lists = {'train': str(config.train_split)}
+  tables = {'train': opened.train}
   if truth is not None:
     lists['eval'] = str(config.eval_split)
-  lines, tables = {}, {}
-  for name, split in lists.items():
-    lines[name] = splits.read_split(splits.find_split(split, config.root))
-    tables[name] = examples.make_table(
-      folder,
-      lines[name],
-      size=(config.height, config.width),
-      frame_offsets=offsets[name],
-      coding=config.labels,
-      truth=truth if name == 'eval' else None,
-    )
+    tables['eval'] = opened.evaluation
+  lines = {name: table.lines for name, table in tables.items()}
   rows, frames = {}, []
   for table in tables.values():
     for row, path in enumerate(table.frame_files):
@@ -150,11 +147,8 @@ def read_contents(config):
     'files': _digest_files(
       folder, lines, offsets, truth, labelled=config.labels != 'none'
     ),
-    'summary': {
-      name: value
-      for name, value in dataclasses.asdict(summary).items()
-      if name != 'stills'
-    },
+    'summary': {'sizes': opened.sizes}
+    | {f'{name}_labelled': table.labelled for name, table in tables.items()},
     'frame_rows': {
       name: [
         [rows[table.frame_files[row]] for row in example]
@@ -167,7 +161,7 @@ def read_contents(config):
   return Contents(
     tables=tables,
     frames=tuple(frames),
-    summary=summary,
+    summary=str(opened),
     metadata=json.loads(json.dumps(metadata)),
   )
 
@@ -330,7 +324,6 @@ def _check_arguments(config, output):
         f'--{name} is {getattr(config, name)!r}; choose one of '
         f'{", ".join(choices)}'
       )
-  data.check_size(config)
   if not os.path.isdir(config.root):
     raise FileNotFoundError(f'--root: there is no folder {config.root!r}')
   if not config.name or config.name != os.path.basename(config.name):

@@ -4,13 +4,10 @@ A mask is decoded once, and all is read off the counts of its 256 values.
 """
 
 import dataclasses
-import logging
 import os
 import pathlib
 
-import numpy as np
-
-from input_pipeline import cityscapes, examples, images, splits, threads
+from input_pipeline import cityscapes, examples, masks, splits
 from input_pipeline.sources import stills
 
 # Layout -> where its masks lie.
@@ -21,9 +18,6 @@ _LAYOUTS = {
   'beside leftImg8bit',
 }
 _NAMED = 10  # Files of a problem that are named.
-_UNREADABLE = 'masks or pictures that cannot be read'
-_OUTSIDE = 'masks with a value outside the coding'
-_RESIZED = 'masks of another size than their picture'
 _STRAY = 'masks without a picture'
 _MISSING = 'missing masks'
 _MISFIT = 'a coding that the masks do not look like'
@@ -51,54 +45,6 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class Scan:
-  """What a list of masks holds.
-
-  Attributes:
-    coding: `ids` or `train_ids`.
-    reason: how the coding is known.
-    pixels: [20] int64, pixels of each train id, and of those unlabelled, in
-      the masks whose values are all of the coding.
-    problems: what is wrong -> one line for each mask that it is wrong with.
-    misfit: why the masks do not look like the coding; '' where they do.
-  """
-
-  coding: str
-  reason: str
-  pixels: np.ndarray
-  problems: dict
-  misfit: str
-
-  def refuse_problems(self):
-    """Raises a ValueError that counts and names what is wrong, if any is."""
-    if self.problems:
-      raise ValueError(
-        '; '.join(
-          f'{what}: {len(lines)}, the first: {lines[0]}'
-          for what, lines in self.problems.items()
-        )
-      )
-
-  def compare_coding(self, field):
-    """Refuses values outside the config's coding, warns if they look other.
-
-    Args:
-      field: the config's field that names the coding.
-
-    Raises:
-      ValueError: masks hold values outside the coding.
-    """
-    outside = self.problems.get(_OUTSIDE)
-    if outside:
-      raise ValueError(
-        f'{field} is {self.coding!r}, and of the masks looked at '
-        f'{len(outside)} hold other values, the first: {outside[0]}'
-      )
-    if self.misfit:
-      logging.warning('look at %s = %s: %s', field, self.coding, self.misfit)
-
-
-@dataclasses.dataclass(frozen=True)
 class Report:
   """What `check` found; its `str` is what the command prints.
 
@@ -106,13 +52,13 @@ class Report:
     root: the folder.
     layout: `KITTI raw`, `KITTI semantic` or `Cityscapes`.
     groups: list of `Group`.
-    scan: the `Scan` of all their masks.
+    scan: the `masks.Scan` of all their masks.
   """
 
   root: str
   layout: str
   groups: list
-  scan: Scan
+  scan: masks.Scan
 
   @property
   def problems(self):
@@ -169,7 +115,7 @@ def check(root, *, coding=None):
   root = pathlib.Path(root)
   if not root.is_dir():
     raise FileNotFoundError(f'there is no folder {root}')
-  reason = 'as told'
+  reason = 'as given'
   if (root / 'leftImg8bit').is_dir():
     layout = 'Cityscapes'
     if coding is None:
@@ -196,88 +142,7 @@ def check(root, *, coding=None):
     os.fspath(root),
     layout,
     groups,
-    scan_masks(pairs, coding=coding, reason=reason),
-  )
-
-
-def scan_masks(pairs, *, coding=None, reason='as told', any_scale=False):
-  """Reads masks, in threads.
-
-  Args:
-    pairs: list of (picture, mask), paths; a pair without a mask is passed over,
-      and without a picture its size is not compared.
-    coding: `ids` or `train_ids`; None guesses from the values: `ids` where
-      half of the masks hold values that are no train ids.
-    reason: how the coding is known, where it is given.
-    any_scale: whether a mask may have another size than its picture, as long
-      as it has its shape.
-
-  Returns:
-    A `Scan`.
-  """
-  pairs = [pair for pair in pairs if pair[1] is not None]
-  counts = np.zeros((len(pairs), 256), np.int64)
-  problems = {_UNREADABLE: {}, _OUTSIDE: {}, _RESIZED: {}}
-
-  def read(number):
-    picture, mask = pairs[number]
-    try:
-      image = cityscapes.open_mask(mask)
-      counts[number] = image.histogram()
-      if picture is not None:
-        size, shown = (image.height, image.width), images.read_size(picture)
-        differs = size != shown
-        if any_scale:
-          differs = images.stretch(size, shown) > cityscapes.STRETCH
-        if differs:
-          problems[_RESIZED][number] = (
-            f'{mask} is {size[1]}x{size[0]}, {picture} is {shown[1]}x{shown[0]}'
-          )
-    except ValueError as error:
-      problems[_UNREADABLE][number] = str(error)
-
-  threads.for_each(read, len(pairs), 'reading masks')
-  guess, evidence = _guess_coding(counts)
-  if coding is None:
-    coding, reason = guess, f'guessed: {evidence}'
-  pixels = np.zeros(cityscapes.NUM_CLASSES + 1, np.int64)
-  for number, row in enumerate(counts):
-    values = np.flatnonzero(row)
-    try:
-      train_ids = cityscapes.to_train_ids(values, coding=coding)
-    except ValueError as error:
-      problems[_OUTSIDE][number] = f'{pairs[number][1]}: {error}'
-    else:
-      # Unlabelled is 255, the last of the slots.
-      slots = np.minimum(train_ids, cityscapes.NUM_CLASSES)
-      np.add.at(pixels, slots, row[values])
-  # Train ids pass for ids, most of them as unlabelled; not the other way.
-  misfit = ''
-  if coding == 'ids' != guess and counts.any():
-    misfit = f'{evidence}, as ids would'
-  return Scan(
-    coding,
-    reason,
-    pixels,
-    {
-      what: [line for _, line in sorted(lines.items())]
-      for what, lines in problems.items()
-      if lines
-    },
-    misfit,
-  )
-
-
-def _guess_coding(counts):
-  """The coding of masks with these counts of values, [N, 256], and why."""
-  ids_alone = (
-    counts[:, cityscapes.NUM_CLASSES : cityscapes.LAST_ID + 1].any(axis=1).sum()
-  )
-  readable = counts.any(axis=1).sum()
-  coding = 'ids' if 0 < readable <= 2 * ids_alone else 'train_ids'
-  return coding, (
-    f'{ids_alone} of {readable} masks hold values from '
-    f'{cityscapes.NUM_CLASSES} to {cityscapes.LAST_ID}'
+    masks.scan_masks(pairs, coding=coding, reason=reason),
   )
 
 

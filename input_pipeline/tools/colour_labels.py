@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from input_pipeline import cityscapes, files, threads
-from input_pipeline.tools import check_labels
+from input_pipeline import cityscapes, files, images, threads
+from input_pipeline import masks as mask_files
 
 _PALETTE = np.zeros((256, 3), np.uint8)
 _PALETTE[: cityscapes.NUM_CLASSES] = cityscapes.COLOURS
@@ -15,7 +15,7 @@ _PALETTE[: cityscapes.NUM_CLASSES] = cityscapes.COLOURS
 def colour(source, output, *, coding=None):
   """Writes masks as 8-bit palette PNGs of train ids in Cityscapes' colours.
 
-  `labels.read_labels` reads them like any mask of train ids; unlabelled pixels
+  `images.read_mask` reads them like any mask of train ids; unlabelled pixels
   are black. All masks are looked at before the first is written, and no file is
   written over.
 
@@ -46,14 +46,12 @@ def colour(source, output, *, coding=None):
     raise ValueError(
       f'{there[0]} is there already: move it away, or use another output'
     )
-  scan = check_labels.scan_masks(
-    [(None, mask) for mask in masks], coding=coding
-  )
-  scan.refuse_problems()
+  scan = mask_files.scan_masks([(None, mask) for mask in masks], coding=coding)
+  scan.check_problems()
   targets[0].parent.mkdir(parents=True, exist_ok=True)
 
   def write(number):
-    train_ids = cityscapes.read_labels(masks[number], coding=scan.coding)
+    train_ids = images.read_mask(masks[number], coding=scan.coding)
     _write_picture(targets[number], train_ids)
 
   threads.for_each(write, len(masks), 'writing pictures')

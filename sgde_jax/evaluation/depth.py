@@ -26,18 +26,21 @@ class Evaluator:
 
   Attributes:
     split: the list of examples, `config.data.eval_split`.
+    lines: its lines, one per example.
   """
 
-  def __init__(self, config, *, model, mesh):
-    """Opens the evaluation split.
+  def __init__(self, config, data, *, model, mesh):
+    """Opens the evaluation batches.
 
     Args:
       config: the whole config.
+      data: an `input_pipeline.Data` with its evaluation part.
       model: the network.
       mesh: the mesh.
 
     Raises:
-      FileNotFoundError, ValueError: as `create_eval_batches`.
+      ValueError: if the batch size does not fit the mesh, or an example cannot
+        be read.
     """
     parallel.check_batch_size(
       config.eval.batch_size, mesh, 'config.eval.batch_size'
@@ -51,9 +54,8 @@ class Evaluator:
       self._names += borders.column_names(
         semantics=config.model.semantics, dense=self._truth == 'dense'
       )
-    self._batches = input_pipeline.create_eval_batches(
-      config.data,
-      split=config.data.eval_split,
+    self.lines = data.eval_lines
+    self._batches = data.eval_batches(
       batch_size=config.eval.batch_size,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -62,11 +64,6 @@ class Evaluator:
       functools.partial(steps.predict_step, model=model, flip=config.eval.flip),
       mesh,
     )
-
-  @property
-  def lines(self):
-    """The lines of `split`, an example each."""
-    return self._batches.lines
 
   def run(self, variables, *, pictures=None):
     """Evaluates.
@@ -206,11 +203,11 @@ class NoEvaluator:
     return 'no ground truth'
 
 
-def open_evaluator(config, *, model, mesh):
+def open_evaluator(config, data, *, model, mesh):
   """Returns what evaluates while training; raises as `Evaluator`."""
   if config.data.ground_truth == 'none':
     return NoEvaluator()
-  return Evaluator(config, model=model, mesh=mesh)
+  return Evaluator(config, data, model=model, mesh=mesh)
 
 
 def evaluate(config, workdir):
@@ -242,7 +239,9 @@ def evaluate(config, workdir):
   run = {'model': model, 'state': state, 'mesh': mesh}
   folder, summary = workdir / 'evaluation', {}
   if odometry.has_depth(config):
-    evaluator = Evaluator(config, model=model, mesh=mesh)
+    with parallel.failing_together():
+      data = input_pipeline.open_data(config.data, train=False)
+    evaluator = Evaluator(config, data, model=model, mesh=mesh)
     summary = _evaluate_images(evaluator, workdir, state)
   if stills:
     summary |= segmentation.evaluate(config, stills, folder, **run)

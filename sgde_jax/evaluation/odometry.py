@@ -117,7 +117,7 @@ class MotionPredictor:
       ValueError: a frame cannot be read.
       FloatingPointError: a motion is not finite.
     """
-    batches = input_pipeline.create_pair_batches(
+    batches = input_pipeline.pair_batches(
       self._config.data,
       sequence,
       batch_size=self._config.eval.batch_size,

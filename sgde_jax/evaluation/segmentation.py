@@ -17,9 +17,15 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
-from input_pipeline import cityscapes, examples, sampling, threads
+from input_pipeline import (
+  cityscapes,
+  examples,
+  images,
+  masks,
+  sampling,
+  threads,
+)
 from input_pipeline.sources import stills
-from input_pipeline.tools import check_labels
 from sgde_jax import metrics, parallel
 from sgde_jax.evaluation import borders
 from sgde_jax.inference import steps
@@ -44,21 +50,21 @@ def open_table(config) -> examples.ExampleTable | None:
   if not options.semantic_root:
     return None
   coding = options.semantic_labels
-  pictures, masks = stills.find_stills(
+  pictures, mask_files = stills.find_stills(
     options.semantic_root,
     coding=coding,
     split=options.semantic_split,
     section='config.eval',
   )
-  pairs = list(zip(pictures, masks, strict=True))
-  scan = check_labels.scan_masks(pairs, coding=coding)
+  pairs = list(zip(pictures, mask_files, strict=True))
+  scan = masks.scan_masks(pairs, coding=coding)
   try:
-    scan.refuse_problems()
+    scan.check_problems()
   except ValueError as error:
     raise ValueError(f'config.eval.semantic_root: {error}') from None
-  scan.compare_coding('config.eval.semantic_labels')
+  scan.check_coding('config.eval.semantic_labels')
   size = (config.data.height, config.data.width)
-  return stills.make_table(pictures, masks, coding=coding, size=size)
+  return stills.make_table(pictures, mask_files, coding=coding, size=size)
 
 
 def evaluate(config, table, folder, *, model, state, mesh):
@@ -159,5 +165,5 @@ def format_table(figures: Mapping[str, float], place: str) -> str:
 
 def _compare(table, index, found):
   """Confusion of one still."""
-  labels = cityscapes.read_labels(table.label_files[index], coding=table.coding)
+  labels = images.read_mask(table.label_files[index], coding=table.coding)
   return borders.confusion(labels, found)

@@ -9,7 +9,6 @@ import time
 import jax
 import numpy as np
 
-import input_pipeline
 from input_pipeline import files
 from sgde_jax import metrics, parallel, visualization
 from sgde_jax.evaluation import borders as evidence
@@ -322,7 +321,7 @@ def explain_loss(config, data, checkpoints, step):
 
   Args:
     config: the whole config.
-    data: an `input_pipeline.checking.DataSummary`.
+    data: an `input_pipeline.Data`.
     checkpoints: the run's `checkpointing.Checkpoints`; closed.
     step: the step.
 
@@ -330,32 +329,14 @@ def explain_loss(config, data, checkpoints, step):
     The end of a message.
   """
   checkpoints.close()  # The one that the message names is on disk.
-  indices = input_pipeline.example_indices(
-    step - 1,
-    seed=config.seed,
-    num_examples=data.train_examples,
-    batch_size=config.batch_size,
+  described = data.describe_step(
+    step, seed=config.seed, batch_size=config.batch_size
   )
   return (
-    f'its examples are numbers {indices.tolist()} (from 0) of'
-    f' {config.data.train_split}{_name_stills(config, data, step)}; last good'
+    f'{described}; last good'
     f' checkpoint: step {checkpoints.latest_step()}; look at the examples,'
     ' change config.optimizer.learning_rate or clip_norm (unchanged, the same'
     ' happens again), and start again in the same workdir'
-  )
-
-
-def _name_stills(config, data, step):
-  """Says which stills go with the examples of a step; '' if none do."""
-  count = input_pipeline.count_stills(config.data, config.batch_size)
-  if not count:
-    return ''
-  indices = input_pipeline.example_indices(
-    step - 1, seed=config.seed, num_examples=data.stills, batch_size=count
-  )
-  return (
-    f', its stills numbers {indices.tolist()} (from 0, by name) of'
-    f' {config.data.semantic_root}'
   )
 
 

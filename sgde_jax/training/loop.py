@@ -44,10 +44,10 @@ def train_and_evaluate(config, workdir):
       config, model, optimizer, mesh, checkpoints, num_steps=num_steps
     )
     start_step = int(state.step)
-    evaluator = depth.open_evaluator(config, model=model, mesh=mesh)
+    evaluator = depth.open_evaluator(config, data, model=model, mesh=mesh)
     reporter = _open_report(config, workdir, state, evaluator, num_steps)
     if start_step < num_steps:
-      batches = initial.open_batches(config, mesh, start_step)
+      batches = initial.open_batches(config, data, mesh, start_step)
       train_step, preview_step, batches = initial.compile_steps(
         config, model, optimizer, mesh, state, batches
       )
@@ -88,14 +88,16 @@ def _check(config, workdir, mesh):
       folders.refuse_unwritable('--workdir', folder)
     for part, name in ((config, 'config'), (config.eval, 'config.eval')):
       parallel.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
-    count = input_pipeline.count_stills(config.data, config.batch_size)
-    name = 'stills by config.data.semantic_share'
-    parallel.check_batch_size(count, mesh, name)
   initial.check_weights(config, workdir)
   with parallel.failing_together():
-    data = input_pipeline.check_data(config.data)
+    data = input_pipeline.open_data(config.data)
+    parallel.check_batch_size(
+      data.stills_per_batch(config.batch_size),
+      mesh,
+      'stills by config.data.semantic_share',
+    )
     initial.check_labels(config.model, data)
-  parallel.check_same({'data': repr(data)})
+  parallel.check_same({'data': data.digest})
   logging.info('%s', data)
   return data
 

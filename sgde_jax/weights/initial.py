@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-import input_pipeline
 from sgde_jax import models, parallel
 from sgde_jax.training import steps
 from sgde_jax.weights import checkpoints as checkpointing
@@ -199,7 +198,7 @@ def check_labels(config, data):
 
   Args:
     config: the `model` part of a config.
-    data: an `input_pipeline.checking.DataSummary`.
+    data: an `input_pipeline.Data`.
 
   Raises:
     ValueError: there is no label.
@@ -324,10 +323,9 @@ def abstract_train_state(config, model, mesh):
   )
 
 
-def open_batches(config, mesh, start_step):
+def open_batches(config, data, mesh, start_step):
   """Global training batches on the mesh, from a step on."""
-  batches = input_pipeline.create_train_batches(
-    config.data,
+  batches = data.train_batches(
     seed=config.seed,
     start_step=start_step,
     batch_size=config.batch_size,

@@ -4,12 +4,14 @@ import csv
 import json
 import os
 import shutil
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+import input_pipeline
 from sgde_jax import metrics, parallel
 from sgde_jax.evaluation import depth as evaluate
 from sgde_jax.inference import steps
@@ -51,13 +53,20 @@ def _read_depth(variables, frames, *, model, flip):
   return steps.BatchPrediction(disparity, labels)
 
 
+def _make_evaluator(config, mesh=None):
+  return evaluate.Evaluator(
+    config,
+    input_pipeline.open_data(config.data, train=False),
+    model=None,
+    mesh=mesh or runs.one_device_mesh(),
+  )
+
+
 def _evaluate_perfect(root, monkeypatch, *, scale=1.0, **overrides):
   """Evaluates a prediction that is right up to a factor of its disparity."""
   monkeypatch.setattr(steps, 'predict_step', _read_depth)
   config = runs.make_config(root, data__ground_truth='dense', **overrides)
-  evaluator = evaluate.Evaluator(
-    config, model=None, mesh=runs.one_device_mesh()
-  )
+  evaluator = _make_evaluator(config)
   return evaluator.run({'scale': jnp.asarray(scale)})
 
 
@@ -123,13 +132,9 @@ def test_depth_is_aligned_as_configured(
   coded_root, monkeypatch, overrides, expected
 ):
   monkeypatch.setattr(
-    evaluate.input_pipeline, 'create_eval_batches', lambda *_, **__: []
+    input_pipeline, 'open_data', mock.create_autospec(input_pipeline.open_data)
   )
-  evaluator = evaluate.Evaluator(
-    runs.make_config(coded_root, **overrides),
-    model=None,
-    mesh=runs.one_device_mesh(),
-  )
+  evaluator = _make_evaluator(runs.make_config(coded_root, **overrides))
   usual = {
     'crop': 'none',
     'min_depth': 1e-3,
@@ -142,9 +147,7 @@ def test_depth_is_aligned_as_configured(
 
 def test_the_mirrored_frames_disparity_is_the_second(coded_root):
   config = runs.make_config(coded_root, eval__flip=True)
-  evaluator = evaluate.Evaluator(
-    config, model=None, mesh=runs.one_device_mesh()
-  )
+  evaluator = _make_evaluator(config)
   disparity = np.random.default_rng(0).uniform(0.1, 1, (2, *_SIZE))
   depth, reverse = (
     metrics.native_depth(metrics.flip_post_process(*pair), _SIZE)
@@ -159,9 +162,7 @@ def test_the_mirrored_frames_disparity_is_the_second(coded_root):
 
 def test_protocol_says_how_the_figures_were_made(coded_root):
   config = runs.make_config(coded_root, eval__flip=True, eval__crop='eigen')
-  evaluator = evaluate.Evaluator(
-    config, model=None, mesh=runs.one_device_mesh()
-  )
+  evaluator = _make_evaluator(config)
   protocol = evaluator.protocol()
   for part in ('lidar', 'crop eigen,', '80 m', 'median', 'flip'):
     assert part in protocol
@@ -176,11 +177,9 @@ def test_protocol_of_improved_truth(coded_root, monkeypatch, crop, text):
     coded_root, data__ground_truth='improved', eval__crop=crop
   )
   monkeypatch.setattr(
-    evaluate.input_pipeline, 'create_eval_batches', lambda *_, **__: []
+    input_pipeline, 'open_data', mock.create_autospec(input_pipeline.open_data)
   )
-  evaluator = evaluate.Evaluator(
-    config, model=None, mesh=runs.one_device_mesh()
-  )
+  evaluator = _make_evaluator(config)
   assert text in evaluator.protocol()
   assert 'truth at any depth' in evaluator.protocol()
 
@@ -188,7 +187,7 @@ def test_protocol_of_improved_truth(coded_root, monkeypatch, crop, text):
 def test_batch_must_split_over_the_devices(coded_root):
   config = runs.make_config(coded_root, eval__batch_size=12)
   with pytest.raises(ValueError, match='config.eval.batch_size = 12'):
-    evaluate.Evaluator(config, model=None, mesh=parallel.create_mesh())
+    _make_evaluator(config, parallel.create_mesh())
 
 
 @pytest.mark.slow

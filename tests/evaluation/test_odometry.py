@@ -1,6 +1,7 @@
 """Predicted motion: its direction and order, its figures and its files."""
 
 import json
+import pathlib
 import shutil
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 import input_pipeline
-from input_pipeline import data, street
+from input_pipeline import street
 from input_pipeline.sources import odometry as odometry_files
 from sgde_jax import models, parallel
 from sgde_jax.evaluation import depth as evaluate
@@ -76,13 +77,14 @@ def _true_vectors(poses):
 
 def _photometric_loss(config):
   """Training's loss of frame 1 between 0 and 2 with the true depth."""
-  table = data.open_table(
-    config.data,
-    [f'{_DRIVES[0]} 1 l'],
-    frame_offsets=(0, -1, 1),
-    ground_truth=True,
+  data_config = config.data.copy_and_resolve_references()
+  path = pathlib.Path(data_config.root, 'one.txt')
+  path.write_text(f'{_DRIVES[0]} 1 l\n')
+  data_config.eval_split = str(path)
+  data = input_pipeline.open_data(
+    data_config, train=False, eval_offsets=(0, -1, 1)
   )
-  fields = table.read(0)
+  fields = data.evaluation.read(0)
   inverse = 1 / np.where(fields['depth'] > 0, fields['depth'], 100)
   disparity = (inverse - 0.01) / (10 - 0.01)
   disparity = np.clip(disparity, 1e-6, 1 - 1e-6)

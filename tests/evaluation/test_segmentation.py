@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from input_pipeline import cityscapes
+from input_pipeline import cityscapes, images
 from sgde_jax import parallel
 from sgde_jax.evaluation import depth as evaluate
 from sgde_jax.evaluation import segmentation
@@ -163,7 +163,7 @@ def test_no_folder_is_no_table():
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ('nowhere', 'config.eval.semantic_root: neither .*nowhere'),
+    ('nowhere', 'no labelled stills in .*nowhere'),
     ('empty', 'config.eval.semantic_root: no picture in'),
     ('value', 'outside the coding: 1, the first: .*a_.*: value 99'),
     ('size', 'another size than their picture: 1, .*a_.* is 10x5'),
@@ -260,7 +260,7 @@ def test_real_stills_against_their_own_labels():
 
   def predict(frames):
     assert frames.shape == (1, 32, 64, 3) and frames.std() > 0
-    labels = cityscapes.read_labels(next(masks), coding='ids')
+    labels = images.read_mask(next(masks), coding='ids')
     return np.where(labels == 255, 0, labels)[None]
 
   figures = segmentation.measure(table, predict, 1)

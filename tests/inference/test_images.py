@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import cityscapes, images
+from input_pipeline import images
 from sgde_jax.inference import images as predict
 from sgde_jax.inference import video
 from tests.support import predictions, runs
@@ -149,7 +149,7 @@ def test_labels_are_written_where_training_looks(
     for camera, frame in ((2, 0), (2, 1), (3, 0))
   ]
   for mask in masks:
-    found = cityscapes.read_labels(mask, coding='train_ids')
+    found = images.read_mask(mask, coding='train_ids')
     assert found.shape == (40, 80)
     assert found.max() < 19
   # Begun again, it makes what is missing and leaves the rest alone.
@@ -211,7 +211,7 @@ def test_video(root, trained, tmp_path, one_device, capsys):
   predict.predict(config, trained, source, tmp_path / 'masks', write='labels')
   for frame in range(3):
     mask = tmp_path / f'masks/drive/{frame:06d}.png'
-    assert cityscapes.read_labels(mask, coding='train_ids').shape == (40, 80)
+    assert images.read_mask(mask, coding='train_ids').shape == (40, 80)
   assert (tmp_path / 'masks/drive.mp4').is_file()
 
 
@@ -246,9 +246,7 @@ def test_masks_have_the_runs_coding(root, trained, tmp_path, one_device):
   for coding in ('train_ids', 'ids'):
     config = runs.make_config(root, data__labels=coding)
     predict.predict(config, trained, source, tmp_path / coding, write='labels')
-    masks.append(
-      cityscapes.read_labels(tmp_path / coding / 'a.png', coding=coding)
-    )
+    masks.append(images.read_mask(tmp_path / coding / 'a.png', coding=coding))
   np.testing.assert_array_equal(*masks)
 
 

@@ -37,11 +37,8 @@ def write_improved(root, part, frames=(0, 3, 5), *, value=512):
 
 
 def make_eval(config, **options):
-  return list(
-    input_pipeline.create_eval_batches(
-      config, split=config.eval_split, batch_size=2, **options
-    )
-  )
+  data = input_pipeline.open_data(config, train=False)
+  return list(data.eval_batches(batch_size=2, **options))
 
 
 def run(root, output, kind, *more):
@@ -72,7 +69,7 @@ def test_file_gives_the_same_as_the_folder(root, tmp_path, capsys, kind):
   config = kitti_folder.make_config(
     root, ground_truth=kind, ground_truth_file=str(output)
   )
-  input_pipeline.check_data(config)
+  input_pipeline.open_data(config)
   stored = make_eval(config)
   assert len(stored) == len(computed) == 2
   for one, other in zip(stored, computed, strict=True):
@@ -155,10 +152,10 @@ def test_ending_the_process_leaves_nothing_behind(root, tmp_path):
   output = tmp_path / 'out' / 'truth.npz'
   script = f"""
 import os, signal
-from input_pipeline import kitti
-from tests import test_ground_truth
+from input_pipeline.sources import kitti
+from tests.input_pipeline import test_cache_depth
 kitti.read_scan = lambda *args: os.kill(os.getpid(), signal.SIGTERM)
-test_ground_truth.run({str(root)!r}, {str(output)!r}, 'lidar')
+test_cache_depth.run({str(root)!r}, {str(output)!r}, 'lidar')
 """
   result = subprocess.run(
     [sys.executable, '-c', script],
@@ -186,14 +183,14 @@ def test_bad_files_are_refused_before_training(root, tmp_path):
   output = tmp_path / 'truth.npz'
   config = kitti_folder.make_config(root, ground_truth_file=str(output))
   with pytest.raises(FileNotFoundError, match='there is no file .*truth.npz'):
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
   run(root, output, 'dense')
   with pytest.raises(ValueError, match="'dense', and config.data.ground_tru"):
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
   config.ground_truth = 'dense'
   (root / 'splits/test.txt').write_text(f'{DRIVE} 0 l\n{DRIVE} 1 l\n')
   with pytest.raises(ValueError, match=f'lacks 1 .*{DRIVE} 1 l in .*truth.npz'):
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
   whole = output.read_bytes()
   # Cut short; a bare array; a bad stream in the middle of a depth map.
   np.save(tmp_path / 'array.npy', np.zeros(3))
@@ -207,7 +204,7 @@ def test_bad_files_are_refused_before_training(root, tmp_path):
   ):
     output.write_bytes(content)
     with pytest.raises(ValueError, match='truth.npz cannot be read'):
-      input_pipeline.check_data(config)
+      input_pipeline.open_data(config)
       make_eval(config)
 
 

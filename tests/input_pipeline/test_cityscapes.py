@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as numpy_strategies
 from PIL import Image
 
-from input_pipeline import cityscapes
+from input_pipeline import cityscapes, images
 from tests.support import kitti_folder
 
 
@@ -110,22 +110,22 @@ def test_floats_are_refused():
 def test_reads_both_codings(tmp_path):
   path = tmp_path / 'mask.png'
   kitti_folder.save(np.array([[7, 33, 0]], np.uint8), path)
-  assert cityscapes.read_labels(path, coding='ids').tolist() == [[0, 18, 255]]
+  assert images.read_mask(path, coding='ids').tolist() == [[0, 18, 255]]
   with pytest.raises(ValueError, match='mask.png: value 33 .*train_ids'):
-    cityscapes.read_labels(path, coding='train_ids')
+    images.read_mask(path, coding='train_ids')
   with pytest.raises(ValueError, match="not 'colours'"):
-    cityscapes.read_labels(path, coding='colours')
+    images.read_mask(path, coding='colours')
 
 
 def test_palette_pictures_are_ids_and_colours_are_refused(tmp_path):
   mask = Image.fromarray(np.array([[5, 255]], np.uint8))
   mask.putpalette(np.array(cityscapes.COLOURS, np.uint8).tobytes())
   mask.save(tmp_path / 'palette.png')
-  read = cityscapes.read_labels(tmp_path / 'palette.png', coding='train_ids')
+  read = images.read_mask(tmp_path / 'palette.png', coding='train_ids')
   assert read.tolist() == [[5, 255]]
   mask.convert('RGB').save(tmp_path / 'colours.png')
   with pytest.raises(ValueError, match='colours.png .*one channel'):
-    cityscapes.read_labels(tmp_path / 'colours.png', coding='train_ids')
+    images.read_mask(tmp_path / 'colours.png', coding='train_ids')
 
 
 @hypothesis.settings(deadline=None, derandomize=True)
@@ -140,9 +140,9 @@ def test_any_mask_is_mapped_or_refused(tmp_path_factory, mask, coding):
   outside = mask[(mask > last) & (mask != 255)]
   if outside.size:
     with pytest.raises(ValueError, match=f'mask.png: value {outside[0]} '):
-      cityscapes.read_labels(path, coding=coding)
+      images.read_mask(path, coding=coding)
   else:
-    read = cityscapes.read_labels(path, coding=coding)
+    read = images.read_mask(path, coding=coding)
     assert set(np.unique(read)) <= {*range(19), 255}
 
 
@@ -191,7 +191,7 @@ def test_any_picture_is_mapped_or_refused(
   except (ValueError, OSError, KeyError):
     hypothesis.reject()  # Pillow cannot write this one.
   try:
-    read = cityscapes.read_labels(path, coding=coding)
+    read = images.read_mask(path, coding=coding)
   except ValueError as error:
     assert str(error).startswith(str(path))
     if 'outside the coding' in str(error):
@@ -237,15 +237,15 @@ def test_few_bits_are_read_as_they_are_or_refused(tmp_path_factory, data, bits):
     )
   )
   path.write_bytes(_png(values, bits=bits, colour_type=3))
-  read = cityscapes.read_labels(path, coding='train_ids')
+  read = images.read_mask(path, coding='train_ids')
   np.testing.assert_array_equal(read, values)
   path.write_bytes(_png(values, bits=bits, colour_type=0))
   if bits == 8:
-    read = cityscapes.read_labels(path, coding='train_ids')
+    read = images.read_mask(path, coding='train_ids')
     np.testing.assert_array_equal(read, values)
   else:
     with pytest.raises(ValueError, match='mask.png .*8 bits'):
-      cityscapes.read_labels(path, coding='train_ids')
+      images.read_mask(path, coding='train_ids')
 
 
 @hypothesis.settings(deadline=None, derandomize=True)
@@ -254,4 +254,4 @@ def test_no_picture_is_named(tmp_path_factory, content):
   path = tmp_path_factory.mktemp('masks') / 'mask.png'
   path.write_bytes(content)
   with pytest.raises(ValueError, match='mask.png cannot be read'):
-    cityscapes.read_labels(path, coding='ids')
+    images.read_mask(path, coding='ids')

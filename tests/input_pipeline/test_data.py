@@ -1,15 +1,17 @@
-"""Tests of input_pipeline.checking: what is refused before training."""
+"""Tests of input_pipeline.data: opening and checking."""
 
+import itertools
 import pathlib
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 import input_pipeline
+from input_pipeline import street
 from input_pipeline.sources import kitti
-from input_pipeline.street import folder
 from tests.support import kitti_folder
 
 DRIVE = kitti_folder.DRIVE
@@ -25,31 +27,96 @@ def fixture_root(tmp_path):
 
 
 def take_train(config):
-  return next(
-    input_pipeline.create_train_batches(
-      config, seed=1, start_step=0, batch_size=2
-    )
-  )
+  data = input_pipeline.open_data(config, evaluation=False)
+  return next(data.train_batches(seed=1, start_step=0, batch_size=2))
 
 
-def make_eval(config, split=None):
-  return input_pipeline.create_eval_batches(
-    config, split=split or config.eval_split, batch_size=2
-  )
+def make_eval(config):
+  data = input_pipeline.open_data(config, train=False)
+  return data.eval_batches(batch_size=2)
 
 
-def test_check_data_summary(root):
+def test_open_data_summary(root):
   kitti_folder.write_drive(root, drive=OTHER_DRIVE, height=10, width=44)
   test = root / 'splits/test.txt'
   test.write_text(test.read_text() + f'{OTHER_DRIVE} 0 l\n')
-  summary = input_pipeline.check_data(kitti_folder.make_config(root))
-  assert (summary.train_examples, summary.eval_examples) == (4, 4)
-  assert summary.train_drives == (DRIVE,)
-  assert summary.eval_drives == (DRIVE, OTHER_DRIVE)
-  assert summary.sizes == ((10, 44), (12, 40))
-  assert (summary.train_labelled, summary.eval_labelled) == (3, 3)
-  assert 'train: 4 examples from 1 drive, 3 with labels' in str(summary)
-  assert 'images 44x10, 40x12; 1 drive in both splits' in str(summary)
+  data = input_pipeline.open_data(kitti_folder.make_config(root))
+  assert (data.train_examples, len(data.eval_lines)) == (4, 4)
+  assert str(data.eval_lines[3]) == f'{OTHER_DRIVE} 0 l'
+  assert data.sizes == ((10, 44), (12, 40))
+  assert data.train_labelled == 3
+  assert str(data) == (
+    'train: 4 examples from 1 drive, 3 with labels; eval: 4 examples from 2 '
+    'drives, 3 with labels; images 44x10, 40x12, resized to 24x8; 1 drive in '
+    'both splits'
+  )
+
+
+def test_parts_are_opened_alone(root):
+  config = kitti_folder.make_config(root)
+  whole = input_pipeline.open_data(config)
+  (root / 'splits/train.txt').unlink()
+  data = input_pipeline.open_data(config, train=False)
+  assert (data.train_examples, data.stills) == (0, 0)
+  assert data.eval_lines == whole.eval_lines
+  assert str(data).startswith('eval: 3 examples')
+  config.ground_truth = 'none'
+  config.train_split = config.eval_split
+  config.eval_split = 'gone.txt'
+  config.frame_offsets = (0,)
+  assert input_pipeline.open_data(config).eval_lines == ()
+
+
+def test_digest_changes_with_the_lists_alone(root):
+  config = kitti_folder.make_config(root)
+  digest = input_pipeline.open_data(config).digest
+  assert input_pipeline.open_data(config).digest == digest
+  path = root / 'splits/train.txt'
+  path.write_text('\n'.join(reversed(path.read_text().splitlines())))
+  assert input_pipeline.open_data(config).digest != digest
+
+
+def test_a_step_names_its_examples_and_stills(root):
+  config = kitti_folder.make_config(root)
+  order = {'seed': 1, 'batch_size': 2}
+  data = input_pipeline.open_data(config)
+  *_, batch = itertools.islice(data.train_batches(start_step=0, **order), 3)
+  assert data.describe_step(3, **order) == (
+    f'its examples are numbers {batch["index"].tolist()} (from 0) of '
+    'splits/train.txt'
+  )
+  grey = np.full((12, 40), 7, np.uint8)
+  kitti_folder.write_still(root / 'stills', '0', grey, grey, layout='kitti')
+  config.semantic_root = str(root / 'stills')
+  text = input_pipeline.open_data(config).describe_step(3, **order)
+  assert f', its stills numbers [0] (from 0, by name) of {root}/stills' in text
+
+
+def test_check_paths_finds_missing_files_early(root, street_config):
+  check = input_pipeline.check_paths
+  config = kitti_folder.make_config(root)
+  check(config)
+  (root / 'splits/test.txt').unlink()
+  check(config, evaluation=False)
+  with pytest.raises(FileNotFoundError, match='no split list at splits/test'):
+    check(config)
+  config = kitti_folder.make_config(root, semantic_root=str(root / 'no'))
+  with pytest.raises(FileNotFoundError, match='no labelled stills in'):
+    check(config, evaluation=False)
+  check(street_config)  # It will be rendered.
+
+
+def test_check_paths_imports_no_framework(root):
+  code = f"""
+import sys
+from tests.support import kitti_folder
+import input_pipeline
+input_pipeline.check_paths(kitti_folder.make_config({str(root)!r}))
+assert not {{'jax', 'tensorflow', 'tensorflow_datasets'}} & set(sys.modules)
+"""
+  subprocess.run(
+    [sys.executable, '-c', code], check=True, cwd=kitti_folder.REPOSITORY
+  )
 
 
 def test_check_data_counts_and_names_missing_files(root):
@@ -60,7 +127,7 @@ def test_check_data_counts_and_names_missing_files(root):
   shutil.rmtree(root / DRIVE / 'velodyne_points')
   config = kitti_folder.make_config(root)
   with pytest.raises(ValueError) as raised:
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
   message = str(raised.value)
   # Frames 6 .. 50 and the scans of three frames.
   assert message.startswith(f'{root} lacks 48 files')
@@ -77,7 +144,7 @@ def test_a_link_that_leads_nowhere_is_a_missing_file(root):
   path.unlink()
   path.symlink_to(root / 'gone.png')
   with pytest.raises(ValueError, match='lacks 1 file that .*0000000003.png'):
-    input_pipeline.check_data(kitti_folder.make_config(root))
+    input_pipeline.open_data(kitti_folder.make_config(root))
 
 
 def test_a_mask_that_leads_nowhere_is_told_and_not_left_out(root):
@@ -105,12 +172,11 @@ def test_a_depth_map_of_another_shape_than_its_frame_is_refused(
     kitti_folder.save(depth, root / DRIVE / f'depth_02/data/{frame:010d}.png')
   config = kitti_folder.make_config(root, ground_truth='dense')
   if fits:
-    assert input_pipeline.check_data(config).eval_examples == 3
+    assert len(input_pipeline.open_data(config).eval_lines) == 3
     return
   size = f'{shape[1]}x{shape[0]}'
-  for open_data in (input_pipeline.check_data, make_eval):
-    with pytest.raises(ValueError, match=f'{DRIVE} 3 l is {size} .* 40x12'):
-      open_data(config)
+  with pytest.raises(ValueError, match=f'{DRIVE} 3 l is {size} .* 40x12'):
+    input_pipeline.open_data(config)
 
 
 def test_missing_neighbour_calibration_and_drive(root):
@@ -118,7 +184,7 @@ def test_missing_neighbour_calibration_and_drive(root):
   (root / 'splits/train.txt').write_text(f'{DRIVE} 0 l\nno/drive 3 r\n')
   (root / '2011_09_26' / kitti.VELODYNE_FILE).unlink()
   with pytest.raises(ValueError, match='6 files') as raised:
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
   for name in (
     f'{DRIVE}/image_02/data/-000000001.png',
     'no/calib_cam_to_cam.txt',
@@ -152,24 +218,22 @@ def test_missing_neighbour_calibration_and_drive(root):
     ({'ground_truth': 'odd'}, ValueError, "ground_truth is 'odd'"),
     ({'frame_offsets': (-1, 0, 1)}, ValueError, 'must start with 0'),
     ({'frame_offsets': (0, 1, 1)}, ValueError, 'each offset once'),
-    ({'height': 0}, ValueError, 'height .* at least 1'),
   ],
 )
 def test_bad_config_is_refused(root, overrides, error, message):
   config = kitti_folder.make_config(root, **overrides)
   with pytest.raises(error, match=message):
-    input_pipeline.check_data(config)
+    input_pipeline.check_paths(config)
   with pytest.raises(error, match=message):
-    take_train(config)
+    input_pipeline.open_data(config)
 
 
 def test_the_tf_reader_without_tensorflow_is_refused(root, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
-  input_pipeline.check_data(kitti_folder.make_config(root))
+  input_pipeline.open_data(kitti_folder.make_config(root))
   config = kitti_folder.make_config(root, reader='tf')
-  for open_data in (input_pipeline.check_data, take_train):
-    with pytest.raises(ValueError, match="reader='tf' needs TensorFlow: inst"):
-      open_data(config)
+  with pytest.raises(ValueError, match="reader='tf' needs TensorFlow: inst"):
+    input_pipeline.check_paths(config)
 
 
 @pytest.fixture(name='street_config')
@@ -207,31 +271,29 @@ def test_street_is_rendered_where_it_is_missing(
 ):
   # The failure is that of a process that another one has overtaken.
   monkeypatch.setattr(
-    folder, 'render_street', fake_render(street_config, failure)
+    street, 'render_street', fake_render(street_config, failure)
   )
-  assert input_pipeline.check_data(street_config).train_examples == 4
+  assert input_pipeline.open_data(street_config).train_examples == 4
   assert take_train(street_config)
 
 
 def test_street_that_cannot_be_rendered_is_refused(street_config):
   street_config.street.height = 33
   with pytest.raises(ValueError, match='config.data.street: .*height is 33'):
-    input_pipeline.check_data(street_config)
+    input_pipeline.open_data(street_config)
 
 
 def test_bad_split_lines_are_named(root):
   config = kitti_folder.make_config(root)
   (root / 'splits/test.txt').write_text(f'{DRIVE} 1\n')
   with pytest.raises(ValueError, match='test.txt, line 1: .*three fields'):
-    input_pipeline.check_data(config)
-  with pytest.raises(ValueError, match='the list of lines, line 2'):
-    make_eval(config, split=[f'{DRIVE} 1 l', 'x'])
+    input_pipeline.open_data(config)
 
 
 def test_lists_of_numbered_drives_are_told_from_others(root):
   (root / 'splits/train.txt').write_text('1 471 l\n')
   with pytest.raises(ValueError, match='is one of KITTI odometry'):
-    input_pipeline.check_data(kitti_folder.make_config(root))
+    input_pipeline.open_data(kitti_folder.make_config(root))
 
 
 def test_frames_are_compared_with_their_calibration(root, caplog):
@@ -239,28 +301,41 @@ def test_frames_are_compared_with_their_calibration(root, caplog):
     kitti_folder.write_date(
       root / pathlib.Path(DRIVE).parent, height=rows, width=columns
     )
-    return input_pipeline.check_data(kitti_folder.make_config(root))
+    return input_pipeline.open_data(kitti_folder.make_config(root))
 
   change(80, 24)  # Frames of half the rectified size.
   assert not caplog.records
   change(40, 16)
-  assert 'frames of 40x12, and S_rect_02 of ' in caplog.text
-  assert 'calib_cam_to_cam.txt says 40x16: right if they' in caplog.text
-  with pytest.raises(ValueError, match='40x12, .* says 40x10: take rectified'):
+  assert 'frames of 40x12, but S_rect_02 of ' in caplog.text
+  assert 'calib_cam_to_cam.txt is 40x16: correct if they' in caplog.text
+  with pytest.raises(ValueError, match='40x12, .* is 40x10: use rectified'):
     change(40, 10)
 
 
 @pytest.mark.parametrize('size, fits', [((24, 80), True), ((30, 30), False)])
 def test_masks_are_compared_with_their_frames(root, size, fits):
+  config = kitti_folder.make_config(root)
+  data = input_pipeline.open_data(config)
   for path in (root / DRIVE / 'semantic_02/data').iterdir():
     kitti_folder.save(np.zeros(size, np.uint8), path)
-  config = kitti_folder.make_config(root)
-  for read in (take_train, lambda config: list(make_eval(config))):
+
+  def train(data):
+    next(data.train_batches(seed=1, start_step=0, batch_size=2))
+
+  def evaluate(data):
+    list(data.eval_batches(batch_size=2))
+
+  for read in (train, evaluate):  # Opening scans only some of many masks.
     if fits:
-      read(config)
+      read(data)
       continue
     with pytest.raises(ValueError, match='semantic_02.*30x30 .* frame 40x12'):
-      read(config)
+      read(data)
+  if fits:
+    input_pipeline.open_data(config)
+  else:
+    with pytest.raises(ValueError, match='is 30x30, .* is 40x12'):
+      input_pipeline.open_data(config)
 
 
 def test_calibration_without_the_camera_is_refused(root):
@@ -269,23 +344,23 @@ def test_calibration_without_the_camera_is_refused(root):
   path = root / '2011_09_26' / kitti.CAMERA_FILE
   path.write_text('\n'.join(kitti_folder.CAMERA_LINES[:5]))
   with pytest.raises(ValueError, match=f'{kitti.CAMERA_FILE} has no P_rect_03'):
-    input_pipeline.check_data(kitti_folder.make_config(root))
+    input_pipeline.open_data(kitti_folder.make_config(root))
 
 
 def test_a_coding_that_the_masks_do_not_look_like_is_told(root, caplog):
   config = kitti_folder.make_config(root)
-  input_pipeline.check_data(config)
-  assert 'look at' not in caplog.text
+  input_pipeline.open_data(config)
+  assert 'check config' not in caplog.text
   config.labels = 'ids'
-  input_pipeline.check_data(config)
-  assert 'look at config.data.labels = ids: 0 of' in caplog.text
+  input_pipeline.open_data(config)
+  assert 'check config.data.labels = ids: 0 of' in caplog.text
 
 
 def test_values_outside_the_coding_are_refused_before_training(root):
   mask = next((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))
   kitti_folder.save(np.full((12, 40), 33, np.uint8), mask)
   with pytest.raises(ValueError, match="config.data.labels is 'train") as error:
-    input_pipeline.check_data(kitti_folder.make_config(root))
+    input_pipeline.open_data(kitti_folder.make_config(root))
   assert f'{mask}' in str(error.value) and '33' in str(error.value)
 
 
@@ -305,12 +380,11 @@ def test_masks_that_training_cannot_take_are_refused_before_it(
   config = kitti_folder.make_config(root, reader=reader)
   message = message.format(name=path.name)
   with pytest.raises(ValueError, match=f'config.data.labels: of .*{message}'):
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
   config.unreadable = 'replace'
-  assert input_pipeline.check_data(config).train_labelled == 3
-  batches = input_pipeline.create_train_batches(
-    config, seed=1, start_step=0, batch_size=4
-  )
+  data = input_pipeline.open_data(config)
+  assert data.train_labelled == 3
+  batches = data.train_batches(seed=1, start_step=0, batch_size=4)
   assert set(next(batches)['index']) == {1, 2, 3}  # All but the mask's.
 
 
@@ -319,4 +393,4 @@ def test_a_root_that_is_no_street_names_the_config_for_kitti(
 ):
   street_config.root = str(root)
   with pytest.raises(ValueError, match='not a rendered street .*kitti_r18.py'):
-    input_pipeline.check_data(street_config)
+    input_pipeline.open_data(street_config)

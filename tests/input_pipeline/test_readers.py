@@ -1,6 +1,7 @@
 """Tests of the batches: input_pipeline, examples and reading."""
 
 import itertools
+import pathlib
 import subprocess
 import sys
 
@@ -27,16 +28,18 @@ def fixture_root(tmp_path):
 
 def take_train(config, count=1, **kwargs):
   kwargs = {'seed': 1, 'start_step': 0, 'batch_size': 2} | kwargs
-  return list(
-    itertools.islice(
-      input_pipeline.create_train_batches(config, **kwargs), count
-    )
-  )
+  data = input_pipeline.open_data(config, evaluation=False)
+  return list(itertools.islice(data.train_batches(**kwargs), count))
 
 
-def make_eval(config, **kwargs):
-  kwargs = {'split': config.eval_split, 'batch_size': 2} | kwargs
-  return input_pipeline.create_eval_batches(config, **kwargs)
+def make_eval(config, *, lines=None, offsets=(0,), **kwargs):
+  if lines:
+    path = pathlib.Path(config.root, 'lines.txt')
+    path.write_text('\n'.join(lines))
+    config = config.copy_and_resolve_references()
+    config.eval_split = 'lines.txt'
+  data = input_pipeline.open_data(config, train=False, eval_offsets=offsets)
+  return data.eval_batches(**{'batch_size': 2} | kwargs)
 
 
 def test_train_batch_holds_the_examples(root):
@@ -132,13 +135,13 @@ def test_eval_batches_of_both_readers(root, ground_truth):
   kitti_folder.write_drive(root, drive=OTHER_DRIVE, height=10, width=44)
   lines = [f'{DRIVE} 0 l', f'{OTHER_DRIVE} 3 l', f'{DRIVE} 5 l']
   config = kitti_folder.make_config(root, ground_truth=ground_truth)
-  evaluation = make_eval(config, split=lines)
+  evaluation = make_eval(config, lines=lines)
   assert len(evaluation) == 2
   batches = list(evaluation)
   kitti_folder.assert_batches_equal(batches, list(evaluation))
   config.reader = 'tf'
   kitti_folder.assert_batches_equal(
-    batches, list(make_eval(config, split=lines))
+    batches, list(make_eval(config, lines=lines))
   )
 
   fields = {
@@ -179,7 +182,7 @@ def test_eval_batches_of_both_readers(root, ground_truth):
 def test_eval_without_labels_and_with_neighbours(root):
   config = kitti_folder.make_config(root, labels='none')
   (batch,) = make_eval(
-    config, split=[f'{DRIVE} 3 l'], batch_size=1, frame_offsets=(0, -1)
+    config, lines=[f'{DRIVE} 3 l'], batch_size=1, offsets=(0, -1)
   )
   assert 'native_labels' not in batch
   assert (batch['labels'] == 255).all()
@@ -271,11 +274,11 @@ def test_failure_keeps_the_batches_before_it(root):
 
 def test_endless_graph_lets_the_process_end(root):
   code = f"""
-from tests import kitti_folder
+from tests.support import kitti_folder
 import input_pipeline
 config = kitti_folder.make_config({str(root)!r}, reader='tf')
-batches = input_pipeline.create_train_batches(
-  config, seed=0, start_step=0, batch_size=2)
+batches = input_pipeline.open_data(config).train_batches(
+  seed=0, start_step=0, batch_size=2)
 print(next(batches)['frames'].shape)
 """
   done = subprocess.run(
@@ -295,13 +298,18 @@ print(next(batches)['frames'].shape)
   not kitti_folder.REAL_DRIVE.is_dir(),
   reason='no real drive at ../shared/kitti',
 )
-def test_real_drive():
+def test_real_drive(tmp_path):
   drive = '2011_09_26/2011_09_26_drive_0009_sync'
+  split = tmp_path / 'list.txt'
+  split.write_text(f'{drive} 0 l\n{drive} 2 l\n')
   config = kitti_folder.make_config(
-    kitti_folder.REAL_ROOT, height=96, width=320, reader='tf'
+    kitti_folder.REAL_ROOT,
+    height=96,
+    width=320,
+    reader='tf',
+    eval_split=str(split),
   )
-  evaluation = make_eval(config, split=[f'{drive} 0 l', f'{drive} 2 l'])
-  (batch,) = evaluation
+  (batch,) = make_eval(config)
   assert batch['frames'].shape == (2, 1, 96, 320, 3)
   assert batch['depth'].shape == (2, 375, 1242)
   assert batch['native_size'].tolist() == [[375, 1242]] * 2

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import input_pipeline
-from input_pipeline import images
+from input_pipeline import images, sampling
 from input_pipeline.tools import build_records
 from tests.support import kitti_folder
 
@@ -34,16 +34,13 @@ def frame_path(root, frame):
   return root / DRIVE / f'image_02/data/{frame:010d}.png'
 
 
-def take(root, reader='memory', unreadable='replace', steps=8):
-  config = kitti_folder.make_config(root, reader=reader, unreadable=unreadable)
-  return list(
-    itertools.islice(
-      input_pipeline.create_train_batches(
-        config, seed=3, start_step=0, batch_size=4
-      ),
-      steps,
-    )
+def take(root, reader='memory', unreadable='replace', steps=8, **overrides):
+  config = kitti_folder.make_config(
+    root, reader=reader, unreadable=unreadable, **overrides
   )
+  data = input_pipeline.open_data(config, evaluation=False)
+  batches = data.train_batches(seed=3, start_step=0, batch_size=4)
+  return list(itertools.islice(batches, steps))
 
 
 def by_index(batches, name):
@@ -104,7 +101,7 @@ def take_order():
   """The order of 16 examples without damage, from the sampler alone."""
   return [
     {
-      'index': input_pipeline.example_indices(
+      'index': sampling.example_indices(
         step, seed=3, num_examples=16, batch_size=4
       )
     }
@@ -128,14 +125,14 @@ def test_stop_names_file_and_reason(root, reader, damage, message):
 
 def test_missing_neighbours_are_counted_before_training(root):
   config = kitti_folder.make_config(root, unreadable='replace')
-  assert 'replaced' not in str(input_pipeline.check_data(config))
+  assert 'replaced' not in str(input_pipeline.open_data(config))
   frame_path(root, 5).unlink()
-  summary = input_pipeline.check_data(config)
+  summary = input_pipeline.open_data(config)
   assert summary.replaced == 3
   assert '3 training examples lack frames and are replaced' in str(summary)
   config.unreadable = 'stop'
   with pytest.raises(ValueError, match='lacks 1 file .*0000000005.png'):
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
 
 
 @READERS
@@ -148,18 +145,14 @@ def test_drive_without_a_readable_example_is_refused(root, reader):
     frame_path(root, frame).unlink()
   config = kitti_folder.make_config(root, unreadable='replace')
   with pytest.raises(ValueError, match='lacks 3 files that'):
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
 
 
 def test_evaluation_and_calibration_always_stop(root):
   config = kitti_folder.make_config(root, unreadable='replace')
   truncate(frame_path(root, 1))
   with pytest.raises(ValueError, match='0000000001.png cannot be read'):
-    list(
-      input_pipeline.create_eval_batches(
-        config, split=config.eval_split, batch_size=1
-      )
-    )
+    input_pipeline.open_data(config).eval_batches(batch_size=1)
   path = root / '2011_09_26/calib_cam_to_cam.txt'
   path.write_text(path.read_text().replace('20 0 19.5', '20 zero 19.5'))
   with pytest.raises(ValueError, match='cam_to_cam.txt, line 5: P_rect_02 ho'):
@@ -188,7 +181,7 @@ def test_a_failing_machine_changes_no_order(
 
   checked = []
   monkeypatch.setattr(images.Image, 'open', fail)
-  input_pipeline.check_data(kitti_folder.make_config(root))
+  input_pipeline.open_data(kitti_folder.make_config(root))
   checked.append(True)
   with pytest.raises(
     (OSError, ValueError, MemoryError),
@@ -213,11 +206,11 @@ def test_links_that_lead_nowhere_are_nobodys_unless_listed(root):
   for name, target in (('0000000098', 'gone'), ('0000000099', '0000000099')):
     (folder / f'{name}.png').symlink_to(folder / f'{target}.png')
   config = kitti_folder.make_config(root)
-  input_pipeline.check_data(config)
+  input_pipeline.open_data(config)
   frame_path(root, 5).unlink()
   frame_path(root, 5).symlink_to(folder / '0000000099.png')
   with pytest.raises(ValueError, match='lacks 1 file .*0000000005.png'):
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
 
 
 def test_checking_asks_the_disk_for_no_single_frame(root, monkeypatch):
@@ -229,9 +222,7 @@ def test_checking_asks_the_disk_for_no_single_frame(root, monkeypatch):
     lambda path, **kwargs: asked.append(str(path)) or stat(path, **kwargs),
   )
   frame_path(root, 5).unlink()
-  input_pipeline.check_data(
-    kitti_folder.make_config(root, unreadable='replace')
-  )
+  input_pipeline.open_data(kitti_folder.make_config(root, unreadable='replace'))
   assert asked
   assert [path for path in asked if path.endswith('.png')] == []
 
@@ -247,7 +238,7 @@ def test_the_usual_size_is_not_that_of_the_first_frame(root, reader, odd):
   for frame in odd:
     resize(frame_path(root, frame))
   with pytest.raises(ValueError, match=f'{odd[0]}.png is 44x12, .* are 40x12'):
-    take(root, reader, unreadable='stop', steps=4)
+    take(root, reader, unreadable='stop', steps=4, labels='none')
   got = np.concatenate([batch['index'] for batch in take(root, reader)])
   lost = {frame - 1 + offset for frame in odd for offset in (-1, 0, 1)}
   assert not set(got) & lost
@@ -259,7 +250,7 @@ def test_a_bad_first_frame_passes_the_check(root, damage):
   damage(frame_path(root, 1))
   config = kitti_folder.make_config(root, unreadable='replace')
   (root / 'splits/test.txt').write_text(f'{DRIVE} 4 l')
-  summary = input_pipeline.check_data(config)
+  summary = input_pipeline.open_data(config)
   assert summary.sizes == ((12, 40),)
   assert summary.replaced == (2 if damage is remove else 0)
 
@@ -277,7 +268,7 @@ def test_wrong_coding_is_no_damage(root, reader):
 def test_records_are_not_replaced(root):
   config = kitti_folder.make_config(root, source='tfds', unreadable='replace')
   with pytest.raises(ValueError, match='hold only what could be read'):
-    input_pipeline.check_data(config)
+    input_pipeline.open_data(config)
 
 
 def test_a_build_of_records_names_all_that_is_damaged(root, tmp_path):
@@ -301,9 +292,9 @@ def test_a_build_of_records_names_all_that_is_damaged(root, tmp_path):
 
 def test_passes_leave_no_threads_behind(root):
   config = kitti_folder.make_config(root, reader='tf', ground_truth='dense')
-  batches = input_pipeline.create_eval_batches(
-    config, split=[f'{DRIVE} {frame} l' for frame in range(4)], batch_size=2
-  )
+  lines = ''.join(f'{DRIVE} {frame} l\n' for frame in range(4))
+  (root / 'splits/test.txt').write_text(lines)
+  batches = input_pipeline.open_data(config).eval_batches(batch_size=2)
   list(batches)
   before = len(os.listdir('/proc/self/task'))
   for _ in range(12):

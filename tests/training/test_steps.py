@@ -349,9 +349,8 @@ def test_learns_one_batch_of_the_street(tmp_path):
     data__semantic_labels='train_ids',
     data__semantic_share=0.25,
   )
-  batches = input_pipeline.create_train_batches(
-    config.data, seed=0, start_step=0, batch_size=4
-  )
+  data = input_pipeline.open_data(config.data, evaluation=False)
+  batches = data.train_batches(seed=0, start_step=0, batch_size=4)
   step, state, batches = runs.compile_step(
     config, runs.one_device_mesh(), batches
   )

@@ -105,7 +105,7 @@ def test_pairs_come_in_order_and_padded(benchmark_root, reader):
   sequence = odometry.open_sequences(config, ['09'])[0]
   batches = [
     list(
-      input_pipeline.create_pair_batches(
+      input_pipeline.pair_batches(
         config, sequence, batch_size=6, process_index=index, process_count=2
       )
     )

@@ -38,8 +38,8 @@ def fixture_config(root, tmp_path, request):
 
 
 def _batches(config, count, *, batch_size=4, start_step=0, **shard):
-  batches = input_pipeline.create_train_batches(
-    config, seed=0, start_step=start_step, batch_size=batch_size, **shard
+  batches = input_pipeline.open_data(config, evaluation=False).train_batches(
+    seed=0, start_step=start_step, batch_size=batch_size, **shard
   )
   return list(itertools.islice(batches, count))
 
@@ -86,7 +86,7 @@ def test_both_readers_agree(config):
 
 
 def test_they_are_counted(config):
-  summary = input_pipeline.check_data(config)
+  summary = input_pipeline.open_data(config)
   assert summary.stills == _COUNT
   assert '5 labelled stills' in str(summary)
 
@@ -152,7 +152,7 @@ def test_a_value_outside_the_coding_names_file_and_value(config, tmp_path):
 
 
 def test_masks_of_another_shape_than_their_picture_are_refused(config):
-  assert input_pipeline.check_data(config).stills == _COUNT
+  assert input_pipeline.open_data(config).stills == _COUNT
   masks = pathlib.Path(config.semantic_root).rglob('[!.]*')
   mask = next(
     path
@@ -161,10 +161,11 @@ def test_masks_of_another_shape_than_their_picture_are_refused(config):
     or (path.parent.name == 'semantic' and path.is_file())
   )
   kitti_folder.save(np.full((10, 25), 7, np.uint8), mask)  # Half: the same.
-  assert input_pipeline.check_data(config).stills == _COUNT
+  data = input_pipeline.open_data(config)
+  assert data.stills == _COUNT
   kitti_folder.save(np.full((20, 25), 7, np.uint8), mask)
   with pytest.raises(ValueError, match=f'{mask.name} is 25x20, .* is 50x20'):
-    input_pipeline.check_data(config)
-  # The check looks at some, reading at each.
+    input_pipeline.open_data(config)
+  # Opening scans some of many masks, reading checks each.
   with pytest.raises(ValueError, match=f'{mask.name} is 25x20 .*frame 50x20'):
-    _batches(config, 5)
+    next(data.train_batches(seed=0, start_step=0, batch_size=10))

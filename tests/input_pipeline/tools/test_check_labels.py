@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline import cityscapes
+from input_pipeline import cityscapes, images
 from input_pipeline.tools import check_labels, colour_labels
 from input_pipeline.tools import labels as command
 from tests.support import kitti_folder
@@ -229,7 +229,7 @@ def test_colours_of_a_folder(tmp_path, capsys):
     ('b', _mask(255, 18), {(0, 0, 0), (119, 11, 32)}),
   ):
     path = output / f'{name}.png'
-    read = cityscapes.read_labels(path, coding='train_ids')
+    read = images.read_mask(path, coding='train_ids')
     np.testing.assert_array_equal(read, train_ids)
     image = Image.open(path)
     assert image.mode == 'P'
@@ -243,7 +243,7 @@ def test_colours_of_a_file(tmp_path):
   colour_labels.colour(
     tmp_path / 'mask.png', tmp_path / 'out.png', coding='train_ids'
   )
-  read = cityscapes.read_labels(tmp_path / 'out.png', coding='train_ids')
+  read = images.read_mask(tmp_path / 'out.png', coding='train_ids')
   np.testing.assert_array_equal(read, _mask(5, 255))
 
 

@@ -37,10 +37,10 @@ def test_lists_pass_the_checks_before_training(root, output):
     train_split=str(output / 'train.txt'),
     eval_split=str(output / 'val.txt'),
   )
-  checked = input_pipeline.check_data(config)
+  checked = input_pipeline.open_data(config)
   # Six of eight frames have both neighbours, for each camera.
-  assert (checked.train_examples, checked.eval_examples) == (12, 12)
-  assert not set(checked.train_drives) & set(checked.eval_drives)
+  assert (checked.train_examples, len(checked.eval_lines)) == (12, 12)
+  assert 'in both splits' not in str(checked)
   train, validation = drives.read(output)
   assert [(line.frame, line.side) for line in train] == [
     (frame, side) for side in 'lr' for frame in range(1, 7)
