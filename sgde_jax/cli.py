@@ -20,6 +20,7 @@ _TAKEN_BY = {
   'write': ('predict',),
   'distributed': ('train', 'evaluate'),
 }  # Flag -> modes.
+_NEEDED_BY = {'predict': ('input', 'output'), 'export': ('output',)}
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
 _WHAT_STAYS = {
   'train': 'training goes on from its latest checkpoint, if there is one',
@@ -78,6 +79,9 @@ def parse(argv):
   for name, modes in _TAKEN_BY.items():
     if FLAGS[name].present and FLAGS.mode not in modes:
       sys.exit(f'--{name} needs --mode={" or --mode=".join(modes)}')
+  for name in _NEEDED_BY.get(FLAGS.mode, ()):
+    if not FLAGS[name].value:
+      sys.exit(f'--mode={FLAGS.mode} needs --{name}; see --help')
   for name in ('workdir', 'input', 'output'):  # No shell does after a `=`.
     if FLAGS[name].value:
       FLAGS[name].value = os.path.expanduser(FLAGS[name].value)

@@ -15,65 +15,56 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from input_pipeline import cityscapes, files
 
-_PATH = str | os.PathLike
-_PALETTE = Sequence[tuple[int, int, int]] | np.ndarray
 # Measurements sparser than this are points, not a surface.
 _SPARSE_SHARE = 0.25
 _POINT_RADIUS = 2
 # Neither magma's black (far) nor turbo's indigo (no error).
 _NOTHING = np.array((112, 112, 112), np.uint8)
+# By label; 255 and all that is no class are black.
+_COLOURS = np.zeros((256, 3), np.uint8)
+_COLOURS[: cityscapes.NUM_CLASSES] = cityscapes.COLOURS
 
 
-def colorize_disparity(
-  disparity: np.ndarray, *, vmax: float | None = None
+def colorize_inverse_depth(
+  inverse_depth: np.ndarray, *, vmax: float | None = None
 ) -> np.ndarray:
-  """Magma, from the smallest disparity to the 95th percentile (Monodepth2).
+  """Colours by magma, up to the 95th percentile as Monodepth2 does.
 
   Args:
-    disparity: `[H, W]`, finite, any unit.
-    vmax: the disparity shown brightest, to make pictures comparable.
+    inverse_depth: `[H, W]`, any unit; a disparity gives the same picture.
+    vmax: the value shown brightest, to make pictures comparable.
 
   Returns:
     `[H, W, 3]` uint8; bright is near.
-
-  Raises:
-    ValueError: the map is not `[H, W]` or not finite.
   """
-  disparity = _finite_map(disparity, 'disparity')
   if vmax is None:
-    vmax = np.percentile(disparity, 95)
-  return _colorize(disparity, 'magma', disparity.min(), vmax)
+    vmax = np.percentile(inverse_depth, 95)
+  return _colorize(inverse_depth, 'magma', inverse_depth.min(), vmax)
 
 
 def colorize_depth(
   depth: np.ndarray, *, vmax: float | None = None
 ) -> np.ndarray:
-  """Depth truth in the colours of `colorize_disparity`, sparse or dense.
+  """Colours true depth, sparse or dense, as `colorize_inverse_depth` does.
 
-  Points of a sparse scan are widened until they can be seen; the nearest
-  wins where they overlap.
+  Points of a sparse scan are widened to make them visible; the nearest wins
+  where they overlap.
 
   Args:
     depth: `[H, W]`, 0 = no measurement, shown grey.
-    vmax: the disparity (1 / depth) shown brightest; by default the 95th
-      percentile of those measured.
+    vmax: the inverse depth shown brightest; by default the 95th percentile of
+      the measurements.
 
   Returns:
     `[H, W, 3]` uint8; bright is near.
-
-  Raises:
-    ValueError: the map is not `[H, W]`, not finite or negative.
   """
-  depth = _finite_map(depth, 'depth')
-  if (depth < 0).any():
-    raise ValueError('depth must not be negative; 0 marks no measurement.')
   measured = depth > 0
-  disparity = np.divide(1.0, depth, out=np.zeros_like(depth), where=measured)
+  inverse = np.divide(1.0, depth, out=np.zeros(depth.shape), where=measured)
+  known = inverse[measured] if measured.any() else np.array([0.0, 1.0])
   if vmax is None:
-    vmax = np.percentile(disparity[measured], 95) if measured.any() else 1.0
-  vmin = disparity[measured].min() if measured.any() else 0.0
-  values, shown = _widen_if_sparse(disparity, measured)
-  colours = _colorize(values, 'magma', vmin, vmax)
+    vmax = np.percentile(known, 95)
+  values, shown = _widen_if_sparse(inverse, measured)
+  colours = _colorize(values, 'magma', known.min(), vmax)
   return np.where(shown[..., None], colours, _NOTHING)
 
 
@@ -84,7 +75,7 @@ def colorize_error(
   *,
   vmax: float = 0.5,
 ) -> np.ndarray:
-  """Relative depth error |prediction - truth| / truth, from blue to red.
+  """Colours relative depth error |prediction - truth| / truth, blue to red.
 
   Points of a sparse scan are widened; the largest error wins.
 
@@ -96,13 +87,9 @@ def colorize_error(
 
   Returns:
     `[H, W, 3]` uint8.
-
-  Raises:
-    ValueError: an error that counts is not finite.
   """
   truth = np.where(valid, ground_truth, 1.0)
   error = np.where(valid, np.abs(prediction - truth) / truth, 0.0)
-  error = _finite_map(error, 'the relative error')
   error, shown = _widen_if_sparse(error, valid)
   colours = _colorize(error, 'turbo', 0.0, vmax)
   return np.where(shown[..., None], colours, _NOTHING)
@@ -111,76 +98,43 @@ def colorize_error(
 def colorize_difference(
   difference: np.ndarray, *, limit: float | None = None
 ) -> np.ndarray:
-  """Signed differences: blue below zero, white at zero, red above.
+  """Colours signed differences: blue below zero, white at zero, red above.
 
   Args:
-    difference: `[H, W]`, finite.
+    difference: `[H, W]`.
     limit: the magnitude shown most saturated; by default the 95th percentile
       of the magnitudes that are not zero.
 
   Returns:
     `[H, W, 3]` uint8.
-
-  Raises:
-    ValueError: the map is not `[H, W]` or not finite.
   """
-  difference = _finite_map(difference, 'difference')
   if limit is None:
     magnitudes = np.abs(difference[difference != 0])
     limit = np.percentile(magnitudes, 95) if magnitudes.size else 1.0
   return _colorize(difference, 'bwr', -limit, limit)
 
 
-def colorize_labels(labels: np.ndarray, palette: _PALETTE) -> np.ndarray:
-  """Semantic classes in their colours, unlabelled pixels black.
-
-  Args:
-    labels: `[H, W]` integer train ids, 255 = unlabelled.
-    palette: an RGB colour, three of 0..255, per class.
-
-  Returns:
-    `[H, W, 3]` uint8.
-
-  Raises:
-    ValueError: a label is neither in the palette nor 255.
-  """
-  labels = np.asarray(labels)
-  known = labels != cityscapes.UNLABELLED
-  if (labels[known] < 0).any() or (labels[known] >= len(palette)).any():
-    raise ValueError(
-      f'labels must lie in 0..{len(palette) - 1} or be 255, got '
-      f'{labels[known].min()}..{labels[known].max()}.'
-    )
-  colours = np.zeros((256, 3), np.uint8)
-  colours[: len(palette)] = palette
-  return colours[labels]
+def colorize_labels(labels: np.ndarray) -> np.ndarray:
+  """Colours train ids `[H, W]` uint8; unlabelled pixels (255) are black."""
+  return _COLOURS[labels]
 
 
 def overlay_labels(
-  image: np.ndarray,
-  labels: np.ndarray,
-  palette: _PALETTE,
-  *,
-  opacity: float = 0.5,
+  image: np.ndarray, labels: np.ndarray, *, opacity: float = 0.5
 ) -> np.ndarray:
-  """Semantic classes over an image; unlabelled pixels stay as they are.
+  """Draws classes over an image; unlabelled pixels show the image.
 
   Args:
     image: `[H, W, 3]` uint8.
-    labels: `[H, W]` integer train ids, 255 = unlabelled.
-    palette: an RGB colour, three of 0..255, per class.
+    labels: `[H, W]` uint8 train ids, 255 = unlabelled.
     opacity: of the classes' colours, in [0, 1].
 
   Returns:
     `[H, W, 3]` uint8.
-
-  Raises:
-    ValueError: as `colorize_labels`.
   """
-  image = _uint8_image(image, 'image')
-  colours = colorize_labels(labels, palette)
+  colours = colorize_labels(labels)
   blended = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
-  known = np.asarray(labels) != cityscapes.UNLABELLED
+  known = labels != cityscapes.UNLABELLED
   return np.where(known[..., None], blended, image)
 
 
@@ -204,9 +158,9 @@ def draw_points(
   Returns:
     `[H, W, 3]` uint8, a copy.
   """
-  picture = Image.fromarray(_uint8_image(image, 'image'))
+  picture = Image.fromarray(image)
   draw = ImageDraw.Draw(picture)
-  for x, y in np.rint(np.asarray(points)[np.asarray(mask)]).astype(int):
+  for x, y in np.rint(points[mask]).astype(int):
     draw.rectangle((x - radius, y - radius, x + radius, y + radius), colour)
   return np.asarray(picture)
 
@@ -214,7 +168,7 @@ def draw_points(
 def panel(
   rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[str]]
 ) -> np.ndarray:
-  """A grid of images, each under its caption.
+  """Draws a grid of images, each under its caption.
 
   Args:
     rows: images `[h, w, 3]` uint8; all are resized to the size of the first.
@@ -223,36 +177,21 @@ def panel(
 
   Returns:
     `[H, W, 3]` uint8.
-
-  Raises:
-    ValueError: there is no image, or captions do not match the images.
   """
-  lengths = [len(row) for row in rows]
-  if not any(lengths) or lengths != [len(texts) for texts in captions]:
-    raise ValueError(
-      f'panel needs a caption for each image, got rows of {lengths} images '
-      f'and {[len(texts) for texts in captions]} captions.'
-    )
-  first = next(image for row in rows for image in row)
-  height, width = _uint8_image(first, 'image').shape[:2]
+  height, width = rows[0][0].shape[:2]
   font_size = max(10, min(height // 10, width // 24))
   band, gap = font_size + 8, 4
-  picture = Image.new(
-    'RGB',
-    (
-      max(lengths) * (width + gap) + gap,
-      len(rows) * (band + height) + gap,
-    ),
-    'white',
-  )
+  columns = max(map(len, rows))
+  size = columns * (width + gap) + gap, len(rows) * (band + height) + gap
+  picture = Image.new('RGB', size, 'white')
   draw = ImageDraw.Draw(picture)
   font = ImageFont.load_default(font_size)
   for i, (images, texts) in enumerate(zip(rows, captions, strict=True)):
     for j, (image, text) in enumerate(zip(images, texts, strict=True)):
       left, top = gap + j * (width + gap), i * (band + height)
       draw.text((left + 2, top + band // 2), text, 'black', font, anchor='lm')
-      cell = Image.fromarray(_uint8_image(image, text))
-      picture.paste(cell.resize((width, height)), (left, top + band))
+      cell = Image.fromarray(image).resize((width, height))
+      picture.paste(cell, (left, top + band))
   return np.asarray(picture)
 
 
@@ -285,7 +224,7 @@ def draw_trajectories(
   return np.array(canvas.buffer_rgba())[..., :3]
 
 
-def write_png(path: _PATH, image: np.ndarray) -> None:
+def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
   """Writes a PNG file that is either whole or absent.
 
   Args:
@@ -298,6 +237,7 @@ def write_png(path: _PATH, image: np.ndarray) -> None:
 
 def _colorize(values, name, vmin, vmax):
   span = vmax - vmin
+  values = np.asarray(values, np.float64)
   scaled = np.clip((values - vmin) / (span if span > 0 else 1.0), 0.0, 1.0)
   return matplotlib.colormaps[name](scaled, bytes=True)[..., :3]
 
@@ -310,21 +250,3 @@ def _widen_if_sparse(values, shown):
   marked = np.where(shown, values, -1.0).astype(np.float32)
   spread = np.asarray(Image.fromarray(marked).filter(largest))
   return spread, spread >= 0
-
-
-def _finite_map(values, name):
-  values = np.asarray(values, np.float64)
-  if values.ndim != 2:
-    raise ValueError(f'{name} must be [H, W], got {values.shape}.')
-  if not np.isfinite(values).all():
-    raise ValueError(f'{name} holds NaN or infinity.')
-  return values
-
-
-def _uint8_image(image, name):
-  image = np.asarray(image)
-  if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-    raise ValueError(
-      f'{name} must be [H, W, 3] uint8, got {image.shape} {image.dtype}.'
-    )
-  return image

@@ -1,4 +1,4 @@
-"""Panels of one example: what training, evaluation and attention look like."""
+"""Panels of one example, for training and evaluation."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,6 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from input_pipeline import cityscapes
 from sgde_jax import metrics, visualization
 
 _QUERY_COLOUR = (0, 255, 255)
@@ -14,10 +13,10 @@ _COLUMNS = 3
 
 
 def training_panel(example: Mapping[str, np.ndarray]) -> np.ndarray:
-  """Draws a training example with all that the network's parts make of it.
+  """Draws a training example and the output of each part of the network.
 
   Args:
-    example: a row of what `steps.preview_step` returns.
+    example: a row of the result of `steps.preview_step`.
 
   Returns:
     `[H, W, 3]` uint8: frame, disparity, rebuilt frame and auto-mask; with
@@ -30,9 +29,9 @@ def training_panel(example: Mapping[str, np.ndarray]) -> np.ndarray:
   mask = 255 * example['automask'].astype(np.uint8)
   cells = [
     (frame, 'frame'),
-    (visualization.colorize_disparity(disparity), 'coarse disparity'),
+    (visualization.colorize_inverse_depth(disparity), 'coarse disparity'),
     (_to_uint8(example['rebuilt'][0]), 'rebuilt from source 1'),
-    (_grey(mask), 'auto-mask (white: teaches)'),
+    (_grey(mask), 'auto-mask (white: used)'),
   ]
   if 'labels' in example:
     cells += [
@@ -58,7 +57,7 @@ def evaluation_panel(
   true_labels: np.ndarray | None,
   captions: tuple[str, str],
 ) -> np.ndarray:
-  """Draws what is predicted of an evaluated image, above its truth.
+  """Draws the prediction for an evaluated image above its truth.
 
   Args:
     frame: `[h, w, 3]` uint8.
@@ -69,18 +68,21 @@ def evaluation_panel(
     captions: the image's name, and its error.
 
   Returns:
-    `[H, W, 3]` uint8: the frame, the predicted disparity and classes; below
-    them the error, the true disparity and the labels. What is None is left out.
+    `[H, W, 3]` uint8: the frame, predicted inverse depth and classes; below
+    them the error, true inverse depth and labels. What is None is left out.
   """
-  disparity = 1 / aligned.prediction
-  near = float(np.percentile(disparity, 95))
+  inverse_depth = 1 / aligned.prediction
+  near = float(np.percentile(inverse_depth, 95))
   error = visualization.colorize_error(
     ground_truth, aligned.prediction, aligned.valid
   )
-  predicted = visualization.colorize_disparity(disparity, vmax=near)
+  predicted = visualization.colorize_inverse_depth(inverse_depth, vmax=near)
   truth = visualization.colorize_depth(ground_truth, vmax=near)
-  above = [(frame, f'input {captions[0]}'), (predicted, 'predicted disparity')]
-  below = [(error, f'error, abs_rel {captions[1]}'), (truth, 'true disparity')]
+  above = [(frame, f'input {captions[0]}'), (predicted, 'inverse depth')]
+  below = [
+    (error, f'error, abs_rel {captions[1]}'),
+    (truth, 'true inverse depth'),
+  ]
   for row, classes, name in (
     (above, labels, 'predicted classes'),
     (below, true_labels, 'labels'),
@@ -91,7 +93,7 @@ def evaluation_panel(
 
 
 def _enhanced_cells(frame, disparity, example):
-  """SEEM's points, result and what it changed."""
+  """SEEM's points, its result and the difference to the coarse disparity."""
   points = visualization.draw_points(
     frame, example['points'], example['point_mask'], radius=0
   )
@@ -100,7 +102,7 @@ def _enhanced_cells(frame, disparity, example):
   return [
     (points, f'edge points drawn ({int(example["point_mask"].sum())})'),
     (
-      visualization.colorize_disparity(enhanced, vmax=vmax),
+      visualization.colorize_inverse_depth(enhanced, vmax=vmax),
       'enhanced disparity',
     ),
     (
@@ -111,7 +113,7 @@ def _enhanced_cells(frame, disparity, example):
 
 
 def _attention_cells(frame, queries, maps, name):
-  """A cell per query pixel: what it attends to, over the frame."""
+  """A cell per query pixel: its attention weights over the frame."""
   level = name.removeprefix('attention_')
   cells = []
   for query, weights in zip(queries, maps, strict=True):
@@ -140,9 +142,7 @@ def _panel(rows):
 def _classes(frame, labels):
   """The frame, at the labels' size, under their colours."""
   frame = np.asarray(Image.fromarray(frame).resize(labels.shape[::-1]))
-  return visualization.overlay_labels(
-    frame, labels, cityscapes.COLOURS, opacity=0.7
-  )
+  return visualization.overlay_labels(frame, labels, opacity=0.7)
 
 
 def _grey(plane):

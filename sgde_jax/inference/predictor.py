@@ -15,6 +15,8 @@ from sgde_jax.configs import baseline, default
 from sgde_jax.inference import steps
 from sgde_jax.weights import initial, published
 
+ImageSource = str | os.PathLike | Image.Image | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
@@ -30,30 +32,24 @@ class Prediction:
   labels: np.ndarray | None
 
   def depth(self, scale: float | None = None) -> np.ndarray:
-    """Returns depth along the optical axis.
+    """Returns depth `[H, W]` float32 along the optical axis.
 
-    Args:
-      scale: factor from the network's unit to metres, such as the median ratio
-        of an evaluation; None leaves the depth relative.
-
-    Returns:
-      `[H, W]` float32, in metres if `scale` is right.
+    It is relative without `scale`, the number of metres in the network's unit,
+    such as the median ratio of an evaluation.
     """
     return np.float32(1 if scale is None else scale) / self.inverse_depth
 
   def points(
     self, intrinsics: np.ndarray, scale: float | None = None
   ) -> np.ndarray:
-    """Returns the pixels as 3D points in the camera's frame.
+    """Returns the pixels, row by row, as points of the camera's frame.
 
     Args:
-      intrinsics: `[3, 3]`, in pixels of the image, with pixel centres at
-        integers.
+      intrinsics: `[3, 3]`, in pixels of the image; pixel centres at integers.
       scale: as for `depth`.
 
     Returns:
-      `[H * W, 3]` float32, row by row: x right, y down, z forward, in the unit
-      of `depth(scale)`.
+      `[H * W, 3]` float32: x right, y down, z forward, in the unit of `depth`.
     """
     height, width = self.inverse_depth.shape
     x, y = np.meshgrid(np.arange(width), np.arange(height))
@@ -63,31 +59,26 @@ class Prediction:
 
 
 class Predictor:
-  """A trained network on one device, compiled at the first call."""
+  """A trained network on one device; images are resized to its `size`.
 
-  def __init__(self, model, variables: dict, *, size: tuple[int, int], flip):
-    """Prepares the prediction.
+  With `flip` it averages with the prediction of the mirrored image.
+  """
 
-    Args:
-      model: the network.
-      variables: its variables.
-      size: (height, width) of the network's input, to which images are resized.
-      flip: whether to average with the prediction of the mirrored image.
-    """
+  def __init__(
+    self, model, variables: dict, *, size: tuple[int, int], flip: bool
+  ):
     self._variables, self._size, self._flip = variables, size, flip
     self._predict = parallel.jit(
       functools.partial(steps.predict_step, model=model, flip=flip)
     )
     self._label = parallel.jit(functools.partial(steps.label_step, model=model))
 
-  def __call__(
-    self, image: str | os.PathLike | Image.Image | np.ndarray
-  ) -> Prediction:
+  def __call__(self, image: ImageSource) -> Prediction:
     """Predicts one image.
 
     Args:
-      image: a path, whose picture is turned upright as its EXIF data says; a
-        PIL image; or `[H, W, 3]` uint8 RGB.
+      image: a path, whose picture is turned upright as its EXIF data asks for;
+        a PIL image; or `[H, W, 3]` uint8 RGB.
 
     Raises:
       ValueError: the image is unreadable or has more than 8 bits per channel.
@@ -97,19 +88,19 @@ class Predictor:
     inverse_depth = found.inverse_depth[0]
     if self._flip:
       inverse_depth = metrics.flip_post_process(*inverse_depth)
-    size = image.height, image.width
-    return Prediction(
-      metrics.resize_bilinear(inverse_depth, size).astype(np.float32),
-      None if found.labels is None else _resize(found.labels[0], size),
+    inverse_depth = metrics.resize_bilinear(
+      inverse_depth, (image.height, image.width)
     )
+    labels = None
+    if found.labels is not None:
+      labels = _resize(found.labels[0], image)
+    return Prediction(inverse_depth.astype(np.float32), labels)
 
-  def labels(
-    self, image: str | os.PathLike | Image.Image | np.ndarray
-  ) -> np.ndarray:
-    """Predicts `Prediction.labels` alone, which takes half the time."""
+  def labels(self, image: ImageSource) -> np.ndarray:
+    """Predicts the labels alone, which takes less time."""
     image = _to_rgb(image)
     found = self._label(self._variables, self._frames(image))
-    return _resize(np.asarray(found[0]), (image.height, image.width))
+    return _resize(np.asarray(found[0]), image)
 
   def _frames(self, image):
     height, width = self._size
@@ -150,12 +141,7 @@ def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
 
 
 def restore(config, workdir: str | os.PathLike) -> Predictor:
-  """Loads a checkpoint of a run, see `weights.initial.load_trained`.
-
-  Args:
-    config: the whole config.
-    workdir: the run's folder.
-  """
+  """Loads a checkpoint of a run, see `weights.initial.load_trained`."""
   # One image at a time on one device: sizes differ, and so do users' machines.
   mesh = parallel.create_mesh(jax.local_devices()[:1])
   model, state = initial.load_trained(config, workdir, mesh)
@@ -173,5 +159,5 @@ def _to_rgb(image):
   return image.convert('RGB')
 
 
-def _resize(labels, size):
-  return images.resize_nearest(labels, height=size[0], width=size[1])
+def _resize(labels, image):
+  return images.resize_nearest(labels, height=image.height, width=image.width)

@@ -25,13 +25,9 @@ class BatchPrediction:
 def predict_step(
   variables: dict, frames: jax.Array, *, model, flip: bool = False
 ) -> BatchPrediction:
-  """Predicts depth at full size, and classes.
+  """Predicts depth and classes of frames `[B, H, W, 3]` uint8.
 
-  Args:
-    variables: the model's variables.
-    frames: `[B, H, W, 3]` uint8.
-    model: the network.
-    flip: whether to predict the mirrored frames too.
+  With `flip` the mirrored frames are predicted, too.
   """
   images = to_float(frames)
 
@@ -49,16 +45,7 @@ def predict_step(
 
 
 def label_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
-  """Predicts classes without depth.
-
-  Args:
-    variables: the model's variables.
-    frames: `[B, H, W, 3]` uint8.
-    model: the network, with semantics.
-
-  Returns:
-    `[B, H, W]` uint8 train ids.
-  """
+  """Predicts the classes `[B, H, W]` uint8 of frames `[B, H, W, 3]` alone."""
   images = to_float(frames)
   logits = model.apply(variables, images, train=False, method='segment')
   return most_likely(logits)

@@ -1,10 +1,10 @@
-"""Video files: frames in, pictures out, by PyAV.
-
-PyAV is imported when a video is opened; all else runs without it.
-"""
+"""Video files by PyAV, which is imported when a video is opened."""
 
 import contextlib
+import fractions
 import itertools
+import os
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -14,54 +14,45 @@ SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
 
 
 @contextlib.contextmanager
-def open_reader(path):
-  """Opens a video; a context manager.
-
-  Args:
-    path: the file, of any coding that FFmpeg knows.
+def open_reader(
+  path: str | os.PathLike,
+) -> Iterator[tuple[Iterator[np.ndarray], fractions.Fraction]]:
+  """Opens a video in any format that FFmpeg knows; a context manager.
 
   Yields:
-    (frames, rate): an iterator of `[H, W, 3]` uint8 frames, turned as the file
-    says that they are to be shown, and frames per second, a fraction. The
-    iterator raises `input_pipeline.images.UnreadableError` where a frame cannot
-    be decoded; the message says how many could.
+    (frames, rate): an iterator of `[H, W, 3]` uint8 frames, rotated as the file
+    asks for, and frames per second. The iterator raises
+    `input_pipeline.images.UnreadableError` at a frame that cannot be decoded.
 
   Raises:
-    input_pipeline.images.UnreadableError: the file is no video.
-    ValueError: PyAV is not installed.
+    input_pipeline.images.UnreadableError: the file has no frames.
+    av.FFmpegError: the file is no video.
   """
-  av = _import_av()
-  try:
-    container = av.open(_url(path))
-  except av.FFmpegError as error:
-    raise images.UnreadableError(
-      f'{path} cannot be read: {error.strerror}'
-    ) from error
-  with container:
-    if not container.streams.video:
-      raise images.UnreadableError(f'{path} cannot be read: it has no video')
-    stream = container.streams.video[0]
-    stream.thread_type = 'AUTO'
-    frames = _decode(av, container, path)
+  import av
+
+  with av.open(_url(path)) as container:
+    streams = container.streams.video
+    for stream in streams:
+      stream.thread_type = 'AUTO'
+    frames = _decode(av, container, path) if streams else iter(())
     first = next(frames, None)
     if first is None:
-      raise images.UnreadableError(f'{path} cannot be read: it has no frames')
-    yield itertools.chain([first], frames), stream.guessed_rate
+      raise images.UnreadableError(f'{path} cannot be read: it has no video')
+    yield itertools.chain([first], frames), streams[0].guessed_rate
 
 
 @contextlib.contextmanager
-def open_writer(path, rate):
+def open_writer(
+  path: str | os.PathLike, rate: fractions.Fraction
+) -> Iterator[Callable[[np.ndarray], None]]:
   """Opens an H.264 video that will be whole or absent; a context manager.
-
-  Args:
-    path: the file, by its suffix an `.mp4`; its folder is made.
-    rate: frames per second, a fraction.
 
   Yields:
     A function that takes the next `[H, W, 3]` uint8 picture, all of one size.
     An odd last row or column is left out.
   """
-  av = _import_av()
+  import av
+
   with (
     files.whole_file(path) as partial,
     av.open(_url(partial), 'w') as container,
@@ -93,11 +84,3 @@ def _decode(av, container, path):
     raise images.UnreadableError(
       f'{path} cannot be read beyond frame {count}: {error.strerror}'
     ) from error
-
-
-def _import_av():
-  try:
-    import av
-  except ImportError as error:
-    raise ValueError('videos need PyAV: pip install av') from error
-  return av

@@ -1,4 +1,4 @@
-"""What a prediction may write, and where: nothing of the user's is lost."""
+"""Predictions never overwrite files of the user's."""
 
 import pytest
 
@@ -14,21 +14,21 @@ def _write(path):
 
 def test_output_that_is_a_file(root, tmp_path):
   path = predictions.write_image(tmp_path / 'one.png')
-  message = predictions.refusal(root, ValueError, path, path)
+  message = predictions.failure(root, ValueError, path, path)
   assert f'--output={path}: {path} is a file' in message
 
 
 def test_two_images_of_one_name(root, tmp_path):
   predictions.write_image(tmp_path / 'same.png')
   predictions.write_image(tmp_path / 'same.jpg')
-  message = predictions.refusal(root, ValueError, tmp_path, tmp_path / 'out')
-  assert 'two images named same' in message
+  message = predictions.failure(root, ValueError, tmp_path, tmp_path / 'out')
+  assert 'has the same name' in message
 
 
 def test_a_video_that_would_be_overwritten(root, tmp_path):
   source = predictions.write_video(tmp_path / 'drive.mp4')
   before = source.read_bytes()
-  message = predictions.refusal(root, ValueError, source, tmp_path)
+  message = predictions.failure(root, ValueError, source, tmp_path)
   assert f'would overwrite {source}' in message
   assert source.read_bytes() == before
 
@@ -42,15 +42,15 @@ def test_a_video_that_would_be_overwritten(root, tmp_path):
     ('a.avi', 'a', 'a/000000.png'),
   ],
 )
-def test_what_lies_beside_the_input_is_not_overwritten(
+def test_files_next_to_the_input_are_not_overwritten(
   root, tmp_path, name, lost, mine
 ):
   source = _write(tmp_path / name)
   mine = tmp_path / mine
   mine.parent.mkdir(exist_ok=True)
   mine.write_text('mine')
-  message = predictions.refusal(root, ValueError, source, tmp_path)
-  assert f'would overwrite {tmp_path / lost}: use another --output' in message
+  message = predictions.failure(root, ValueError, source, tmp_path)
+  assert f'{tmp_path / lost} exists and is not an earlier result' in message
   assert mine.read_text() == 'mine'
 
 
@@ -64,27 +64,27 @@ def test_only_an_earlier_prediction_is_replaced_elsewhere(
   mine = tmp_path / 'out' / lost
   mine.parent.mkdir()
   mine.write_text('mine')
-  message = predictions.refusal(root, ValueError, source, tmp_path / 'out')
-  assert f'would overwrite {mine}: use another --output' in message
+  message = predictions.failure(root, ValueError, source, tmp_path / 'out')
+  assert f'{mine} exists and is not an earlier result' in message
   assert mine.read_text() == 'mine'
   twin = mine.with_suffix('.npy' if name == 'a.jpg' else '')
-  twin.mkdir()  # What comes with a prediction: now it goes on to the weights.
-  predictions.refusal(root, FileNotFoundError, source, tmp_path / 'out')
+  twin.mkdir()  # The other half of a prediction: the check passes.
+  predictions.failure(root, FileNotFoundError, source, tmp_path / 'out')
 
 
-def test_nothing_is_written_among_another_cameras_frames(root, tmp_path):
+def test_nothing_is_written_among_the_frames_of_another_camera(root, tmp_path):
   frames = tmp_path / 'D/R/image_02/data'
   source = predictions.write_image(frames / '0000000000.jpg')
   other = tmp_path / 'D/R/image_03/data'
   other.mkdir(parents=True)
-  message = predictions.refusal(root, ValueError, source, other)
+  message = predictions.failure(root, ValueError, source, other)
   assert 'would lie among the frames' in message
 
 
-def test_a_picture_of_depth_is_no_mask_that_stays(root, tmp_path):
+def test_a_picture_of_depth_is_not_taken_for_a_mask(root, tmp_path):
   source = predictions.write_image(tmp_path / 'in' / 'a.jpg')
   picture = predictions.write_image(tmp_path / 'out' / 'a.png')
-  with pytest.raises(ValueError, match=f'{picture} is there and is no mask'):
+  with pytest.raises(ValueError, match=f'{picture} exists and is not an earl'):
     images.predict(
       runs.make_config(root),
       tmp_path,
@@ -96,7 +96,7 @@ def test_a_picture_of_depth_is_no_mask_that_stays(root, tmp_path):
 
 @pytest.mark.parametrize('write', ['depth', 'labels'])
 @pytest.mark.parametrize('folder', ['', 'data'])
-def test_nothing_is_written_among_a_drives_frames(
+def test_nothing_is_written_among_the_frames_of_a_drive(
   root, tmp_path, folder, write
 ):
   frames = tmp_path / 'D/R/image_02'

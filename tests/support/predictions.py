@@ -1,4 +1,4 @@
-"""Images and videos to predict, and what a prediction is refused for."""
+"""Images and videos to predict, and the messages of failed predictions."""
 
 import numpy as np
 import pytest
@@ -16,8 +16,8 @@ def write_image(path, *, size=(40, 80), seed=0):
   return path
 
 
-def refusal(root, error, source, output, workdir='none'):
-  """The message of the error that a prediction raises."""
+def failure(root, error, source, output, workdir='none'):
+  """Returns the message of the error that a prediction raises."""
   with pytest.raises(error) as caught:
     images.predict(runs.make_config(root), workdir, source, output)
   return str(caught.value)
