@@ -14,8 +14,8 @@ import numpy as np
 
 from input_pipeline import (
   cityscapes,
-  command_line,
   examples,
+  files,
   images,
   masks,
   readers,
@@ -95,7 +95,7 @@ class Data:
         drives.append({line.drive for line in table.lines})
         parts.append(
           f'{name}: {len(table)} examples from '
-          f'{command_line.count_of(len(drives[-1]), "drive")}, '
+          f'{files.count_of(len(drives[-1]), "drive")}, '
           f'{table.labelled} with labels'
         )
     sizes = ', '.join(f'{width}x{height}' for height, width in self.sizes)
@@ -110,7 +110,7 @@ class Data:
       )
     if len(drives) == 2 and drives[0] & drives[1]:
       shared = len(drives[0] & drives[1])
-      parts.append(f'{command_line.count_of(shared, "drive")} in both splits')
+      parts.append(f'{files.count_of(shared, "drive")} in both splits')
     return '; '.join(parts)
 
   def stills_per_batch(self, batch_size: int) -> int:
@@ -330,7 +330,7 @@ def check_paths(
       'config.data.root is empty; pass --config.data.root=FOLDER, the folder '
       'that holds 2011_09_26 and the other dates'
     )
-  command_line.refuse_url('config.data.root', config_data.root)
+  files.check_local(config_data.root)
   if train and config_data.semantic_root:
     stills.find_layout(config_data.semantic_root, split='train')
   if not os.path.isdir(config_data.root):
@@ -482,7 +482,7 @@ def _check_missing(folder, missing):
   if any('proj_depth' in path for path in missing):
     hints.append(truths.IMPROVED_GAPS)
   raise ValueError(
-    f'{folder.root} lacks {command_line.count_of(len(missing), "file")} that '
+    f'{folder.root} lacks {files.count_of(len(missing), "file")} that '
     'the split lists need, beginning with '
     + ', '.join(missing[:10])
     + '. Frames may be .png or .jpg; '

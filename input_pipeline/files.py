@@ -1,28 +1,33 @@
-"""Folders and files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all, and checks of paths."""
 
 import contextlib
+import json
 import os
 import pathlib
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+Path = str | os.PathLike[str]
 
 
 @contextlib.contextmanager
-def whole_folder(output):
+def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
   """Makes a folder that appears whole or not at all.
 
   Args:
-    output: absolute `pathlib.Path`; absent, an empty folder or a link to one.
+    output: absent, an empty folder or a link to one.
 
   Yields:
-    A new folder beside it, which becomes `output` if nothing is raised.
+    A new folder next to it, which becomes `output` if nothing is raised.
 
   Raises:
-    OSError: it cannot be made, or `output` was filled meanwhile.
-    ValueError: something is mounted at `output`.
+    OSError: if it cannot be made, or `output` was filled meanwhile.
+    ValueError: if `output` is a mount point.
   """
   output = output.resolve()
-  if os.path.ismount(output):  # Nothing can take its place.
+  if os.path.ismount(output):  # Nothing can replace it.
     raise ValueError(f'{output} is a mount point: name a folder in it')
   with _partial_folder(output) as root:
     yield root
@@ -31,18 +36,18 @@ def whole_folder(output):
 
 
 @contextlib.contextmanager
-def whole_files(folder, *, replaced=()):
-  """Puts files into a folder once all of them are there.
+def whole_files(
+  folder: pathlib.Path, *, replaced: Iterable[pathlib.Path] = ()
+) -> Iterator[pathlib.Path]:
+  """Adds files to a folder once all of them are complete.
 
   Args:
-    folder: `pathlib.Path`; made where it is absent, what else it holds stays.
-    replaced: files that are removed before.
+    folder: made if absent; its other files stay.
+    replaced: files that are removed just before.
 
   Yields:
-    A new folder beside it, whose files move into `folder` if nothing is raised.
-
-  Raises:
-    OSError: it cannot be made.
+    A new folder next to it, whose files move into `folder` if nothing is
+    raised.
   """
   folder = folder.resolve()
   with _partial_folder(folder) as partial:
@@ -55,18 +60,12 @@ def whole_files(folder, *, replaced=()):
 
 
 @contextlib.contextmanager
-def whole_file(path):
-  """Writes a file that is whole or, if this is broken off, as it was.
-
-  Args:
-    path: the file; its folder is made.
+def whole_file(path: Path) -> Iterator[pathlib.Path]:
+  """Writes a file whole, or leaves it as it was. Makes its folder.
 
   Yields:
-    A `pathlib.Path` beside it, with the same suffix, which becomes `path` if
-    nothing is raised.
-
-  Raises:
-    OSError: it cannot be made.
+    A path next to it, with the same suffix, which becomes `path` if nothing is
+    raised.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,9 +77,66 @@ def whole_file(path):
     partial.unlink(missing_ok=True)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+  """Writes a file as `whole_file` does."""
+  with whole_file(path) as partial:
+    partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+  """Writes a UTF-8 file as `whole_file` does."""
+  write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+  """Writes an indented JSON file as `whole_file` does."""
+  write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def check_local(path: Path) -> None:
+  """Raises ValueError if a path is a URL, as in `gs://bucket`."""
+  if '://' in str(path):
+    raise ValueError(
+      f'{path} is a URL: only local or mounted disks are supported; mount or '
+      'copy cloud storage first'
+    )
+
+
+def check_writable(path: Path) -> None:
+  """Raises ValueError if a folder cannot be made or written to.
+
+  Args:
+    path: the folder, existing or not; nothing is left there.
+  """
+  check_local(path)
+  path = pathlib.Path(path).absolute()
+  existing = next(part for part in (path, *path.parents) if part.exists())
+  try:
+    with tempfile.TemporaryFile(dir=existing):
+      pass
+  except OSError as error:
+    raise ValueError(
+      f'{path} cannot be written to: {existing}: {error.strerror}; name '
+      'another folder'
+    ) from error
+
+
+def count_of(count: int, what: str) -> str:
+  """Formats `1 frame`, `2 frames`."""
+  return f'{count} {what}' + ('' if count == 1 else 's')
+
+
+def list_first(items: Sequence[str], most: int = 10) -> str:
+  """Formats the first items, one per line, and how many more there are."""
+  lines = list(items[:most])
+  if len(items) > most:
+    lines.append(f'(+{len(items) - most} more)')
+  return ''.join(f'\n  {line}' for line in lines)
+
+
 @contextlib.contextmanager
 def _partial_folder(path):
-  """Makes a folder beside a path and removes what is left of it at the end."""
+  """Makes a folder next to a path; removes what is left of it at the end."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = tempfile.mkdtemp(
     prefix=f'.{path.name}.', suffix='.partial', dir=path.parent

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from input_pipeline import cityscapes, images, threads
+from input_pipeline import cityscapes, images, progress
 
 UNREADABLE = 'masks or pictures that cannot be read'
 OUTSIDE = 'masks with a value outside the coding'
@@ -102,7 +102,7 @@ def scan_masks(
     except ValueError as error:
       problems[UNREADABLE][number] = str(error)
 
-  threads.for_each(read, len(pairs), 'reading masks')
+  progress.for_each(read, len(pairs), 'reading masks')
   guess, evidence = _guess_coding(counts)
   if coding is None:
     coding, reason = guess, f'guessed: {evidence}'

@@ -1,45 +1,73 @@
-"""Progress of long work, on stderr."""
+"""Long work over many items: a progress bar, and threads that read files."""
 
+import collections
+import concurrent.futures
+import os
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
-_SHOWN_EVERY = 0.5  # seconds
+import tqdm
+
+T = TypeVar('T')
+
+THREADS = min(16, os.cpu_count() or 1)
+AHEAD = 4 * THREADS  # Results of `in_order` that wait in memory.
+_DELAY = 5.0  # Seconds until a file gets its first line,
+_INTERVAL = 30.0  # and between the others.
 
 
-class Progress:
-  """One line on stderr that overwrites itself; none where all went quickly."""
+def bar(
+  iterable: Iterable[T], what: str, total: int | None = None
+) -> Iterator[T]:
+  """Yields the items and shows the progress on stderr.
 
-  def __init__(self, what, total):
-    """Starts the clock.
+  A bar on a terminal; elsewhere a line every 30 seconds, the first after 5.
 
-    Args:
-      what: the line's first words.
-      total: items to come.
-    """
-    self._what, self._total, self._done = what, total, 0
-    self._start = self._shown = time.monotonic()
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, *_):
-    if self._shown > self._start:
-      self._show()
-      sys.stderr.write('\n')
-
-  def add(self, items):
-    """Counts items that are done."""
-    self._done += items
+  Args:
+    iterable: the items.
+    what: the work, as in `decoding frames`.
+    total: number of items, if `iterable` has no length.
+  """
+  if sys.stderr.isatty():
+    yield from tqdm.tqdm(iterable, what, total, delay=1)
+    return
+  total = len(iterable) if total is None else total
+  start = time.monotonic()
+  due = start + _DELAY
+  for done, item in enumerate(iterable):
     now = time.monotonic()
-    if now - self._shown > _SHOWN_EVERY:
-      self._shown = now
-      self._show()
+    if now >= due:
+      due = now + _INTERVAL
+      text = tqdm.tqdm.format_meter(done, total, now - start, prefix=what)
+      print(text, file=sys.stderr, flush=True)
+    yield item
 
-  def _show(self):
-    rate = self._done / max(time.monotonic() - self._start, 1e-6)
-    left = (self._total - self._done) / max(rate, 1e-6)
-    sys.stderr.write(
-      f'\r{self._what}: {self._done}/{self._total}, {rate:.1f} a second, '
-      f'{left:.0f} s left '
-    )
-    sys.stderr.flush()
+
+def for_each(function: Callable[[int], object], count: int, what: str) -> None:
+  """Calls function(0) .. function(count - 1) in threads, with a progress bar.
+
+  The first exception is raised; calls that have not started are dropped.
+  """
+  for _ in bar(in_order(function, count), what, count):
+    pass
+
+
+def in_order(function: Callable[[int], T], count: int) -> Iterator[T]:
+  """Yields function(0) .. function(count - 1), computed ahead in threads.
+
+  At most `AHEAD` results wait in memory. An exception is raised in its turn.
+  """
+  pool = concurrent.futures.ThreadPoolExecutor(THREADS)
+  waiting = collections.deque()
+  try:
+    for number in range(count):
+      waiting.append(pool.submit(function, number))
+      if len(waiting) == AHEAD:
+        yield waiting.popleft().result()
+    while waiting:
+      yield waiting.popleft().result()
+  finally:
+    # After a failure the files still waiting need not be read.
+    pool.shutdown(cancel_futures=True)

@@ -11,7 +11,7 @@ import weakref
 
 import numpy as np
 
-from input_pipeline import images, sampling, threads
+from input_pipeline import images, progress, sampling
 
 # Batches that the tf.data graph makes ahead.
 _PREFETCH = 2
@@ -68,8 +68,8 @@ class MemoryReader:
       except images.UnreadableError as error:
         report([position], error)
 
-    threads.for_each(read_frame, len(frames), 'decoding frames')
-    threads.for_each(read_fields, len(indices), 'reading examples')
+    progress.for_each(read_frame, len(frames), 'decoding frames')
+    progress.for_each(read_fields, len(indices), 'reading examples')
     self._replace(table, errors)
 
   def _replace(self, table, errors):

@@ -146,7 +146,7 @@ def unwinding():
   from input_pipeline import command_line  # After the flags, as all of it.
 
   if not FLAGS.distributed:
-    return command_line.cleaning_up_when_terminated()
+    return command_line.exit_on_sigterm()
   if FLAGS.mode != 'train':
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   return contextlib.nullcontext()

@@ -7,11 +7,10 @@ import math
 import os
 import pathlib
 
-from input_pipeline import cityscapes
+from input_pipeline import cityscapes, files
 from input_pipeline.sources import stills
-from sgde_jax import folders, metrics
+from sgde_jax import metrics
 from sgde_jax.models import attention, decoders
-from sgde_jax.training import log
 
 _FILE = 'config.json'
 
@@ -202,7 +201,7 @@ def resolve(config, workdir, overrides, *, given=False):
     ValueError: if the workdir cannot be a folder, or the file is not a config
       of this project.
   """
-  folders.refuse_file('--workdir', workdir)
+  files.check_local(workdir)
   path = pathlib.Path(workdir) / _FILE
   config = config.copy_and_resolve_references().lock()
   if path.is_file():
@@ -288,7 +287,7 @@ def _expand_home(config):
 def save(config, workdir):
   """Writes `config.json` into the workdir."""
   text = json.dumps(config.to_dict(), indent=2, sort_keys=True)
-  log.write_text(pathlib.Path(workdir) / _FILE, text + '\n')
+  files.write_text(pathlib.Path(workdir) / _FILE, text + '\n')
 
 
 def check(config):

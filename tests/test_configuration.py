@@ -6,7 +6,7 @@ import pathlib
 
 import pytest
 
-from sgde_jax import configuration, folders
+from sgde_jax import configuration
 from sgde_jax.configs import baseline, default
 
 _FOLDER = pathlib.Path(default.__file__).parent
@@ -293,10 +293,3 @@ def test_a_file_with_other_fields_is_refused():
   del config.loss.automask
   with pytest.raises(ValueError, match='it lacks loss.automask; build on'):
     configuration.check_fields(config, reference)
-
-
-def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
-  folders.refuse_unwritable('--output', tmp_path / 'new' / 'folder')
-  assert not list(tmp_path.iterdir())
-  with pytest.raises(ValueError, match='--output=/proc/x: /proc cannot be'):
-    folders.refuse_unwritable('--output', '/proc/x')

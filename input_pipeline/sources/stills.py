@@ -16,7 +16,7 @@ import pathlib
 import numpy as np
 
 from input_pipeline import cityscapes as labels
-from input_pipeline import command_line, examples
+from input_pipeline import examples, files
 
 SPLITS = ('train', 'val')
 ENDINGS = {
@@ -106,7 +106,7 @@ def find_stills(root, *, coding, split='train', section='config.data'):
   if missing:
     raise ValueError(
       f'{section}.semantic_root lacks '
-      f'{command_line.count_of(len(missing), "mask")}, beginning with '
+      f'{files.count_of(len(missing), "mask")}, beginning with '
       f'{", ".join(missing[:10])}'
     )
   return pictures, masks

@@ -177,9 +177,8 @@ def _render_all(root, arguments, workers):
       )
       run = stack.enter_context(pool).map
     rendered = itertools.chain.from_iterable(run(work, tasks))
-    with progress.Progress('rendering frames', drives * frames) as shown:
-      for _ in rendered:
-        shown.add(1)
+    for _ in progress.bar(rendered, 'rendering frames', drives * frames):
+      pass
 
 
 # A worker takes its chunks in order, so it needs one scene at a time.
@@ -250,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   ):
     add(f'--{name}', type=int, default=default, help=text)
   options = vars(parser.parse_args(arguments))
-  with command_line.ending_in_one_message():
+  with command_line.report_errors():
     rendered = render_street(**options)
   done = 'rendered' if rendered else 'already exists, unchanged'
   print(f'{options["output"]}: {done}')

@@ -29,8 +29,9 @@ from input_pipeline import (
   command_line,
   data,
   examples,
+  files,
   images,
-  threads,
+  progress,
   truths,
 )
 from input_pipeline.sources import records
@@ -254,7 +255,7 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
       except images.UnreadableError as error:
         return error
 
-    for row, fields in enumerate(threads.in_order(attempt, count)):
+    for row, fields in enumerate(progress.in_order(attempt, count)):
       if isinstance(fields, images.UnreadableError):
         problems.append(str(fields))
         continue
@@ -262,9 +263,9 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
       yield row * (2**_KEY_BITS // count), absent | present
     if problems:  # All at once, for a build takes long.
       raise ValueError(
-        f'nothing was built: {command_line.count_of(len(problems), "picture")} '
+        f'nothing was built: {files.count_of(len(problems), "picture")} '
         'of the lists cannot be used; replace them, or leave out the examples '
-        f'that need them:{command_line.list_first(problems)}'
+        f'that need them:{files.list_first(problems)}'
       )
 
 
@@ -313,8 +314,8 @@ def build(config, output):
 
 
 def _check_arguments(config, output):
-  for name, value in (('--root', config.root), ('--output', output)):
-    command_line.refuse_url(name, value)
+  for path in (config.root, output):
+    files.check_local(path)
   for name, choices in (
     ('labels', ('none', *cityscapes.CODINGS)),
     ('ground_truth', ('none', *truths.KINDS)),
@@ -401,7 +402,7 @@ def main(argv):
   logging.getLogger('absl').setLevel(logging.ERROR)
   # RuntimeError: what TFDS makes of a full disk.
   errors = ValueError, OSError, RuntimeError
-  with command_line.ending_in_one_message(errors):
+  with command_line.report_errors(errors):
     config = RecordsConfig(
       name=(
         f'{values.width}x{values.height}'

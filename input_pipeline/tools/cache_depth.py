@@ -62,7 +62,7 @@ def write_truth(root, split, *, kind, output, improved_root=''):
       else ''
     )
     raise ValueError(
-      f'absent: {command_line.count_of(len(missing), "file")}, beginning with '
+      f'absent: {files.count_of(len(missing), "file")}, beginning with '
       + ', '.join(missing[:10])
       + hint
     )
@@ -74,10 +74,8 @@ def write_truth(root, split, *, kind, output, improved_root=''):
     _add(archive, 'digest', digest)
     _add(archive, 'examples', list(map(str, lines)))
     _add(archive, 'sizes', np.array(list(map(truth.size, lines)), np.int32))
-    with progress.Progress('writing depth maps', len(lines)) as shown:
-      for row, line in enumerate(lines):
-        _add(archive, truths.member(row), truth.read(line))
-        shown.add(1)
+    for row, line in enumerate(progress.bar(lines, 'writing depth maps')):
+      _add(archive, truths.member(row), truth.read(line))
   return len(lines)
 
 
@@ -133,7 +131,7 @@ def main(arguments=None):
     'depth; the root by default',
   )
   options = vars(parser.parse_args(arguments))
-  with command_line.ending_in_one_message():
+  with command_line.report_errors():
     count = write_truth(options.pop('root'), options.pop('split'), **options)
   done = f'{count} depth maps written' if count else 'already there, unchanged'
   print(f'{options["output"]}: {done}')

@@ -5,7 +5,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from input_pipeline import cityscapes, files, images, threads
+from input_pipeline import cityscapes, files, images, progress
 from input_pipeline import masks as mask_files
 
 _PALETTE = np.zeros((256, 3), np.uint8)
@@ -54,7 +54,7 @@ def colour(source, output, *, coding=None):
     train_ids = images.read_mask(masks[number], coding=scan.coding)
     _write_picture(targets[number], train_ids)
 
-  threads.for_each(write, len(masks), 'writing pictures')
+  progress.for_each(write, len(masks), 'writing pictures')
   return (
     f'{output}: {len(masks)} pictures of train ids, from masks coded as '
     f'{scan.coding} ({scan.reason})'

@@ -42,7 +42,7 @@ def main(arguments=None):
       help='what the values of the masks mean; guessed if not given',
     )
   options = parser.parse_args(arguments)
-  with command_line.ending_in_one_message():
+  with command_line.report_errors():
     if options.command == 'check':
       report = check_labels.check(options.root, coding=options.coding)
       print(report)

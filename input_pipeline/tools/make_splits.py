@@ -313,19 +313,14 @@ def _drop_standing(folder, drives, arguments):
   ]
   # -1 rather than 1: the previous frame, where both are asked for.
   neighbour = min(arguments['frame_offsets'], key=lambda n: (abs(n), n))
-  total = sum(map(len, moments))
-  with progress.Progress('judging speeds', total) as shown:
-    for drive, frames in zip(drives, moments, strict=True):
-      still, drive.judged_by = standing.find_standing(
-        folder,
-        frames,
-        neighbour=neighbour,
-        min_speed=arguments['min_speed'],
-        on_frames=shown.add,
-      )
-      kept = [line for line in drive.kept if line.frame not in still]
-      drive.dropped['standing'] += len(drive.kept) - len(kept)
-      drive.kept = kept
+  pairs = list(zip(drives, moments, strict=True))
+  for drive, frames in progress.bar(pairs, 'judging the speed of drives'):
+    still, drive.judged_by = standing.find_standing(
+      folder, frames, neighbour=neighbour, min_speed=arguments['min_speed']
+    )
+    kept = [line for line in drive.kept if line.frame not in still]
+    drive.dropped['standing'] += len(drive.kept) - len(kept)
+    drive.kept = kept
 
 
 def _why_empty(drive):
@@ -341,7 +336,7 @@ def _split(drives, root, excluded, arguments):
     raise ValueError(
       f'nothing is left of {root}: '
       + '; '.join(
-        f'{command_line.count_of(count, "drive")}: {reason}'
+        f'{files.count_of(count, "drive")}: {reason}'
         for reason, count in reasons
       )
       + '. See --exclude, --cameras, --min_speed and --frame_offsets'
@@ -367,7 +362,7 @@ def _split(drives, root, excluded, arguments):
     drive.kept, share=share, frame_offsets=arguments['frame_offsets']
   )
   if not train:
-    frames = command_line.count_of(len(drive.kept), 'frame')
+    frames = files.count_of(len(drive.kept), 'frame')
     raise ValueError(
       f'{drive.name} is the only drive left of {root} and its {frames} are too '
       'few to split in two with a gap between: add drives or give a smaller '
@@ -383,7 +378,7 @@ def _drop_without_truth(truth, drives, validation, arguments):
   for drive in drives:
     drive.dropped['no ground truth'] += lost[drive.name]
   if not kept:
-    frames = command_line.count_of(len(validation), 'validation frame')
+    frames = files.count_of(len(validation), 'validation frame')
     raise ValueError(
       f'none of the {frames} has the ground truth '
       f'{arguments["ground_truth"]!r}, the first lacks '
@@ -442,7 +437,7 @@ def main(arguments=None):
     parser.add_argument(f'--{name}', type=kind, default=default, help=text)
   options = vars(parser.parse_args(arguments))
   output = options['output']
-  with command_line.ending_in_one_message():
+  with command_line.report_errors():
     summary = make_splits(**options)
   print('\n'.join(split_summary.describe(summary)))
   print(f'{output}: train.txt, val.txt, summary.json')

@@ -2,7 +2,7 @@
 
 import collections
 
-from input_pipeline import command_line
+from input_pipeline import files
 
 _FRAMES_PER_HOUR = 36000  # KITTI's 10 Hz
 
@@ -85,13 +85,12 @@ def describe(summary):
   for part in ('train', 'validation'):
     total = summary[part]
     frames, drives = (
-      command_line.count_of(total[f'{what}s'], what)
-      for what in ('frame', 'drive')
+      files.count_of(total[f'{what}s'], what) for what in ('frame', 'drive')
     )
     lines.append(f'{part}: {frames} from {drives}, {total["hours"]} hours')
   lines.append(f'dropped frames: {list_counts(summary["dropped"]) or "none"}')
   lines += [
-    f'{command_line.count_of(count, "drive")} without camera {side}'
+    f'{files.count_of(count, "drive")} without camera {side}'
     for side, count in summary['lacks_cameras'].items()
   ]
   return lines

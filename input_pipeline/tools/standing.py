@@ -59,7 +59,7 @@ def read_speed(path):
   return speed
 
 
-def find_standing(folder, frames, *, neighbour, min_speed, on_frames):
+def find_standing(folder, frames, *, neighbour, min_speed):
   """Finds the frames of a drive in which the car stands.
 
   Args:
@@ -68,7 +68,6 @@ def find_standing(folder, frames, *, neighbour, min_speed, on_frames):
     neighbour: offset of the frame that a picture is compared with; it exists
       for every frame.
     min_speed: metres per second below which the car stands, by oxts.
-    on_frames: called with the number of frames done since the last call.
 
   Returns:
     The set of their numbers, and a `Counter` of how many frames were judged by
@@ -85,7 +84,6 @@ def find_standing(folder, frames, *, neighbour, min_speed, on_frames):
       continue
     if read_speed(packet) < min_speed:
       standing.add(example.frame)
-    on_frames(1)
   pairs = {
     example.frame: (
       folder.file('image', example),
@@ -93,7 +91,7 @@ def find_standing(folder, frames, *, neighbour, min_speed, on_frames):
     )
     for example in by_images
   }
-  pictures = _read_small(pairs.values(), on_frames)
+  pictures = _read_small(pairs.values())
   for frame, (path, other) in pairs.items():
     difference = np.abs(pictures[path] - pictures[other]).mean()
     if difference < STILL_DIFFERENCE:
@@ -104,19 +102,13 @@ def find_standing(folder, frames, *, neighbour, min_speed, on_frames):
   return standing, +judged
 
 
-def _read_small(pairs, on_frames):
+def _read_small(pairs):
   """Reads pictures small and grey: path -> [20, 64] float32, 0 .. 255."""
-  targets = {path for path, _ in pairs}
   paths = list(dict.fromkeys(path for pair in pairs for path in pair))
 
   def read(path):
     colours = images.read_frame(path, height=_HEIGHT, width=_WIDTH)
     return colours.mean(axis=-1, dtype=np.float32)
 
-  pictures = {}
   with concurrent.futures.ThreadPoolExecutor() as pool:
-    for path, picture in zip(paths, pool.map(read, paths), strict=True):
-      pictures[path] = picture
-      if path in targets:
-        on_frames(1)
-  return pictures
+    return dict(zip(paths, pool.map(read, paths), strict=True))

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 import input_pipeline
-from sgde_jax import folders, metrics, parallel, visualization
+from input_pipeline import files
+from sgde_jax import metrics, parallel, visualization
 from sgde_jax.evaluation import borders, odometry, panels, segmentation
 from sgde_jax.inference import steps
 from sgde_jax.training import log
@@ -261,7 +262,7 @@ def _check(config, workdir, mesh):
   parallel.check_batch_size(
     config.eval.batch_size, mesh, 'config.eval.batch_size'
   )
-  folders.refuse_unwritable('--workdir', workdir)
+  files.check_writable(workdir)
 
 
 def _evaluate_images(evaluator, workdir, state):
@@ -282,12 +283,12 @@ def _evaluate_images(evaluator, workdir, state):
 
 def _write_results(folder, result, rows):
   """Writes `metrics.json` and `per_image.csv` into a folder."""
-  log.write_json(folder / 'metrics.json', result)
+  files.write_json(folder / 'metrics.json', result)
   table = io.StringIO(newline='')
   writer = csv.DictWriter(table, list(rows[0]), lineterminator='\n')
   writer.writeheader()
   writer.writerows(rows)
-  log.write_text(folder / 'per_image.csv', table.getvalue())
+  files.write_text(folder / 'per_image.csv', table.getvalue())
   logging.info('wrote %s, and pictures beside it', folder)
 
 

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 
 import input_pipeline
+from input_pipeline import files
 from sgde_jax import parallel, visualization
 from sgde_jax.inference import steps
 from sgde_jax.metrics import trajectories as trajectory
-from sgde_jax.training import log
 
 # Figure -> its head in the table.
 _COLUMNS = {
@@ -191,7 +191,7 @@ def evaluate(config, sequences, folder, *, model, state, mesh):
   if jax.process_index() == 0:
     result = {'step': int(state.step), 'snippet_frames': trajectory.SNIPPET}
     result |= {'sequences': figures, 'all': total}
-    log.write_json(folder / 'odometry.json', result)
+    files.write_json(folder / 'odometry.json', result)
     print(format_table(figures, total))
   return {f'odometry/{name}': value for name, value in total.items()}
 
@@ -243,7 +243,7 @@ def _write_trajectory(folder, sequence, aligned):
   rows = aligned[:, :3].reshape(-1, 12)
   text = ''.join(' '.join(f'{v:.9e}' for v in row) + '\n' for row in rows)
   path = folder / f'trajectory_{sequence.name}.txt'
-  log.write_text(path, text)
+  files.write_text(path, text)
   picture = visualization.draw_trajectories(
     {'truth': sequence.poses, 'prediction, aligned': aligned},
     title=sequence.name,

@@ -20,16 +20,16 @@ import numpy as np
 from input_pipeline import (
   cityscapes,
   examples,
+  files,
   images,
   masks,
+  progress,
   sampling,
-  threads,
 )
 from input_pipeline.sources import stills
 from sgde_jax import metrics, parallel
 from sgde_jax.evaluation import borders
 from sgde_jax.inference import steps
-from sgde_jax.training import log
 
 
 def open_table(config) -> examples.ExampleTable | None:
@@ -97,7 +97,7 @@ def evaluate(config, table, folder, *, model, state, mesh):
   if jax.process_index() == 0:
     place = os.path.commonpath(list(map(os.path.dirname, table.frame_files)))
     result = {'step': int(state.step), 'folder': place} | figures
-    log.write_json(pathlib.Path(folder) / 'stills.json', result)
+    files.write_json(pathlib.Path(folder) / 'stills.json', result)
     print(format_table(figures, place))
   return {f'stills/{name}': value for name, value in figures.items()}
 
@@ -133,7 +133,7 @@ def measure(
   confusion = np.zeros((cityscapes.NUM_CLASSES,) * 2, np.int64)
   start = time.monotonic()
   compare = functools.partial(_compare, table)
-  with concurrent.futures.ThreadPoolExecutor(threads.COUNT) as pool:
+  with concurrent.futures.ThreadPoolExecutor(progress.THREADS) as pool:
     for indices, mask in zip(*batches, strict=True):
       frames = np.stack(list(pool.map(table.read_frame, indices)))
       found = predict(frames)

@@ -6,9 +6,9 @@ import pathlib
 import jax.export
 import numpy as np
 
-from sgde_jax import folders, parallel
+from input_pipeline import files
+from sgde_jax import parallel
 from sgde_jax.inference import steps
-from sgde_jax.training import log
 from sgde_jax.weights import initial
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
@@ -33,9 +33,7 @@ def export(
 
   if os.path.exists(output):
     raise ValueError(f'--output={output} exists; name a new file')
-  folders.refuse_unwritable(
-    'the folder of --output', pathlib.Path(output).parent
-  )
+  files.check_writable(pathlib.Path(output).parent)
   config = config.copy_and_resolve_references()
   # The one attention that every platform has.
   config.model.attention.implementation = 'blockwise'
@@ -46,7 +44,7 @@ def export(
     model, state.variables, jax.export.symbolic_shape(shape)
   )
   content = program.serialize()
-  log.write_bytes(output, content)
+  files.write_bytes(output, content)
   names = jax.tree.unflatten(program.out_tree, program.out_avals)
   print(
     f'{output}: {len(content) / 1e6:.1f} MB, frames uint8 [{shape}] to'

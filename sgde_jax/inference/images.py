@@ -8,8 +8,7 @@ import time
 import numpy as np
 from PIL import Image
 
-from input_pipeline import command_line, files, images
-from sgde_jax import folders
+from input_pipeline import files, images
 from sgde_jax.inference import outputs, predictor, video
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
@@ -46,7 +45,7 @@ def predict(
       replace a file of the user's; after it, images that are unreadable.
   """
   source, output = pathlib.Path(source), pathlib.Path(output)
-  folders.refuse_unwritable('--output', output)
+  files.check_writable(output)
   kind = outputs.DepthOutput()
   if write == 'labels':
     kind = outputs.LabelOutput(config.data.labels)
@@ -61,7 +60,7 @@ def predict(
   if unreadable:
     raise ValueError(
       f'unreadable images: {len(unreadable)}, the others are written:'
-      + command_line.list_first(unreadable)
+      + files.list_first(unreadable)
     )
 
 

@@ -241,23 +241,7 @@ class Reporter:
       )
     if self._active and self._entries.is_file():
       lines = ''.join(f'{json.dumps(entry)}\n' for entry in kept)
-      write_text(self._entries, lines)
-
-
-def write_text(path, text):
-  """Writes a file as `write_bytes` does."""
-  write_bytes(path, text.encode())
-
-
-def write_json(path, figures):
-  """Writes a file that people read, too, as `write_bytes` does."""
-  write_text(path, json.dumps(figures, indent=2) + '\n')
-
-
-def write_bytes(path, content):
-  """Writes a file that is whole or, if this is broken off, as it was."""
-  with files.whole_file(path) as partial:
-    partial.write_bytes(content)
+      files.write_text(self._entries, lines)
 
 
 def read_entries(workdir):

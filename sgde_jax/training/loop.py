@@ -8,7 +8,8 @@ import pathlib
 import jax
 
 import input_pipeline
-from sgde_jax import configuration, folders, parallel
+from input_pipeline import files
+from sgde_jax import configuration, parallel
 from sgde_jax.evaluation import depth
 from sgde_jax.training import log, preemption
 from sgde_jax.weights import checkpoints as checkpointing
@@ -85,7 +86,7 @@ def _check(config, workdir, mesh):
   with parallel.failing_together():
     configuration.check(config)
     for folder in (workdir, pathlib.Path(workdir, 'checkpoints')):
-      folders.refuse_unwritable('--workdir', folder)
+      files.check_writable(folder)
     for part, name in ((config, 'config'), (config.eval, 'config.eval')):
       parallel.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
   initial.check_weights(config, workdir)
@@ -141,7 +142,7 @@ def _open_report(config, workdir, state, evaluator, num_steps):
       overview = parameter_overview.get_parameter_overview(
         jax.device_get(state.params), include_stats=False
       )
-      log.write_text(workdir / 'parameters.txt', overview + '\n')
+      files.write_text(workdir / 'parameters.txt', overview + '\n')
     except ImportError as error:
       logging.info('no TensorBoard events (%s); see metrics.jsonl', error)
   return log.Reporter(

@@ -7,7 +7,7 @@ import pathlib
 import jax
 import orbax.checkpoint as ocp
 
-from input_pipeline import command_line
+from input_pipeline import files
 
 _STATE = 'state'
 _managers = ocp.checkpoint_managers
@@ -206,7 +206,7 @@ class Checkpoints:
       raise ValueError(
         f'checkpoint {self._folder}/{step} does not fit the config; use the'
         ' config it was trained with, or another folder:'
-        + command_line.list_first(problems, 20)
+        + files.list_first(problems, 20)
       )
 
   def _damaged(self, step, reason):

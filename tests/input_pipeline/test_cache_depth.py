@@ -176,7 +176,7 @@ def test_paths_are_local_and_know_the_home_folder(monkeypatch, capsys):
   with pytest.raises(SystemExit):
     run('KITTI', 'gs://bucket/truth.npz', 'lidar')
   errors = capsys.readouterr().err
-  assert '--output: the path is gs://bucket/truth.npz: ' in errors
+  assert '--output: gs://bucket/truth.npz is a URL: ' in errors
 
 
 def test_bad_files_are_refused_before_training(root, tmp_path):

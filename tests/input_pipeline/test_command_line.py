@@ -14,7 +14,7 @@ def test_a_terminated_command_cleans_up():
   before = signal.getsignal(signal.SIGTERM)
   cleaned = []
   terminated = pytest.raises(SystemExit)
-  with terminated as ended, command_line.cleaning_up_when_terminated():
+  with terminated as ended, command_line.exit_on_sigterm():
     try:
       os.kill(os.getpid(), signal.SIGTERM)
       time.sleep(5)  # The handler runs here at the latest.
@@ -24,11 +24,11 @@ def test_a_terminated_command_cleans_up():
   assert cleaned and signal.getsignal(signal.SIGTERM) is before
 
 
-def test_another_thread_may_render():
+def test_other_threads_set_no_handler():
   done = []
 
   def work():
-    with command_line.cleaning_up_when_terminated():
+    with command_line.exit_on_sigterm():
       done.append(True)
 
   thread = threading.Thread(target=work)
@@ -37,18 +37,18 @@ def test_another_thread_may_render():
   assert done
 
 
-def test_what_a_person_can_put_right_is_one_message():
-  refused = pytest.raises(SystemExit)
-  with refused as ended, command_line.ending_in_one_message():
+def test_errors_of_the_user_are_one_message():
+  exits = pytest.raises(SystemExit)
+  with exits as ended, command_line.report_errors():
     raise ValueError('no such folder')
   assert ended.value.code == 'ValueError: no such folder'
-  with refused as ended, command_line.ending_in_one_message():
+  with exits as ended, command_line.report_errors():
     raise KeyboardInterrupt
   assert ended.value.code == 'interrupted'
-  with pytest.raises(KeyError), command_line.ending_in_one_message():
+  with pytest.raises(KeyError), command_line.report_errors():
     raise KeyError('ours')
 
 
-def test_a_path_is_of_this_machine():
+def test_paths_are_local():
   assert command_line.local_path('~/kitti') == os.path.expanduser('~/kitti')
   assert command_line.local_path('') == ''

@@ -1,4 +1,4 @@
-"""Files that are whole or, if the writing is broken off, as they were."""
+"""Files that appear whole or not at all, and checks of paths."""
 
 import os
 
@@ -76,3 +76,21 @@ def test_files_move_into_a_folder_once_all_are_there(tmp_path):
   assert (folder / 'second.txt').read_text() == 'second'
   assert list(tmp_path.rglob('third.txt')) == []
   assert [path.name for path in folder.parent.iterdir()] == ['files']
+
+
+def test_unwritable_folders_are_found_before_any_work(tmp_path):
+  files.check_writable(tmp_path / 'new' / 'folder')
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(ValueError, match='/proc/x cannot be written to: /proc: '):
+    files.check_writable('/proc/x')
+  (tmp_path / 'file').touch()
+  with pytest.raises(ValueError, match='file/run cannot be written to: .*file'):
+    files.check_writable(tmp_path / 'file' / 'run')
+  with pytest.raises(ValueError, match='gs://bucket is a URL: .* mounted'):
+    files.check_writable('gs://bucket')
+
+
+def test_counts_and_lists():
+  assert files.count_of(1, 'mask') == '1 mask'
+  assert files.count_of(2, 'mask') == '2 masks'
+  assert files.list_first(['a', 'b', 'c'], 2) == '\n  a\n  b\n  (+1 more)'

@@ -166,7 +166,11 @@ def test_lists_and_names_of_splits(root, built, tmp_path):
     ({'train_split': 'trian'}, ValueError, 'built from .*train_split=train to'),
     ({'eval_split': 'train'}, ValueError, 'built from .*eval_split=eval to'),
     ({'root': '/no/such'}, FileNotFoundError, 'there is no folder /no/such'),
-    ({'root': 'gs://bucket/x'}, ValueError, 'gs://bucket/x: .* mounted disks'),
+    (
+      {'root': 'gs://bucket/x'},
+      ValueError,
+      'gs://bucket/x is a URL: .* mounted disks',
+    ),
     ({'root': ''}, ValueError, 'root is empty'),
   ],
 )
@@ -381,8 +385,8 @@ def test_same_build_again_is_nothing_and_another_refused(root, tmp_path):
 @pytest.mark.parametrize(
   'overrides, output, message',
   [
-    ({}, 's3://bucket/x', '--output is s3://bucket/x: .* mounted disks'),
-    ({'root': 'gs://bucket'}, None, '--root is gs://bucket'),
+    ({}, 's3://bucket/x', 's3://bucket/x is a URL: .* mounted disks'),
+    ({'root': 'gs://bucket'}, None, 'gs://bucket is a URL'),
     ({'root': '/no/such'}, None, "no folder '/no/such'"),
     ({'labels': 'colours'}, None, "--labels is 'colours'"),
     ({'ground_truth': 'radar'}, None, "--ground_truth is 'radar'"),
