@@ -15,9 +15,10 @@ def get_config():
   config.batch_size = 12  # Global: over all devices and processes.
   config.num_epochs = 20
   config.num_steps = 0  # 0: num_epochs passes over the training split.
-  # What a new run starts from: another workdir (eval.checkpoint says which), or
-  # published weights (encoder.pth, depth.pth, pose_encoder.pth, pose.pth; .npz)
+  # What a new run starts from: another workdir, or published weights
+  # (encoder.pth, depth.pth, pose_encoder.pth, pose.pth; .npz).
   config.init_from = ''
+  config.init_checkpoint = 'latest'  # Of that workdir; or best (by abs_rel)
 
   config.data = _data()
 
@@ -47,7 +48,7 @@ def get_config():
   config.eval.max_depth = 80.0
   config.eval.median_scaling = True
   config.eval.flip = False  # Average with the mirrored image's prediction.
-  config.eval.checkpoint = 'latest'  # Or best (by abs_rel): for other modes.
+  config.eval.checkpoint = 'latest'  # For all modes but train; or best
   config.eval.panels = 8  # Pictures written after an evaluation.
   # Labelled stills that --mode=evaluate measures the classes on, in the layouts
   # of data.semantic_root; their coding; and which split of Cityscapes.

@@ -8,7 +8,11 @@ LiDAR of the 26 even frames of the same road: it measures that a system learns
 as it should, not how it generalises. Figures are in docs/results.md.
 """
 
+import pathlib
+
 from sgde_jax.configs import baseline
+
+_SPLITS = pathlib.Path(__file__).parent / 'splits' / 'drive_0009'
 
 
 def get_config():
@@ -22,8 +26,8 @@ def get_config():
   config.data.width = 320
   config.data.labels = 'none'
   config.data.ground_truth = 'lidar'
-  config.data.train_split = 'configs/splits/drive_0009/train.txt'
-  config.data.eval_split = 'configs/splits/drive_0009/test.txt'
+  config.data.train_split = str(_SPLITS / 'train.txt')
+  config.data.eval_split = str(_SPLITS / 'test.txt')
   config.augmentation.hue = 0.0
   config.augmentation.whole_batch = True  # As in docs/results.md.
   config.optimizer.decay_epochs = ()

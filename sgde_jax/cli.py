@@ -1,270 +1,228 @@
-"""The flags of main.py; whatever is wrong with them is one message."""
+"""Trains, evaluates, predicts or exports.
 
-import contextlib
+python main.py --config=demo --workdir=runs/demo
+
+python main.py --mode=predict --workdir=runs/demo --input=FILE --output=FOLDER
+
+Every field of configs/default.py is a flag, --config.FIELD=VALUE.
+"""
+
 import errno
+import logging
 import os
-import pathlib
 import re
 import signal
 import sys
 import time
 import traceback
 
-from absl import flags
+from absl import app, flags
 from ml_collections import config_flags
 
-FLAGS = flags.FLAGS
-_TAKEN_BY = {
-  'input': ('predict',),
-  'output': ('predict', 'export'),
-  'write': ('predict',),
-  'distributed': ('train', 'evaluate'),
-}  # Flag -> modes.
-_NEEDED_BY = {'predict': ('input', 'output'), 'export': ('output',)}
+import input_pipeline
+from sgde_jax import configuration
+
+_CONTINUES = {
+  'train': 'training continues from the latest checkpoint, if there is one',
+  'evaluate': 'evaluation starts over',
+  'predict': 'masks that are already written stay, all else is repeated',
+  'export': 'the export starts over',
+}  # Mode -> what the same command does when it is repeated.
+_TAKES = {
+  'train': ('distributed',),
+  'evaluate': ('distributed',),
+  'predict': ('input', 'output', 'write'),
+  'export': ('output',),
+}  # Mode -> flags that not every mode takes.
+_CONFIG = 'Name or file: default, demo, ablation:seem, configs/demo.py.'
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
-_WHAT_STAYS = {
-  'train': 'training goes on from its latest checkpoint, if there is one',
-  'predict': 'masks that are written already stay, all else begins anew',
-  'evaluate': 'it begins anew',
-  'export': 'it begins anew',
-}  # Mode -> what the same command does when it is given again.
-_NO_CONFIG = (
-  '--config: this file has no get_config() that returns a config; see'
-  ' configs/demo.py'
+_FLAGS = (
+  (flags.DEFINE_string, 'workdir', None, 'Folder of the run.'),
+  (flags.DEFINE_string, 'input', None, 'predict: image, video or folder.'),
+  (flags.DEFINE_string, 'output', None, 'predict: folder; export: file.'),
+  (flags.DEFINE_enum, 'mode', 'train', list(_CONTINUES), 'What to do.'),
+  (flags.DEFINE_enum, 'write', 'depth', ['depth', 'labels'], 'For predict.'),
+  (flags.DEFINE_bool, 'distributed', False, 'Join the processes of a job.'),
+  # TPU pods and Slurm set these three.
+  (flags.DEFINE_string, 'coordinator_address', None, 'HOST:PORT of process 0.'),
+  (flags.DEFINE_integer, 'num_processes', None, 'Processes of the job.'),
+  (flags.DEFINE_integer, 'process_id', None, 'This process, from 0.'),
+  (flags.DEFINE_bool, 'trace', False, 'Show the traceback of every error.'),
 )
 
 
-def parse(argv):
-  """Defines and parses the flags.
+def run() -> None:
+  """Runs the command of `sys.argv`."""
+  sys.modules['__main__'].__doc__ = __doc__  # What --help shows.
+  app.run(main, flags_parser=parse)
 
-  Config fields on the command line are read here, too.
 
-  Args:
-    argv: the program's name and its arguments.
-
-  Returns:
-    `argv`, as `app.run` wants it.
+def parse(argv: list[str], args: flags.FlagValues = flags.FLAGS) -> list[str]:
+  """Reads the flags in `argv` into `args` and returns `argv`.
 
   Raises:
-    SystemExit: a flag is wrong.
+    SystemExit: with a message, if a flag is wrong.
   """
+  pattern = re.compile(r'^--?(?:no)?config\.([^=\s]+)', re.MULTILINE)
+  for field in configuration.unknown_fields(pattern.findall('\n'.join(argv))):
+    sys.exit(f'sgde-jax: error: no config field {field}; see --help')
   try:
-    _define()
-    rest = FLAGS(argv)[1:]
+    _define(argv, args)
+    rest = args(argv)[1:]
   except flags.Error as error:
-    reason = str(error)
-    if 'get_config() takes' in reason:
-      reason = '--config: this file has no parts, nothing may follow its .py'
-    elif '\n' in reason:  # A trace of the file.
-      sys.exit(_explain_config(error))
-    sys.exit(f'{reason}; see --help')
-  except (OSError, SyntaxError, ImportError) as error:
-    sys.exit(f'--config cannot be read: {error}')
-  except (AttributeError, KeyError) as error:  # ml_collections nests them.
-    if _places(error):
-      sys.exit(_explain_config(error))
-    reason = error.args[0]
-    if isinstance(reason, KeyError):
-      reason = reason.args[0]
-    reason = reason.replace("'", '').replace('\n', '. ')
-    if 'get_config' in reason or 'NoneType' in reason:
-      sys.exit(_NO_CONFIG)
-    sys.exit(f'no such config field: {reason} (see configs/default.py)')
-  except Exception as error:  # The file may run anything.
-    sys.exit(_explain_config(error))
-  if not FLAGS.distributed and any(FLAGS[name].present for name in _JOB):
-    sys.exit(f'--{", --".join(_JOB)} need --distributed')
-  if not FLAGS.workdir:
-    sys.exit('--workdir is empty: name the folder of the run')
-  for name, modes in _TAKEN_BY.items():
-    if FLAGS[name].present and FLAGS.mode not in modes:
-      sys.exit(f'--{name} needs --mode={" or --mode=".join(modes)}')
-  for name in _NEEDED_BY.get(FLAGS.mode, ()):
-    if not FLAGS[name].value:
-      sys.exit(f'--mode={FLAGS.mode} needs --{name}; see --help')
-  for name in ('workdir', 'input', 'output'):  # No shell does after a `=`.
-    if FLAGS[name].value:
-      FLAGS[name].value = os.path.expanduser(FLAGS[name].value)
-  if rest:
-    sys.exit(f'{" ".join(rest)}: not a flag; write --NAME=VALUE, see --help')
-  path = config_flags.get_config_filename(FLAGS['config']).split(':')[0]
-  if not os.path.isfile(path):
-    sys.exit(f'--config={path}: there is no such file; see configs/')
-  if FLAGS.config is None:
-    sys.exit(_NO_CONFIG)
+    sys.exit(f'sgde-jax: error: {error}; see --help')
+  for problem in _find_problems(args, rest):
+    sys.exit(f'sgde-jax: error: {problem}; see --help')
+  for name in ('workdir', 'input', 'output'):  # No shell expands `--input=~`.
+    if args[name].value:
+      args[name].value = os.path.expanduser(args[name].value)
   return argv
 
 
-def overrides():
-  """Config fields given on the command line: dotted name -> value."""
-  return config_flags.get_override_values(FLAGS['config'])
+class _ConfigParser(config_flags.config_flags.ConfigFileFlagParser):
+  """Reads a config by name or by path."""
+
+  def parse(self, name):
+    return super().parse(configuration.find(name))
 
 
-def join_job(initialize):
-  """Joins the other processes of the job.
+def _define(argv, args):
+  config_flags.DEFINE_config_file(
+    'config', configuration.find('default'), _CONFIG, args, sys_argv=argv
+  )
+  args['config'].parser = _ConfigParser('config')
+  for define, *flag in _FLAGS:
+    define(*flag, flag_values=args)
+  for flag in args.get_key_flags_for_module(__name__):  # For --help.
+    args.register_key_flag_for_module(sys.argv[0], flag)
 
-  Args:
-    initialize: `jax.distributed.initialize`.
 
-  Raises:
-    ConnectionError: the job cannot be joined.
-  """
+def _find_problems(args, rest):
+  """Yields what is wrong with flags that absl accepts."""
+  if rest:
+    yield f'{" ".join(rest)}: not a flag, write --NAME=VALUE'
+  if not args.workdir:
+    yield '--workdir=FOLDER is missing'
+  if not args.distributed and any(args[name].present for name in _JOB):
+    yield f'--{", --".join(_JOB)} need --distributed'
+  for name in ('distributed', 'input', 'output', 'write'):
+    is_taken = name in _TAKES[args.mode]
+    if args[name].present and not is_taken:
+      yield f'--mode={args.mode} takes no --{name}'
+    if args[name].value in (None, '') and is_taken:
+      yield f'--mode={args.mode} needs --{name}'
+
+
+def main(argv: list[str]) -> None:
+  """Runs the mode; errors that a user can fix end in one line."""
+  del argv
+  args = flags.FLAGS
+  log_format = {'format': '%(asctime)s %(message)s', 'datefmt': '%H:%M:%S'}
+  logging.basicConfig(level=logging.INFO, force=True, **log_format)
+  for library in ('absl', 'jax', 'orbax'):
+    logging.getLogger(library).setLevel(logging.WARNING)
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+  again = f'repeat the command, {_CONTINUES[args.mode]}'
+  if not args.distributed:  # At a time limit clean up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   try:
-    initialize(*(FLAGS[name].value for name in _JOB))
-  except (ValueError, RuntimeError) as error:
-    raise ConnectionError(
-      f'--distributed: {error} Outside of TPU pods and Slurm give all of'
-      f' --{", --".join(_JOB)}, the same address to every process.'
-    ) from error
+    execute(args)
+  except KeyboardInterrupt:
+    _exit_at_once(f'interrupted: {again}', 128 + signal.SIGINT)
+  except SystemExit as error:
+    if args.distributed:  # All processes end and wait for each other.
+      raise
+    _exit_at_once(f'terminated: {again}', error.code)
+  except Exception as error:
+    message = explain(error, again)
+    if args.trace or not message:
+      traceback.print_exc()
+    if args.distributed:
+      _leave_job(message or str(error))
+    sys.exit(message or 1)
 
 
-def require_device(find):
-  """Refuses to start where JAX finds no device of the platform asked for.
+def execute(args: flags.FlagValues) -> None:
+  """Does what the mode says."""
+  config = _join_job(args) if args.distributed else _read_config(args)
+  if args.mode == 'train':
+    from sgde_jax import folders
+    from sgde_jax.training import loop
 
-  Args:
-    find: `jax.devices`.
+    with folders.claimed(args.workdir):
+      loop.train_and_evaluate(config, args.workdir)
+  elif args.mode == 'evaluate':
+    from sgde_jax.evaluation import depth
 
-  Raises:
-    ConnectionError: there is none.
-  """
-  try:
-    find()
-  except (RuntimeError, AssertionError) as error:  # The latter for cuda.
-    platform = os.environ.get('JAX_PLATFORMS', 'any')
-    raise ConnectionError(
-      f'JAX_PLATFORMS={platform}: JAX finds no such device ({error}); install'
-      ' its wheels (README, Accelerators), or unset JAX_PLATFORMS'
-    ) from error
+    depth.evaluate(config, args.workdir)
+  elif args.mode == 'export':
+    from sgde_jax.inference import export
 
-
-def unwinding():
-  """A context in which SIGTERM lets the command clean up, as Ctrl-C does.
-
-  In a job of several processes JAX notes it, and training asks for it. Other
-  modes end at once there: at a usual end a process waits for the others.
-  """
-  from input_pipeline import command_line  # After the flags, as all of it.
-
-  if not FLAGS.distributed:
-    return command_line.exit_on_sigterm()
-  if FLAGS.mode != 'train':
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-  return contextlib.nullcontext()
-
-
-def explain(error, *, mode):
-  """Says in one message what a person can put right.
-
-  Args:
-    error: what ended the command.
-    mode: what it did, the value of `--mode`.
-
-  Returns:
-    The message; '' for an error of the program.
-  """
-  again = f'give the same command again, {_WHAT_STAYS[mode]}'
-  if isinstance(error, KeyboardInterrupt):
-    return f'interrupted; {again}'
-  text = f'{type(error).__name__}: {error}'
-  if isinstance(error, ImportError):
-    return f'{text}: install what requirements.txt names anew'
-  if isinstance(error, OSError):
-    is_full = error.errno == errno.ENOSPC
-  else:  # TensorFlow has errors of its own.
-    is_full = os.strerror(errno.ENOSPC) in text
-  if is_full:
-    return (
-      f'{text}: the disk of --workdir or --output is full; make room and'
-      f' {again}'
-    )
-  if isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in text:
-    return (
-      f'out of memory: {text.splitlines()[0][:200]}. Use a smaller'
-      ' config.batch_size, config.eval.batch_size or config.data.height and'
-      ' width; for the host, config.data.reader=tf'
-    )
-  known = isinstance(error, (ValueError, OSError, FloatingPointError))
-  return text if known else ''
-
-
-def leave(error, *, process=None):
-  """Ends the process after an error or a signal, with one message.
-
-  At once: at its usual end Python waits for what XLA compiles and Orbax saves
-  still, and may crash; and a process of a job waits for the others, and they
-  for it, five minutes. So they notice within two.
-
-  Args:
-    error: what ended the command; SystemExit is SIGTERM, which has been told.
-    process: the number of this process of a job.
-  """
-  status = 1
-  if isinstance(error, SystemExit):
-    status = error.code
+    export.export(config, args.workdir, args.output)
   else:
-    message = explain(error, mode=FLAGS.mode)
-    if FLAGS.trace or not message:
-      traceback.print_exception(error)
-    if process is not None:
-      message = f'process {process}: {message or error}'
-    if message:
-      print(message, file=sys.stderr)
-  if process == 0:  # The others need it to end as tidily, if they end, too.
-    time.sleep(2)
-  for stream in (sys.stdout, sys.stderr):
-    with contextlib.suppress(OSError):  # Such as a pipe that was closed.
-      stream.flush()
+    from sgde_jax.inference import images
+
+    images.predict(
+      config, args.workdir, args.input, args.output, write=args.write
+    )
+
+
+def _read_config(args):
+  flag = args['config']
+  overrides = config_flags.get_override_values(flag)
+  config = configuration.resolve(
+    args.config, args.workdir, overrides, given=flag.present
+  )
+  configuration.check(config)
+  if args.mode in ('train', 'evaluate'):  # Evaluation may need no lists.
+    train = args.mode == 'train'
+    input_pipeline.check_paths(config.data, train=train, evaluation=train)
+  return config
+
+
+def _join_job(args):
+  """Joins the job's processes; returns the config, which all must share."""
+  import jax
+
+  jax.distributed.initialize(*(args[name].value for name in _JOB))
+  if args.mode != 'train':  # Training asks JAX for signals, others just end.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+  from sgde_jax import parallel
+  from sgde_jax.weights import checkpoints
+
+  with parallel.failing_together():
+    config = _read_config(args)
+    step = checkpoints.latest_step(args.workdir)
+  parallel.check_same({'configs': config.to_json(), 'checkpoints': str(step)})
+  return config
+
+
+def explain(error: Exception, again: str) -> str:
+  """Formats a user-fixable error as one line; '' for others."""
+  if os.strerror(errno.ENOSPC) in str(error):  # Of any class.
+    return f'sgde-jax: error: {error}: make room on the disk and {again}'
+  fixable = isinstance(error, ValueError | OSError | FloatingPointError)
+  return f'sgde-jax: error: {error}' if fixable else ''
+
+
+def _leave_job(message):
+  """Ends a process that fails in a job, where the others continue."""
+  import jax
+
+  if jax.distributed.is_initialized():
+    number = jax.process_index()
+    if number == 0:  # The others need it to report their own errors.
+      time.sleep(2)
+    _exit_at_once(f'process {number}: {message}', 1)
+
+
+def _exit_at_once(message, status):
+  """Ends the process without Python's clean-up.
+
+  Where a signal arrives while XLA compiles, the usual exit was seen to crash or
+  hang. In a job of several processes it waits five minutes for the others.
+  """
+  print(message, file=sys.stderr, flush=True)
+  sys.stdout.flush()
   os._exit(status)
-
-
-def _explain_config(error):
-  """Where the file of --config fails, and why."""
-  text = ''.join(traceback.format_exception(error)).strip()
-  reason = text.splitlines()[-1]
-  # ml_collections lists every field there is.
-  reason = re.sub(r'Other fields present: ".*}"', '', reason)
-  return f'--config: {"".join(_places(error)[-1:])}{reason}'
-
-
-def _places(error):
-  """Where an error passed through config files, the innermost place last."""
-  text = ''.join(traceback.format_exception(error))
-  others = (
-    os.path.dirname(__file__),
-    os.path.dirname(os.__file__),  # Python's own, and site-packages below.
-    'site-packages',
-    '<frozen',
-  )
-  program = os.path.abspath(sys.argv[0])
-  return [
-    f'{path}, line {line}: '
-    for path, line in re.findall(r'File "(.+)", line (\d+), in', text)
-    if os.path.abspath(path) != program
-    and not any(part in path for part in others)
-  ]
-
-
-def _define():
-  reference = pathlib.Path(__file__).parents[1] / 'configs' / 'default.py'
-  config_flags.DEFINE_config_file('config', str(reference))
-  flags.DEFINE_string('workdir', None, 'Folder of the run.', required=True)
-  flags.DEFINE_enum(
-    'mode', 'train', ['train', 'evaluate', 'predict', 'export'], 'What to do.'
-  )
-  flags.DEFINE_string(
-    'input', None, 'predict: an image, a video or a folder of images.'
-  )
-  flags.DEFINE_string(
-    'output', None, 'predict: folder for the results; export: the file.'
-  )
-  flags.DEFINE_enum(
-    'write', 'depth', ['depth', 'labels'], 'predict: what to write.'
-  )
-  flags.DEFINE_bool('distributed', False, 'Join the other processes of a job.')
-  # On TPU pods and under Slurm these are found out.
-  flags.DEFINE_string('coordinator_address', None, 'HOST:PORT of process 0.')
-  flags.DEFINE_integer('num_processes', None, 'distributed: processes in all.')
-  flags.DEFINE_integer('process_id', None, 'distributed: this process.')
-  flags.DEFINE_bool('trace', False, 'Show where in the code an error arose.')
-  for flag in FLAGS.get_key_flags_for_module(__name__):  # For --help.
-    FLAGS.register_key_flag_for_module(sys.argv[0], flag)

@@ -1,63 +1,156 @@
-"""main.py: a wrong command ends at once, in one message that helps."""
+"""The command line: wrong commands end in one message that helps."""
 
 import errno
-import functools
+import logging
+import signal
+import subprocess
+import sys
+import time
 
-import jax
 import pytest
+from absl import flags
 
 from sgde_jax import cli
 from tests.support import kitti_folder, runs
 
+pytestmark = [
+  pytest.mark.usefixtures('one_device'),
+  # By ml_collections, for every config file.
+  pytest.mark.filterwarnings('ignore:the load_module'),
+]
 
-def _refusal(tmp_path, *flags):
-  """The message for flags; nothing may be left in the workdir."""
+
+def _parse(*arguments):
+  args = flags.FlagValues()
+  cli.parse(['main.py', *arguments], args)
+  return args
+
+
+def _message(tmp_path, *arguments):
+  """The message of a wrong command; nothing may be left in the workdir."""
   workdir = tmp_path / 'run'
-  message = runs.refusal(f'--workdir={workdir}', *flags)
+  with pytest.raises((SystemExit, ValueError, OSError)) as error:
+    cli.execute(_parse(f'--workdir={workdir}', *arguments))
   assert not workdir.exists()
-  assert len(message.splitlines()) <= 3, message
-  return message
+  return str(error.value)
 
 
 @pytest.mark.parametrize(
   ('flag', 'parts'),
   [
-    ('--config.foo=1', ['foo', 'configs/default.py']),
-    ('--config.data.foo.bar=1', ['foo', 'configs/default.py']),
-    ('--config.batchsize=1', ['batchsize', 'batch_size']),
+    ('--config.foo=1', ['no config field foo']),
+    ('--config.data.foo.bar=1', ['no config field data.foo.bar']),
+    ('--config.batchsize=1', ['batchsize, did you mean batch_size;']),
+    ('--config.learning_rate 1', ['did you mean optimizer.learning_rate;']),
+    ('--noconfig.semantics', ['did you mean model.semantics;']),
     ('--config.batch_size=few', ['config.batch_size=few']),
-    ('--config=nowhere.py', ['nowhere.py', 'configs/']),
-    ('--config=configs/ablation.py:all', ['all', 'baseline, semantics']),
-    ('--config=configs/demo.py:all', ['--config', 'no parts']),
+    ('--config=nowhere.py', ['nowhere.py', 'demo, drive_0009']),
+    ('--config=ablation:all', ['all', 'baseline, semantics']),
     ('--mode=dream', ['mode', 'train', 'evaluate', 'predict']),
-    ('--wordir=x', ['wordir']),
-    ('--distributed', ['coordinator_address', '--num_processes']),
+    ('--wordir=x', ['wordir', 'workdir']),
+    ('--process_id=1', ['--process_id need --distributed']),
     (
       '--distributed --mode=export',
-      ['--distributed needs --mode=train or --mode=evaluate'],
+      ['--mode=export takes no --distributed'],
     ),
     ('stray', ['stray', '--NAME=VALUE']),
-    ('--input=x', ['--input needs --mode=predict']),
-    ('--output=x', ['--output needs --mode=predict or --mode=export']),
+    ('--input=x', ['--mode=train takes no --input']),
+    ('--output=x', ['--mode=train takes no --output']),
+    ('--workdir=', ['--workdir=FOLDER is missing']),
     ('--config.data.height=30', ['config.data.height = 30', '32']),
-    ('--config.data.root=/nowhere', ['/nowhere', '--config.data.root']),
+    (
+      '--config.data.source=kitti --config.data.root=/nowhere',
+      ['/nowhere', '--config.data.root'],
+    ),
     (
       '--config.model.encoder_weights=resnet18.pth',
       ['resnet18.pth', 'torchvision'],
     ),
     (
-      '--config=configs/kitti_1024x320.py',
+      '--config=configs/kitti_1024x320.py --config.data.source=street'
+      ' --config.data.root=runs/none',
       ['config.init_from: no checkpoint in', 'runs/kitti_r18'],
     ),
+    ('--mode=predict --input=', ['--mode=predict needs --input']),
+    ('--mode=export', ['--mode=export needs --output']),
+    ('--mode=evaluate', ['no checkpoint']),
   ],
 )
-def test_wrong_flag(tmp_path, flag, parts):
-  flags = flag.split()
-  if 'root' in flag:
-    flags.append('--config.data.source=kitti')
-  message = _refusal(tmp_path, *flags)
+def test_wrong_command(tmp_path, flag, parts):
+  message = _message(tmp_path, *flag.split())
   for part in parts:
     assert part in message
+
+
+@pytest.mark.parametrize('name', ['demo', 'configs/demo.py', 'ablation:seem'])
+def test_a_config_by_name_or_path(name):
+  args = _parse('--workdir=x', '--config', name, '--config.batch_size=3')
+  assert args.config.batch_size == 3
+  assert args.config.num_steps == (0 if 'seem' in name else 560)
+  assert args['config'].present
+
+
+def test_a_user_config_that_lacks_a_field(tmp_path):
+  path = tmp_path / 'mine.py'
+  path.write_text(
+    'from sgde_jax.configs import demo\n\n\ndef get_config():\n'
+    '  config = demo.get_config()\n  del config.loss.automask\n'
+    '  config.optimizer.learning_rat = 1.0\n  return config\n'
+  )
+  message = _message(tmp_path, f'--config={path}')
+  assert 'learning_rat, did you mean optimizer.learning_rate' in message
+
+
+def test_a_tilde_is_the_home_folder(monkeypatch):
+  monkeypatch.setenv('HOME', '/home/ann')
+  assert _parse('--workdir=~/run').workdir == '/home/ann/run'
+
+
+@pytest.mark.parametrize('below', ['', '/run'])
+def test_workdir_that_is_a_file(root, tmp_path, below):
+  path = tmp_path / 'file'
+  path.write_text('mine')
+  with pytest.raises((OSError, ValueError), match=str(path)):
+    cli.execute(_parse(f'--workdir={path}{below}', *runs.make_flags(root)))
+  assert path.read_text() == 'mine'
+
+
+def test_bad_split_line_is_named(tmp_path):
+  root = runs.write_root(tmp_path / 'kitti')
+  split = root / 'splits' / 'train.txt'
+  split.write_text(split.read_text() + f'{kitti_folder.DRIVE} two l\n')
+  message = _message(tmp_path, *runs.make_flags(root))
+  assert f'{split}' in message
+  assert 'line 5' in message
+  assert 'two' in message
+
+
+def test_semantics_need_labels(tmp_path):
+  root = runs.write_root(tmp_path / 'kitti')
+  message = _message(tmp_path, *runs.make_flags(root, data__labels='none'))
+  assert 'semantic_02' in message
+
+
+def test_a_wrong_path_is_reported_before_the_heavy_imports(tmp_path):
+  code = (
+    'import sys\nfrom sgde_jax import cli\n'
+    'try:\n  cli.run()\nfinally:\n'
+    "  print({'jax', 'flax', 'tensorflow'} & set(sys.modules), cli.__name__)"
+  )
+  arguments = ['--config.data.source=kitti', '--config.data.root=/nowhere']
+  start = time.monotonic()
+  result = subprocess.run(
+    [sys.executable, '-c', code, f'--workdir={tmp_path}/run', *arguments],
+    cwd=kitti_folder.REPOSITORY,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert time.monotonic() - start < 10  # 0.5 s on a free machine.
+  assert result.returncode == 1
+  assert result.stdout == 'set() sgde_jax.cli\n'
+  assert len(result.stderr.splitlines()) == 1
+  assert result.stderr.startswith('sgde-jax: error: there is no folder')
 
 
 def test_trace_shows_where_an_error_arose(tmp_path):
@@ -68,121 +161,48 @@ def test_trace_shows_where_an_error_arose(tmp_path):
   assert 'config.data.height = 30' in errors
 
 
-def test_workdir_is_asked_for():
-  assert '--workdir' in runs.refusal()
-  assert '--workdir is empty' in runs.refusal('--workdir=')
-
-
-@pytest.mark.parametrize('below', ['', '/run'])
-def test_workdir_that_is_a_file(tmp_path, below):
-  path = tmp_path / 'file'
-  path.write_text('mine')
-  message = runs.refusal(f'--workdir={path}{below}')
-  assert f'--workdir={path}{below}: {path} is a file' in message
-  assert path.read_text() == 'mine'
-
-
-def test_bad_split_line_is_named(tmp_path):
-  root = runs.write_root(tmp_path / 'kitti')
-  split = root / 'splits' / 'train.txt'
-  split.write_text(split.read_text() + f'{kitti_folder.DRIVE} two l\n')
-  message = _refusal(tmp_path, *runs.make_flags(root))
-  assert f'{split}' in message
-  assert 'line 5' in message
-  assert 'two' in message
-
-
-def test_predict_without_input(tmp_path):
-  message = _refusal(tmp_path, '--mode=predict')
-  assert '--input' in message
-
-
-def test_evaluate_without_a_run(tmp_path):
-  message = _refusal(tmp_path, '--mode=evaluate')
-  assert 'no checkpoint' in message
-
-
-def test_broken_config_file_is_named(tmp_path):
-  (tmp_path / 'config.json').write_text('{"batch_size": 3, "beams": 64}')
-  message = runs.refusal(f'--workdir={tmp_path}')
-  assert f'{tmp_path}/config.json' in message
-  assert 'beams' in message
-  assert '--workdir' in message
-
-
-def test_semantics_without_a_label_are_refused(tmp_path):
-  root = runs.write_root(tmp_path / 'kitti')
-  message = _refusal(tmp_path, *runs.make_flags(root, data__labels='none'))
-  assert 'semantic_02' in message
-  assert 'configs/ablation.py:baseline' in message
-
-
-@pytest.mark.parametrize(
-  ('line', 'parts'),
-  [
-    ('config.batch_size = few', ['line 6', "NameError: name 'few'"]),
-    ('config.batch_size = 4.0', ['line 6', 'TypeError', "'batch_size'"]),
-    ('return None', ['no get_config() that returns a config']),
-    ('config.data.root = {}["HOME_"]', ['line 6', "KeyError: 'HOME_'"]),
-    ('raise KeyError', ['line 6: KeyError']),
-    ('config.lock().seeed = 3', ['line 6', 'Did you mean "seed"']),
-    ('config.optimizer.learning_rat = 1.0', ['no field', 'learning_rate;']),
-  ],
-)
-def test_mistakes_in_a_config_file(tmp_path, line, parts):
-  path = tmp_path / 'domain.py'  # Not main.py.
-  path.write_text(
-    'from configs import demo\n\n\ndef get_config():\n'
-    f'  config = demo.get_config()\n  {line}\n  return config\n'
-  )
-  message = _refusal(tmp_path, f'--config={path}')
-  for part in parts:
-    assert part in message
-
-
-def test_a_config_file_without_its_function(tmp_path):
-  path = tmp_path / 'mine.py'
-  path.write_text('size = 3\n')
-  assert 'no get_config()' in _refusal(tmp_path, f'--config={path}')
-
-
 def test_help_lists_the_flags():
   output, _ = runs.run_main('--help', fails=True)
   for flag in ('--workdir', '--mode', '--input', '--[no]distributed'):
     assert f'{flag}:' in output
+  assert '--config=demo' in output
 
 
-def test_a_platform_that_is_not_there(tmp_path, monkeypatch):
-  monkeypatch.setenv('JAX_PLATFORMS', 'nothing')
-  message = _refusal(tmp_path)
-  assert 'JAX_PLATFORMS=nothing: JAX finds no such device' in message
-
-
-def test_what_ends_a_command_is_explained():
-  explain = functools.partial(cli.explain, mode='train')
-  lack = 'out of memory: '
-  assert explain(MemoryError('103 GiB')).startswith(lack)
-  full = jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory\nmore')
-  assert explain(full).startswith(lack)
-  assert 'config.batch_size' in explain(full)
-  assert explain(OSError('gone')) == 'OSError: gone'
-  assert explain(KeyError('ours')) == ''
+def test_errors_that_a_user_can_fix_are_one_line():
+  assert cli.explain(OSError('gone'), '') == 'sgde-jax: error: gone'
+  assert cli.explain(ValueError('no'), '') == 'sgde-jax: error: no'
+  assert cli.explain(KeyError('ours'), '') == ''
+  full = OSError(errno.ENOSPC, 'No space left on device', 'a.png')
+  message = cli.explain(full, 'repeat the command')
+  assert "'a.png'" in message
+  assert message.endswith('make room on the disk and repeat the command')
+  message = cli.explain(RuntimeError('x: No space left on device'), 'repeat')
+  assert message.endswith('make room on the disk and repeat')
 
 
 @pytest.mark.parametrize(
-  ('mode', 'stays'),
+  ('error', 'status', 'word'),
   [
-    ('train', 'goes on from its latest checkpoint'),
-    ('predict', 'masks that are written already stay'),
-    ('evaluate', 'begins anew'),
-    ('export', 'begins anew'),
+    (KeyboardInterrupt(), 130, 'interrupted'),
+    (SystemExit(143), 143, 'terminated'),
+    (ValueError('no'), 1, 'sgde-jax: error: no'),
+    (KeyError('ours'), 1, 'Traceback'),
   ],
 )
-def test_what_is_broken_off_says_how_it_goes_on(mode, stays):
-  full = OSError(errno.ENOSPC, 'No space left on device', 'a.png')
-  message = cli.explain(full, mode=mode)
-  assert "'a.png'" in message and 'make room and give the same' in message
-  assert stays in message
-  message = cli.explain(KeyboardInterrupt(), mode=mode)
-  assert message.startswith('interrupted; give the same command again')
-  assert stays in message
+def test_how_a_command_ends(monkeypatch, capsys, error, status, word):
+  def fail(args):
+    raise error
+
+  args = _parse('--workdir=x')
+  monkeypatch.setattr(flags, 'FLAGS', args)
+  monkeypatch.setattr(cli, 'execute', fail)
+  monkeypatch.setattr(cli.os, '_exit', sys.exit)
+  monkeypatch.setattr(signal, 'signal', lambda *_: None)
+  monkeypatch.setattr(logging, 'basicConfig', lambda **_: None)
+  with pytest.raises(SystemExit) as ended:
+    cli.main([])
+  text = f'{ended.value.code}\n{capsys.readouterr().err}'
+  assert word in text
+  assert ended.value.code == status or status == 1
+  if status > 1:
+    assert 'training continues from the latest checkpoint' in text
