@@ -5,17 +5,20 @@
 Takes every frame whose neighbours exist and in which the car moves, from every
 drive below the root (ROOT/DATE/DRIVE/image_02/data and image_03/data), and
 splits them by drive: both cameras of a drive go to the same list. A single
-drive is split by time. With --ground_truth=KIND, frames without it do not
-validate. DIR then holds train.txt and val.txt, in the format of
+drive is split by time. With --ground_truth=KIND, frames without it are left out
+of the validation list. DIR then holds train.txt and val.txt, in the format of
 `splits`, and summary.json. The same folder and arguments give the same bytes.
 """
 
 import argparse
 import collections
 import dataclasses
+import inspect
 import json
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from input_pipeline import (
   command_line,
@@ -25,87 +28,62 @@ from input_pipeline import (
   splits,
   truths,
 )
-from input_pipeline.tools import split_summary, standing
+from input_pipeline.tools import motion
 
 # The drives of Eigen et al.'s 697 test frames.
+_EIGEN_NUMBERS = {
+  '2011_09_26': '2 9 13 20 23 27 29 36 46 48 52 56 59 64 84 86 93 96 101 106 '
+  '117',
+  '2011_09_28': '2',
+  '2011_09_29': '71',
+  '2011_09_30': '16 18 27',
+  '2011_10_03': '27 47',
+}
 EIGEN_TEST = tuple(
-  f'{date}_drive_{number:04d}'
-  for date, numbers in (
-    (
-      '2011_09_26',
-      (
-        2,
-        9,
-        13,
-        20,
-        23,
-        27,
-        29,
-        36,
-        46,
-        48,
-        52,
-        56,
-        59,
-        64,
-        84,
-        86,
-        93,
-        96,
-        101,
-        106,
-        117,
-      ),
-    ),
-    ('2011_09_28', (2,)),
-    ('2011_09_29', (71,)),
-    ('2011_09_30', (16, 18, 27)),
-    ('2011_10_03', (27, 47)),
-  )
-  for number in numbers
+  f'{date}_drive_{int(number):04d}'
+  for date, numbers in _EIGEN_NUMBERS.items()
+  for number in numbers.split()
 )
-# Sequences 09 and 10 of KITTI odometry, which its publications test on.
+# Sequences 09 and 10 of KITTI odometry, on which its publications test.
 ODOMETRY_TEST = ('2011_09_30_drive_0033', '2011_09_30_drive_0034')
 EXCLUSIONS = {
   'eigen_test': ('Eigen test drive', EIGEN_TEST),
   'odometry_test': ('odometry test drive', ODOMETRY_TEST),
   'none': ('', ()),
 }
-SIDES = ('l', 'r')
+_FRAMES_PER_HOUR = 36000  # KITTI's 10 Hz
 
 
 @dataclasses.dataclass
-class Drive:
-  """A drive, while its frames are chosen.
+class _Drive:
+  """A drive, while its frames are chosen."""
 
-  Attributes:
-    name: `DATE/DRIVE`.
-    kept: list of `splits.Example`.
-    lacking: sides without a frame.
-    dropped: reason -> frames dropped, both cameras counted.
-    judged_by: method -> moments judged; see `standing.find_standing`.
-  """
-
-  name: str
-  kept: list
-  lacking: list
-  dropped: collections.Counter
-  judged_by: collections.Counter
+  name: str  # DATE/DRIVE
+  kept: list[splits.Example] = dataclasses.field(default_factory=list)
+  lacking: list[str] = dataclasses.field(default_factory=list)  # sides
+  # Reason -> frames dropped, both cameras counted.
+  dropped: collections.Counter = dataclasses.field(
+    default_factory=collections.Counter
+  )
+  # Method -> moments judged; see `motion.find_standing`.
+  judged_by: collections.Counter = dataclasses.field(
+    default_factory=collections.Counter
+  )
 
 
 def make_splits(
-  root,
-  output,
+  root: str | os.PathLike,
+  output: str | os.PathLike,
   *,
-  validation_share=0.1,
-  seed=0,
-  cameras=SIDES,
-  min_speed=0.5,
-  exclude=('eigen_test',),
-  frame_offsets=(-1, 1),
-  ground_truth='none',
-  ground_truth_root='',
-):
+  validation_share: float = 0.1,
+  seed: int = 0,
+  cameras: Sequence[str] = ('l', 'r'),
+  min_speed: float = 0.5,
+  exclude: Sequence[str] = ('eigen_test',),
+  frame_offsets: Sequence[int] = (-1, 1),
+  ground_truth: str = 'none',
+  ground_truth_root: str = '',
+) -> dict[str, Any]:
   """Writes train.txt, val.txt and summary.json.
 
   Args:
@@ -113,7 +91,7 @@ def make_splits(
     output: the folder to make; absent or empty.
     validation_share: share of the frames to validate on, in (0, 1).
     seed: decides which drives validate.
-    cameras: sides to list, of `SIDES`.
+    cameras: sides to list, `l`, `r` or both.
     min_speed: metres per second below which the car stands; 0 keeps all.
     exclude: names of `EXCLUSIONS`.
     frame_offsets: offsets of the neighbours that a frame must have; 0 is the
@@ -122,12 +100,11 @@ def make_splits(
     ground_truth_root: the folder of `improved`; '' is the root.
 
   Returns:
-    The summary, as summary.json holds it.
+    The content of summary.json.
 
   Raises:
-    FileNotFoundError: there is no such root, no drive in it, or a date has no
-      calibration.
-    ValueError: an argument or a file is wrong, or no frame is left.
+    FileNotFoundError: if no drive is found, or a date has no calibration.
+    ValueError: if an argument or a file is wrong, or no frame is left.
   """
   arguments = {
     'validation_share': validation_share,
@@ -139,123 +116,91 @@ def make_splits(
     'ground_truth': ground_truth,
   }
   _check_arguments(arguments)
-  output = pathlib.Path(output).absolute()
-  if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+  root, output = pathlib.Path(root), pathlib.Path(output).absolute()
+  if output.exists() and (not output.is_dir() or any(output.iterdir())):
     raise ValueError(
       f'{output} exists and is not empty: give another --output or remove it'
     )
-  names = find_drives(root)
-  # Made first, so that a folder which cannot be is refused before the work.
   with files.whole_folder(output) as made:
-    summary, *lists = _make_lists(root, names, arguments, ground_truth_root)
-    for name, lines in zip(('train.txt', 'val.txt'), lists, strict=True):
-      (made / name).write_text(
-        ''.join(f'{line}\n' for line in lines), encoding='utf-8'
-      )
+    folder = examples.Folder(os.fspath(root))
+    truth = truths.open_truth(
+      ground_truth, folder, improved_root=ground_truth_root
+    )
+    drives, excluded = _list_drives(root, folder, arguments)
+    train, validation = _split(drives, root, excluded, arguments)
+    if truth is not None:
+      validation = _drop_without_truth(truth, drives, validation, ground_truth)
+    for name, lines in (('train', train), ('val', validation)):
+      text = ''.join(f'{line}\n' for line in lines)
+      (made / f'{name}.txt').write_text(text, encoding='utf-8')
+    summary = _summarize(drives, excluded, train, validation, arguments)
     (made / 'summary.json').write_text(json.dumps(summary, indent=2) + '\n')
   return summary
 
 
-def _make_lists(root, names, arguments, ground_truth_root):
-  """Returns the summary and the lines of both lists."""
-  excluded = {
-    name: reason
-    for name in names
-    if (reason := _exclusion(name, arguments['exclude']))
-  }
-  folder = examples.Folder(os.fspath(root))
-  truth = truths.open_truth(
-    arguments['ground_truth'], folder, improved_root=ground_truth_root
-  )
-  drives = [
-    _list_drive(folder, name, arguments)
-    for name in names
-    if name not in excluded
-  ]
-  _drop_standing(folder, drives, arguments)
-  excluded |= {
-    drive.name: _why_empty(drive) for drive in drives if not drive.kept
-  }
-  train, validation = _split(
-    [drive for drive in drives if drive.kept], root, excluded, arguments
-  )
-  if truth is not None:
-    validation = _drop_without_truth(truth, drives, validation, arguments)
-  summary = split_summary.summarize(
-    drives, excluded, train, validation, arguments
-  )
-  return summary, train, validation
+def _check_arguments(arguments):
+  share, cameras = arguments['validation_share'], arguments['cameras']
+  exclude, kind = arguments['exclude'], arguments['ground_truth']
+  kinds = 'none', *truths.KINDS
+  for correct, message in (
+    (
+      0 < share < 1,
+      f'--validation_share is {share}: give a share between 0 and 1, as in 0.1',
+    ),
+    (
+      sorted(cameras) in (['l'], ['r'], ['l', 'r']),
+      f'--cameras is {",".join(cameras)}: give l, r or l,r',
+    ),
+    (
+      set(exclude) <= set(EXCLUSIONS),
+      f'--exclude is {",".join(exclude)}: choose from {", ".join(EXCLUSIONS)}',
+    ),
+    (
+      arguments['frame_offsets'],
+      '--frame_offsets names no neighbour: give offsets other than 0',
+    ),
+    (
+      kind in kinds,
+      f'--ground_truth is {kind}: choose from {", ".join(kinds)}',
+    ),
+  ):
+    if not correct:
+      raise ValueError(message)
 
 
-def find_drives(root):
-  """Finds the drives below a KITTI raw folder.
-
-  Args:
-    root: the folder.
-
-  Returns:
-    Sorted list of `DATE/DRIVE` that hold image_02/data or image_03/data.
-
-  Raises:
-    FileNotFoundError: there is no such folder, or no drive in it.
-  """
-  root = pathlib.Path(root)
-  if not root.is_dir():
-    raise FileNotFoundError(
-      f'there is no folder {root}; pass --root=FOLDER, the folder that holds '
-      '2011_09_26 and the other dates'
-    )
-  drives = sorted(
+def _list_drives(root, folder, arguments):
+  """Returns the drives with their frames, and name -> why it is excluded."""
+  names = sorted(
     {
       path.parents[1].relative_to(root).as_posix()
       for path in root.glob('*/*/image_0[23]/data')
       if path.is_dir()
     }
   )
-  if not drives:
+  if not names:
     raise FileNotFoundError(
-      f'no drive below {root}: it must hold DATE/DRIVE/image_02/data or '
-      'DATE/DRIVE/image_03/data'
+      f'no drive below {root}: pass --root=FOLDER, the folder that holds '
+      'DATE/DRIVE/image_02/data or DATE/DRIVE/image_03/data'
     )
-  return drives
-
-
-def _check_arguments(arguments):
-  share, speed = arguments['validation_share'], arguments['min_speed']
-  if not 0 < share < 1:
-    raise ValueError(
-      f'--validation_share is {share}: give a share between 0 and 1, as in 0.1'
-    )
-  if not 0 <= speed < float('inf'):
-    raise ValueError(
-      f'--min_speed is {speed}: give metres per second, 0 to '
-      'keep standing frames'
-    )
-  cameras = arguments['cameras']
-  if (
-    not cameras or len(set(cameras)) < len(cameras) or set(cameras) - set(SIDES)
-  ):
-    raise ValueError(f'--cameras is {",".join(cameras)}: give l, r or l,r')
-  if not set(arguments['exclude']) <= set(EXCLUSIONS):
-    raise ValueError(
-      f'--exclude is {",".join(arguments["exclude"])}: choose '
-      f'from {", ".join(EXCLUSIONS)}'
-    )
-  if not arguments['frame_offsets']:
-    raise ValueError(
-      '--frame_offsets names no neighbour: give offsets other '
-      'than 0, as in -1,1'
-    )
-  kinds = 'none', *truths.KINDS
-  if arguments['ground_truth'] not in kinds:
-    raise ValueError(
-      f'--ground_truth is {arguments["ground_truth"]}: choose '
-      f'from {", ".join(kinds)}'
-    )
+  excluded, drives = {}, []
+  for name in names:
+    reason = _exclusion(name, arguments['exclude'])
+    if reason:
+      excluded[name] = reason
+    else:
+      drives.append(_list_drive(folder, name, arguments))
+  if arguments['min_speed'] > 0:
+    for drive in progress.bar(drives, 'judging the speed of drives'):
+      _drop_standing(folder, drive, arguments)
+  for drive in drives:
+    if not drive.kept:
+      dropped = _format_counts(+drive.dropped) or 'the cameras have none'
+      excluded[drive.name] = f'no frame left: {dropped}'
+  return drives, excluded
 
 
 def _exclusion(drive, exclude):
-  """Why a drive is not even looked at; None where it is."""
+  """Returns why a drive is left out, or None."""
   name = drive.rpartition('/')[2]
   if name.endswith('_extract'):
     return 'not rectified (_extract; take the _sync drive)'
@@ -267,20 +212,15 @@ def _exclusion(drive, exclude):
 
 def _list_drive(folder, name, arguments):
   """Lists the frames that have their neighbours."""
-  drive = Drive(
-    name,
-    kept=[],
-    lacking=[],
-    dropped=collections.Counter(),
-    judged_by=collections.Counter(),
-  )
+  drive = _Drive(name)
   for side in arguments['cameras']:
     frames = folder.frames('image', splits.Example(name, 0, side))
     if not frames:
       drive.lacking.append(side)
       continue
     last = splits.Example(name, max(frames), side)
-    _check_nameable(last, frames[last.frame])
+    # Raises if the name has a space or the number more than ten digits.
+    splits.parse_lines([str(last)], source=f'a list with {frames[last.frame]}')
     folder.calibration(last).check_camera(last.camera)
     for frame in sorted(frames):
       if all(frame + offset in frames for offset in arguments['frame_offsets']):
@@ -290,170 +230,184 @@ def _list_drive(folder, name, arguments):
   return drive
 
 
-def _check_nameable(example, path):
-  """Refuses a drive or a frame that the format of the lists cannot hold."""
-  try:
-    str(example).encode()
-    same = splits.parse_lines([str(example)], source='') == [example]
-  except ValueError:
-    same = False
-  if not same:
-    raise ValueError(
-      f'{path!r} cannot be named in a list: folders need names without spaces '
-      'and frames numbers of at most ten digits'
-    )
-
-
-def _drop_standing(folder, drives, arguments):
-  if not arguments['min_speed']:
-    return
-  moments = [
-    list({line.frame: line for line in reversed(drive.kept)}.values())
-    for drive in drives
-  ]
-  # -1 rather than 1: the previous frame, where both are asked for.
-  neighbour = min(arguments['frame_offsets'], key=lambda n: (abs(n), n))
-  pairs = list(zip(drives, moments, strict=True))
-  for drive, frames in progress.bar(pairs, 'judging the speed of drives'):
-    still, drive.judged_by = standing.find_standing(
-      folder, frames, neighbour=neighbour, min_speed=arguments['min_speed']
-    )
-    kept = [line for line in drive.kept if line.frame not in still]
-    drive.dropped['standing'] += len(drive.kept) - len(kept)
-    drive.kept = kept
-
-
-def _why_empty(drive):
-  dropped = split_summary.list_counts(+drive.dropped)
-  return f'no frame left: {dropped or "the cameras have none"}'
+def _drop_standing(folder, drive, arguments):
+  still, drive.judged_by = motion.find_standing(
+    folder,
+    list({line.frame: line for line in reversed(drive.kept)}.values()),
+    # -1 rather than 1: the previous frame, if both are asked for.
+    neighbour=min(arguments['frame_offsets'], key=lambda n: (abs(n), n)),
+    min_speed=arguments['min_speed'],
+  )
+  kept = [line for line in drive.kept if line.frame not in still]
+  drive.dropped['standing'] += len(drive.kept) - len(kept)
+  drive.kept = kept
 
 
 def _split(drives, root, excluded, arguments):
-  """Training and validation lines; takes the gap of a single drive away."""
-  share = arguments['validation_share']
+  """Returns training and validation lines; a single drive gets a gap."""
+  share, drives = arguments['validation_share'], [d for d in drives if d.kept]
   if not drives:
     reasons = collections.Counter(excluded.values()).most_common(10)
+    reasons = [
+      f'{files.count_of(count, "drive")}: {reason}' for reason, count in reasons
+    ]
     raise ValueError(
-      f'nothing is left of {root}: '
-      + '; '.join(
-        f'{files.count_of(count, "drive")}: {reason}'
-        for reason, count in reasons
-      )
-      + '. See --exclude, --cameras, --min_speed and --frame_offsets'
+      f'nothing is left of {root}: {"; ".join(reasons)}. See --exclude, '
+      '--cameras, --min_speed and --frame_offsets'
     )
   if len(drives) > 1:
-    chosen = splits.split_by_drive(
-      {drive.name: len(drive.kept) for drive in drives},
-      share=share,
-      seed=arguments['seed'],
-    )
-    parts = [
-      [
-        line
-        for drive in drives
-        for line in drive.kept
-        if (drive.name in chosen) == validates
-      ]
-      for validates in (False, True)
-    ]
-    return tuple(parts)
+    sizes = {drive.name: len(drive.kept) for drive in drives}
+    chosen = splits.split_by_drive(sizes, share=share, seed=arguments['seed'])
+    lists = [], []
+    for drive in drives:
+      lists[drive.name in chosen].extend(drive.kept)
+    return lists
   drive = drives[0]
   train, validation = splits.split_by_time(
     drive.kept, share=share, frame_offsets=arguments['frame_offsets']
   )
   if not train:
-    frames = files.count_of(len(drive.kept), 'frame')
     raise ValueError(
-      f'{drive.name} is the only drive left of {root} and its {frames} are too '
-      'few to split in two with a gap between: add drives or give a smaller '
-      '--validation_share'
+      f'{drive.name} is the only drive left of {root} and its '
+      f'{files.count_of(len(drive.kept), "frame")} are too few to split in two '
+      'with a gap between: add drives or give a smaller --validation_share'
     )
   drive.dropped['in the gap'] = len(drive.kept) - len(train) - len(validation)
   return train, validation
 
 
-def _drop_without_truth(truth, drives, validation, arguments):
+def _drop_without_truth(truth, drives, validation, kind):
   kept = [line for line in validation if not truth.missing(line)]
   lost = collections.Counter(line.drive for line in set(validation) - set(kept))
   for drive in drives:
     drive.dropped['no ground truth'] += lost[drive.name]
   if not kept:
-    frames = files.count_of(len(validation), 'validation frame')
     raise ValueError(
-      f'none of the {frames} has the ground truth '
-      f'{arguments["ground_truth"]!r}, the first lacks '
+      f'none of the {files.count_of(len(validation), "validation frame")} has '
+      f'the ground truth {kind!r}, the first lacks '
       f'{truth.missing(validation[0])[0]}: give another --ground_truth, '
       '--ground_truth_root or --seed'
     )
   return kept
 
 
-def main(arguments=None):
+def _summarize(drives, excluded, train, validation, arguments):
+  """Counts what was kept and what was dropped, for summary.json."""
+  parts = {'train': train, 'validation': validation}
+  frames, totals = {}, {}
+  for part, lines in parts.items():
+    frames[part] = collections.Counter(line.drive for line in lines)
+    moments = {(line.drive, line.frame) for line in lines}
+    totals[part] = {
+      'drives': len(frames[part]),
+      'frames': len(lines),
+      'hours': round(len(moments) / _FRAMES_PER_HOUR, 4),
+    }
+  shared = frames['train'].keys() & frames['validation'].keys()
+  dropped = sum((drive.dropped for drive in drives), collections.Counter())
+  lacking = collections.Counter(side for d in drives for side in d.lacking)
+  return {
+    'arguments': arguments,
+    'split_by': 'time' if shared else 'drive',
+    **totals,
+    'dropped': dict(dropped),
+    'excluded': excluded,
+    'lacks_cameras': dict(lacking),
+    'drives': {
+      drive.name: {
+        **{part: frames[part][drive.name] for part in parts},
+        'dropped': dict(+drive.dropped),
+        'judged_by': dict(drive.judged_by),
+        'lacks_cameras': drive.lacking,
+      }
+      for drive in drives
+    },
+  }
+
+
+def describe(summary: Mapping[str, Any]) -> list[str]:
+  """Formats a summary: the drives, what was excluded, the totals."""
+  lines = []
+  for name, drive in summary['drives'].items():
+    parts = {part: drive[part] for part in ('train', 'validation')}
+    text = f'{name}: {_format_counts(+collections.Counter(parts))}'
+    if not any(parts.values()):
+      text = f'{name}: nothing kept'
+    if drive['dropped']:
+      text += f'; dropped {_format_counts(drive["dropped"])}'
+    methods = {f'by {way}': count for way, count in drive['judged_by'].items()}
+    lines.append(f'{text}; standing judged: {_format_counts(methods) or "no"}')
+  for name, reason in summary['excluded'].items():
+    lines.append(f'{name}: excluded, {reason}')
+  if summary['split_by'] == 'time':
+    lines.append(
+      'a single drive is left, so it is split by time: its last part '
+      'validates, after a gap'
+    )
+  for part in ('train', 'validation'):
+    total = summary[part]
+    frames = files.count_of(total['frames'], 'frame')
+    drives = files.count_of(total['drives'], 'drive')
+    lines.append(f'{part}: {frames} from {drives}, {total["hours"]} hours')
+  dropped = _format_counts(summary['dropped']) or 'none'
+  lines.append(f'dropped frames: {dropped}')
+  for side, count in summary['lacks_cameras'].items():
+    lines.append(f'{files.count_of(count, "drive")} without camera {side}')
+  return lines
+
+
+def _format_counts(counts):
+  """Formats {standing: 3, no neighbour: 2} as `3 standing, 2 no neighbour`."""
+  return ', '.join(f'{count} {what}' for what, count in counts.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
   """Parses the command line and makes the lists."""
   parser = argparse.ArgumentParser(
     prog='python -m input_pipeline.tools.make_splits',
     description='Make training and validation lists from a KITTI raw folder.',
     formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
+  path, words = command_line.local_path, command_line.words
   for name, text in (
     ('root', 'the KITTI raw folder'),
-    ('output', 'the folder to make'),
+    ('output', 'new folder'),
   ):
-    parser.add_argument(
-      f'--{name}', required=True, help=text, type=command_line.local_path
-    )
-  for name, kind, default, text in (
-    ('validation_share', float, 0.1, 'share of the frames to validate on'),
-    ('seed', int, 0, 'decides which drives validate'),
-    ('cameras', _words, 'l,r', 'l for image_02, r for image_03'),
+    parser.add_argument(f'--{name}', required=True, type=path, help=text)
+  parameters = inspect.signature(make_splits).parameters
+  for name, kind, text in (
+    ('validation_share', float, 'share of the frames to validate on'),
+    ('seed', int, 'decides which drives validate'),
+    ('cameras', words, 'l for image_02, r for image_03'),
     (
       'min_speed',
       float,
-      0.5,
-      'm/s below which the car stands, by oxts; 0 '
-      'keeps standing frames; without oxts pictures are compared',
+      'm/s below which the car stands, by oxts (without oxts pictures are '
+      'compared); 0 keeps standing frames',
     ),
     (
       'exclude',
-      _words,
-      'eigen_test',
-      'eigen_test, odometry_test (sequences '
-      '09 and 10), both with a comma between, or none',
+      words,
+      'eigen_test, odometry_test (sequences 09 and 10), both with a comma '
+      'between, or none',
     ),
-    ('frame_offsets', _numbers, '-1,1', 'neighbours a frame must have'),
+    ('frame_offsets', command_line.whole_numbers, 'neighbours of a frame'),
     (
       'ground_truth',
       str,
-      'none',
       'frames without it do not validate: lidar, lidar_z, improved or dense',
     ),
-    (
-      'ground_truth_root',
-      command_line.local_path,
-      '',
-      'folder of train/ and val/ of improved; the root where empty',
-    ),
+    ('ground_truth_root', path, 'of improved, with train/ and val/; else root'),
   ):
+    default = parameters[name].default
+    if isinstance(default, tuple):
+      default = ','.join(map(str, default))
     parser.add_argument(f'--{name}', type=kind, default=default, help=text)
   options = vars(parser.parse_args(arguments))
-  output = options['output']
   with command_line.report_errors():
     summary = make_splits(**options)
-  print('\n'.join(split_summary.describe(summary)))
-  print(f'{output}: train.txt, val.txt, summary.json')
-
-
-def _words(text):
-  return [word.strip() for word in text.split(',')]
-
-
-def _numbers(text):
-  try:
-    return [int(word) for word in text.split(',')]
-  except ValueError:
-    raise argparse.ArgumentTypeError(
-      f'{text!r}: give whole numbers, as in -1,1'
-    ) from None
+  print('\n'.join(describe(summary)))
+  print(f'{options["output"]}: train.txt, val.txt, summary.json')
 
 
 if __name__ == '__main__':
