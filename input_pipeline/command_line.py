@@ -20,6 +20,16 @@ def local_path(text: str) -> str:
   return os.path.expanduser(text)
 
 
+def words(text: str) -> list[str]:
+  """An argparse type: words with commas between."""
+  return [word.strip() for word in text.split(',')]
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+  """An argparse type: whole numbers with commas between."""
+  return tuple(map(int, text.split(',')))
+
+
 @contextlib.contextmanager
 def report_errors(
   errors: tuple[type[Exception], ...] = (OSError, ValueError),

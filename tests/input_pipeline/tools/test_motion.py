@@ -1,11 +1,11 @@
-"""Speeds of oxts packets; the lists' use of them is in test_split_making."""
+"""Speeds of oxts packets; test_make_splits tests their use in the lists."""
 
 import math
 
 import hypothesis
 from hypothesis import strategies as st
 
-from input_pipeline.tools import standing
+from input_pipeline.tools import motion
 
 
 @hypothesis.settings(deadline=None, derandomize=True)
@@ -26,7 +26,7 @@ def test_any_packet_gives_a_speed_or_names_the_file(tmp_path_factory, content):
   path = tmp_path_factory.mktemp('oxts') / '0000000001.txt'
   path.write_bytes(content)
   try:
-    speed = standing.read_speed(path)
+    speed = motion.read_speed(path)
   except ValueError as error:
     assert str(path) in str(error)
   else:
