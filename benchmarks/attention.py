@@ -25,13 +25,7 @@ FLAGS = flags.FLAGS
 
 
 def _measure(module, shape, steps, memory_limit):
-  """Compiles and times the forward and backward pass on random features.
-
-  Args:
-    module: the attention; its dtype is that of the features.
-    shape: `(B, H, W, C)` of the features.
-    steps: number of timed calls.
-    memory_limit: MiB of working memory above which nothing is run.
+  """Times a module on features of a shape `(B, H, W, C)`.
 
   Returns:
     Milliseconds forward and backward, [] if not run; and MiB.
@@ -105,12 +99,8 @@ def main(_) -> None:
       implementation=name,
       dtype=jnp.dtype(FLAGS.dtype),
     )
-    times, memory = _measure(
-      module,
-      (batch, *size, decoders.WIDTHS[level]),
-      steps,
-      FLAGS.memory_limit,
-    )
+    shape = batch, *size, decoders.WIDTHS[level]
+    times, memory = _measure(module, shape, steps, FLAGS.memory_limit)
     times = [f'{time:.1f}' for time in times] or ['-', '-']
     table.add(f'{size[0]} x {size[1]}', name, stride, *times, memory)
 

@@ -8,14 +8,10 @@ Every row runs in its own process, on one core unless --cores gives another
 number (0: all). Rows: `png` and `jpeg` are decoded from a folder by the tf.data
 graph, `records` come from `input_pipeline.tools.build_records`, `memory` is the
 reader that holds all frames decoded, and `PyTorch` is a DataLoader that decodes
-and resizes the same JPEGs with Pillow. Columns:
-
-  images/s    frames per second of processor time, that is, per core, whatever
-              else the machine does; an example has three frames
-  over first  that rate over the first row's
-  ms/batch    time by the clock
-  MiB         resident memory after the last batch
-  growth      that memory over the memory after a fifth of the batches
+and resizes the same JPEGs with Pillow. `images/s` are frames (three to an
+example) per second of processor time, that is, per core, whatever else the
+machine does; `ms/batch` is by the clock; `MiB` is resident memory after the
+last batch, `growth` that over the memory after a fifth of the batches.
 
 The frames are a rendered street at 1248x384 (KITTI's are 1242x375), the JPEGs
 of quality 92 as in Monodepth2. All files are in --folder and made once.
@@ -44,16 +40,9 @@ def _prepare(folder, frames, size):
   from input_pipeline.tools import build_records
 
   png, jpeg = folder / 'png', folder / 'jpeg'
-  street.render_street(
-    png,
-    drives=1,
-    frames=frames,
-    height=384,
-    width=1248,
-    seed=0,
-    test_drives=0,
-    workers=os.cpu_count(),
-  )
+  scene = {'height': 384, 'width': 1248, 'seed': 0}
+  drives = {'drives': 1, 'test_drives': 0, 'frames': frames}
+  street.render_street(png, **scene, **drives, workers=os.cpu_count())
   ignored = shutil.ignore_patterns('*.png')
   shutil.copytree(png, jpeg, ignore=ignored, dirs_exist_ok=True)
   for path in png.rglob('image_02/data/*.png'):
@@ -84,9 +73,9 @@ def _read_ours(folder, source, size, batch_size):
   config.width, config.height = size
   config.source = 'tfds' if source == 'records' else 'kitti'
   config.reader = 'memory' if source == 'memory' else 'tf'
-  config.root = str(folder / ('png' if source == 'memory' else source))
-  if source == 'records':
-    config.root += f'/kitti_records/{size[0]}x{size[1]}'
+  records = f'records/kitti_records/{size[0]}x{size[1]}'
+  root = {'memory': 'png', 'records': records}.get(source, source)
+  config.root = str(folder / root)
   config.eval_split = config.train_split
   config.labels = 'none'
   data = input_pipeline.open_data(config, evaluation=False)
@@ -121,12 +110,7 @@ def _read_torch(folder, source, size, batch_size):
 
 
 def _measure(read, arguments, count, cores):
-  """Reads `count` batches.
-
-  Returns:
-    Seconds per batch by the clock and of processor time; memory in bytes after
-    the last batch; that over the memory after a fifth of the batches.
-  """
+  """Returns ms/batch, processor seconds per batch, MiB and growth."""
   if cores:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
@@ -137,15 +121,15 @@ def _measure(read, arguments, count, cores):
   for step in range(count):
     next(batches)
     if step == count // 5:
-      early = _resident_bytes()
+      early = _resident_mib()
   seconds, busy = time.perf_counter() - start, time.process_time() - busy
-  memory = _resident_bytes()
-  return seconds / count, busy / count, memory, memory / early
+  memory = _resident_mib()
+  return 1e3 * seconds / count, busy / count, memory, memory / early
 
 
-def _resident_bytes():
+def _resident_mib():
   pages = int(pathlib.Path('/proc/self/statm').read_text().split()[1])
-  return pages * os.sysconf('SC_PAGE_SIZE')
+  return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
 
 
 def define_flags() -> None:
@@ -174,12 +158,12 @@ def main(_) -> None:
   first = None
   for source, read in rows:
     arguments = folder, source, size, FLAGS.batch
-    seconds, busy, memory, growth = measuring.run_alone(
+    ms, busy, memory, growth = measuring.run_alone(
       _measure, read, arguments, FLAGS.batches, FLAGS.cores
     )
     rate = 3 * FLAGS.batch / busy
     first = first or rate
-    table.add(source, rate, rate / first, 1e3 * seconds, memory / 2**20, growth)
+    table.add(source, rate, rate / first, ms, memory, growth)
 
 
 if __name__ == '__main__':

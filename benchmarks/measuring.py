@@ -2,13 +2,23 @@
 
 import concurrent.futures
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+
+class Case(NamedTuple):
+  """A step to time."""
+
+  work: str  # train or predict
+  part: str  # of configs/ablation.py, or PyTorch
+  width: int
+  height: int
+  batch: int
+  dtype: str  # of the networks' computation
 
 
 def run_alone(function: Callable, *arguments) -> Any:
@@ -23,10 +33,7 @@ def run_alone(function: Callable, *arguments) -> Any:
 
 
 def median_ms(run: Callable[[], Any], count: int) -> float:
-  """Returns the median milliseconds of `count` calls after an uncounted one.
-
-  `run` must wait until its work is done.
-  """
+  """Returns the median milliseconds of `count` calls after an untimed one."""
   run()
   seconds = []
   for _ in range(count):
@@ -34,11 +41,6 @@ def median_ms(run: Callable[[], Any], count: int) -> float:
     run()
     seconds.append(time.perf_counter() - start)
   return 1e3 * statistics.median(seconds)
-
-
-def peak_bytes() -> int:
-  """Returns the process' largest resident size so far."""
-  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def random_batch(
@@ -66,15 +68,9 @@ class Table:
   """Prints a Markdown table row by row, with columns aligned in a terminal."""
 
   def __init__(self, columns: str, *, width: int):
-    """Prints the head.
-
-    Args:
-      columns: `NAME` or `NAME:FORMAT` of each, separated by `|`.
-      width: characters of a column.
-    """
-    names, _, self._formats = zip(
-      *(column.partition(':') for column in columns.split('|')), strict=True
-    )
+    """Prints the head of columns such as `part|ms/step:.1f`."""
+    columns = [column.partition(':') for column in columns.split('|')]
+    names, _, self._formats = zip(*columns, strict=True)
     self._width = width
     self._print(names)
     self._print(['-' * (width - 1) + ':'] * len(names))
@@ -84,6 +80,5 @@ class Table:
     self._print(map(format, values, self._formats))
 
   def _print(self, cells):
-    print(
-      '|', ' | '.join(f'{c:>{self._width}}' for c in cells), '|', flush=True
-    )
+    cells = ' | '.join(f'{cell:>{self._width}}' for cell in cells)
+    print(f'| {cells} |', flush=True)

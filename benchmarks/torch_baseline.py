@@ -6,6 +6,7 @@ with auto-mask, Adam. It does the same work as our baseline's training step on
 the same shapes and is used for its speed alone.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 
@@ -18,43 +19,43 @@ from benchmarks import measuring
 _WIDTHS = (16, 32, 64, 128, 256)
 _CHANNELS = (64, 64, 128, 256, 512)
 _DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+_reflect_conv = functools.partial(
+  nn.Conv2d, kernel_size=3, padding=1, padding_mode='reflect'
+)
+
+
+def _conv_norm(inputs, width, kernel, stride):
+  conv = nn.Conv2d(inputs, width, kernel, stride, kernel // 2, bias=False)
+  return nn.Sequential(conv, nn.BatchNorm2d(width))
 
 
 class _Block(nn.Module):
-  def __init__(self, inputs, width, stride):
+  def __init__(self, inputs, width):
     super().__init__()
-    self.conv1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False)
-    self.bn1 = nn.BatchNorm2d(width)
-    self.conv2 = nn.Conv2d(width, width, 3, 1, 1, bias=False)
-    self.bn2 = nn.BatchNorm2d(width)
-    self.shortcut = nn.Identity()
-    if stride != 1 or inputs != width:
-      self.shortcut = nn.Sequential(
-        nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-      )
+    stride = 1 if inputs == width else 2
+    self.first = _conv_norm(inputs, width, 3, stride)
+    self.second = _conv_norm(width, width, 3, 1)
+    project = _conv_norm(inputs, width, 1, stride)
+    self.shortcut = nn.Identity() if stride == 1 else project
 
   def forward(self, x):
-    y = F.relu(self.bn1(self.conv1(x)))
-    return F.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
+    return F.relu(self.second(F.relu(self.first(x))) + self.shortcut(x))
 
 
 class _Encoder(nn.Module):
   def __init__(self, inputs):
     super().__init__()
-    self.conv1 = nn.Conv2d(inputs, 64, 7, 2, 3, bias=False)
-    self.bn1 = nn.BatchNorm2d(64)
+    self.stem = _conv_norm(inputs, 64, 7, 2)
     self.stages = nn.ModuleList(
-      nn.Sequential(_Block(c, d, 1 if c == d else 2), _Block(d, d, 1))
-      for c, d in itertools.pairwise(_CHANNELS)
+      nn.Sequential(_Block(inputs, width), _Block(width, width))
+      for inputs, width in itertools.pairwise(_CHANNELS)
     )
 
   def forward(self, image):
-    x = F.relu(self.bn1(self.conv1((image - 0.45) / 0.225)))
-    features = [x]
-    x = F.max_pool2d(x, 3, 2, 1)
+    stem = F.relu(self.stem((image - 0.45) / 0.225))
+    x, features = F.max_pool2d(stem, 3, 2, 1), [stem]
     for stage in self.stages:
-      x = stage(x)
-      features.append(x)
+      features.append(x := stage(x))
     return features
 
 
@@ -97,26 +98,25 @@ class _PoseNetwork(nn.Module):
 
 
 def make_step(
-  work: str, part: str, width: int, height: int, batch_size: int, dtype: str
-) -> Callable[[], None]:
-  """Returns a function that makes one step of `train` or `predict`.
+  case: measuring.Case, workdir: str
+) -> tuple[Callable[[], None], float]:
+  """Returns a step with fresh weights, and 0 seconds to compile it.
 
   It runs on the GPU where PyTorch finds one, else on the CPU. With bfloat16
   only the networks compute in it (autocast), as ours do.
   """
-  del part
+  del workdir
   torch.manual_seed(0)
   torch.backends.cudnn.benchmark = True
   torch.set_default_device(_DEVICE)
 
   def autocast():
-    enabled = dtype == 'bfloat16'
-    return torch.autocast(_DEVICE, torch.bfloat16, enabled)
+    return torch.autocast(_DEVICE, torch.bfloat16, case.dtype == 'bfloat16')
 
   encoder, decoder, pose = _Encoder(3), _DepthDecoder(), _PoseNetwork()
   networks = nn.ModuleList([encoder, decoder, pose])
   optimizer = torch.optim.Adam(networks.parameters(), 1e-4)
-  batch = measuring.random_batch(batch_size, 3, width, height)
+  batch = measuring.random_batch(case.batch, 3, case.width, case.height)
   frames = torch.tensor(batch['frames']).permute(1, 0, 4, 2, 3).float() / 255
   intrinsics = torch.tensor(batch['intrinsics'])
 
@@ -135,26 +135,25 @@ def make_step(
       decoder(encoder(frames[0]))
 
   def run():
-    train() if work == 'train' else predict()
+    train() if case.work == 'train' else predict()
     if _DEVICE == 'cuda':
       torch.cuda.synchronize()  # PyTorch only queues its work there.
 
-  networks.train(work == 'train')
-  return run
+  networks.train(case.work == 'train')
+  return run, 0.0
 
 
 def describe_device() -> tuple[str, int]:
   """Returns the device's name and its peak memory in bytes, 0 on the CPU."""
   if _DEVICE == 'cpu':
-    return 'cpu', 0
-  return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
+    return '1 cpu', 0
+  return f'1 {torch.cuda.get_device_name()}', torch.cuda.max_memory_allocated()
 
 
 def _jitter(frames):
   """Draws brightness, contrast, saturation and hue per example.
 
-  As torchvision does picture by picture, but for the whole batch at once and
-  with a matrix for the hue, which is faster than torchvision's turn in HSV.
+  As torchvision, but for a whole batch and with a faster matrix for the hue.
   """
   factors = 0.8 + 0.4 * torch.rand(3, 1, frames.shape[1], 1, 1, 1)
   grey = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
@@ -165,10 +164,6 @@ def _jitter(frames):
   images = (luma + factors[2] * (images - luma)).clamp(0, 1)
   turn = torch.eye(3) + 0.05 * torch.randn(frames.shape[1], 3, 3)
   return torch.einsum('bij,fbjhw->fbihw', turn, images).clamp(0, 1)
-
-
-def _reflect_conv(inputs, outputs):
-  return nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode='reflect')
 
 
 def _loss(frames, disparities, intrinsics, transforms):
@@ -205,20 +200,18 @@ def _smoothness(disparity, image):
   disparity = disparity / (disparity.mean((2, 3), True) + 1e-7)
   total = 0.0
   for dim in (2, 3):
-    contrast = image.diff(dim=dim).abs().mean(1, True)
-    total = total + (disparity.diff(dim=dim).abs() * (-contrast).exp()).mean()
+    weight = (-image.diff(dim=dim).abs().mean(1, True)).exp()
+    total = total + (disparity.diff(dim=dim).abs() * weight).mean()
   return total
 
 
 def _warp(source, depth, intrinsics, transform):
   batch, _, height, width = source.shape
-  y, x = torch.meshgrid(
-    torch.arange(height), torch.arange(width), indexing='ij'
-  )
+  lines = torch.arange(height), torch.arange(width)
+  y, x = torch.meshgrid(*lines, indexing='ij')
   grid = torch.stack([x, y, torch.ones_like(x)]).float().reshape(1, 3, -1)
   points = torch.linalg.inv(intrinsics) @ grid * depth.reshape(batch, 1, -1)
-  points = transform[:, :3, :3] @ points + transform[:, :3, 3:]
-  points = intrinsics @ points
+  points = intrinsics @ (transform[:, :3, :3] @ points + transform[:, :3, 3:])
   pixels = points[:, :2] / (points[:, 2:] + 1e-7)
   size = torch.tensor([width - 1, height - 1]).reshape(1, 2, 1)
   pixels = (2 * pixels / size - 1).transpose(1, 2)

@@ -31,9 +31,9 @@ def test_row_holds_medians_over_the_rounds(capsys):
       train_step.Times(ms, ms / 100, 2**30, '2 cpu') for ms in milliseconds
     ]
 
-  case = train_step.Case('predict', 'full', 640, 192, 4, 'float32')
+  case = measuring.Case('predict', 'full', 640, 192, 4, 'float32')
   first, full = rounds(900, 200, 100), rounds(100, 600, 500)
-  table = measuring.Table(train_step._COLUMNS, width=9)
+  table = measuring.Table(train_step.COLUMNS, width=9)
   table.add(*train_step.summarize(case, full, first))
   header, rule, row = capsys.readouterr().out.splitlines()
   assert len(header) == len(rule) == len(row)

@@ -1,0 +1,85 @@
+"""Our training step and prediction, timed by `benchmarks.train_step`."""
+
+import functools
+import itertools
+import time
+from collections.abc import Callable
+
+import jax
+
+import input_pipeline
+from benchmarks import measuring
+from sgde_jax import configuration, parallel
+from sgde_jax.configs import ablation, default
+from sgde_jax.inference import steps
+from sgde_jax.weights import initial
+
+
+def make_step(
+  case: measuring.Case, workdir: str
+) -> tuple[Callable[[], None], float]:
+  """Compiles a step; returns it and the seconds to compile it.
+
+  Args:
+    case: what to compile.
+    workdir: a run whose weights and evaluation frames are predicted, or ''.
+  """
+  config = ablation.get_config(case.part)
+  config.data.width, config.data.height = case.width, case.height
+  config.model.dtype = case.dtype
+  mesh = parallel.create_mesh()
+  model = initial.create_model(config)
+  optimizer = initial.create_optimizer(config.optimizer, steps_per_epoch=1000)
+  state = initial.create_train_state(
+    jax.random.key(0),
+    model=model,
+    optimizer=optimizer,
+    image_size=(case.height, case.width),
+    config=config.model,
+  )
+  state = parallel.replicate(state, mesh)
+  batch = measuring.random_batch(
+    case.batch, len(model.frame_offsets), case.width, case.height
+  )
+  batch = parallel.to_devices(batch, mesh)
+  inputs = state.variables, batch['frames'][:, 0]
+  if case.work == 'predict' and workdir:
+    inputs = _trained_inputs(config, workdir, case.batch, mesh)
+  start = time.perf_counter()
+  if case.work == 'train':
+    step, *_ = initial.compile_steps(
+      config, model, optimizer, mesh, state, itertools.repeat(batch)
+    )
+  else:
+    predict = functools.partial(steps.predict_step, model=model)
+    predict = parallel.jit(predict).lower(*inputs).compile()
+
+  def run_train():
+    nonlocal state  # The step takes over the state that it is given.
+    state, scalars = step(state, batch)
+    jax.block_until_ready((state, scalars))
+
+  def run_predict():
+    jax.block_until_ready(predict(*inputs))
+
+  run = run_train if case.work == 'train' else run_predict
+  return run, time.perf_counter() - start
+
+
+def describe_device() -> tuple[str, int]:
+  """Returns the devices' number and kind, and peak bytes or 0 if unknown."""
+  device = jax.devices()[0]
+  peak = (device.memory_stats() or {}).get('peak_bytes_in_use', 0)
+  return f'{jax.device_count()} {device.device_kind}', peak
+
+
+def _trained_inputs(config, workdir, batch_size, mesh):
+  """Returns a run's weights in a config's network, and evaluation frames."""
+  _, state = initial.load_trained(config, workdir, mesh)
+  data = configuration.resolve(default.get_config(), workdir, {}).data
+  data.height, data.width = config.data.height, config.data.width
+  batches = input_pipeline.create_eval_batches(
+    data, split=data.eval_split, batch_size=batch_size
+  )
+  frames = next(iter(batches))['frames'][:, 0]
+  return state.variables, parallel.to_devices(frames, mesh)
