@@ -12,6 +12,7 @@ import pathlib
 import jax
 from absl import app, flags
 
+import input_pipeline
 from sgde_jax import configuration, parallel, visualization
 from sgde_jax.configs import default
 from sgde_jax.evaluation import panels
@@ -32,7 +33,8 @@ def main(_) -> None:
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
   mesh = parallel.create_mesh(jax.devices()[:1])
   model, state = initial.load_trained(config, FLAGS.workdir, mesh)
-  batch = next(initial.open_batches(config, mesh, 0))
+  data = input_pipeline.open_data(config.data, evaluation=False)
+  batch = next(initial.open_batches(config, data, mesh, 0))
   preview = functools.partial(
     steps.preview_step, model=model, loss_options=config.loss.to_dict()
   )

@@ -78,8 +78,8 @@ def _trained_inputs(config, workdir, batch_size, mesh):
   _, state = initial.load_trained(config, workdir, mesh)
   data = configuration.resolve(default.get_config(), workdir, {}).data
   data.height, data.width = config.data.height, config.data.width
-  batches = input_pipeline.create_eval_batches(
-    data, split=data.eval_split, batch_size=batch_size
+  batches = input_pipeline.open_data(data, train=False).eval_batches(
+    batch_size=batch_size
   )
   frames = next(iter(batches))['frames'][:, 0]
   return state.variables, parallel.to_devices(frames, mesh)
