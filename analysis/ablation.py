@@ -69,10 +69,9 @@ def make_settings(folder: pathlib.Path) -> dict[str, str]:
     'data.width': width,
     'data.street.height': height,
     'data.street.width': width,
-    'data.street.drives': FLAGS.drives,
-    'data.street.test_drives': FLAGS.test_drives,
-    'data.street.frames': FLAGS.frames,
   }
+  for name in ('drives', 'test_drives', 'frames'):
+    from_flags[f'data.street.{name}'] = FLAGS[name].value
   chosen = dict(field.split('=', 1) for field in FLAGS.set)
   conflicts = sorted(chosen.keys() & (from_flags.keys() | {'seed'}))
   if conflicts:
@@ -134,11 +133,13 @@ def collect(folder: pathlib.Path) -> Results:
 
 def format_table(results: Results) -> str:
   """Returns a Markdown table: a row per figure, a column per part."""
-  rows = [
-    [title, *(_format_mean(figures[name]) for figures in results.values())]
-    for name, title in FIGURES.items()
-  ]
-  return tables.markdown(['', *results], rows)
+  return tables.markdown(
+    ' | '.join(['', *results]),
+    (
+      [title, *(_format_mean(figures[name]) for figures in results.values())]
+      for name, title in FIGURES.items()
+    ),
+  )
 
 
 def _format_mean(values):
@@ -153,20 +154,15 @@ def draw(results: Results, path: pathlib.Path) -> None:
   figure = matplotlib.figure.Figure(figsize=(9, 4.5), layout='constrained')
   axes = figure.add_subplot()
   names = [name for name in FIGURES if name.startswith('abs_rel')]
+  titles, x = [FIGURES[name] for name in names], np.arange(len(names))
   first, width = next(iter(results)), 0.8 / len(results)
   base = np.array([results[first][name].mean() for name in names])
   for i, (part, values) in enumerate(results.items()):
     shares = np.stack([values[name] for name in names]) / base[:, None]
-    axes.bar(
-      np.arange(len(names)) + i * width,
-      shares.mean(axis=1),
-      width,
-      yerr=shares.std(axis=1, ddof=min(1, shares.shape[1] - 1)),
-      label=part,
-    )
-  axes.set_xticks(
-    np.arange(len(names)) + 0.4 - width / 2, [FIGURES[name] for name in names]
-  )
+    spread = shares.std(axis=1, ddof=min(1, shares.shape[1] - 1))
+    means = shares.mean(axis=1)
+    axes.bar(x + i * width, means, width, yerr=spread, label=part)
+  axes.set_xticks(x + 0.4 - width / 2, titles)
   axes.set_ylabel(f'abs_rel over that of {first}')
   axes.axhline(1, color='black', linewidth=0.8)
   figure.legend(loc='outside upper center', ncols=len(results))
@@ -223,10 +219,9 @@ def main(_) -> None:
       if read_final(workdir) is None:
         train(workdir, part, settings | {'seed': seed})
   results = collect(folder)
-  table = (
-    f'{FLAGS.size}, {FLAGS.steps} steps of {FLAGS.batch}, {len(FLAGS.seeds)}'
-    f' seeds per part; mean +- deviation.\n\n{format_table(results)}'
-  )
+  runs = f'{FLAGS.steps} steps of {FLAGS.batch}, {len(FLAGS.seeds)} seeds'
+  title = f'{FLAGS.size}, {runs} per part; mean +- deviation.'
+  table = f'{title}\n\n{format_table(results)}'
   print(table)
   draw(results, folder / 'ablation.png')
   if FLAGS.results:

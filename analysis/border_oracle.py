@@ -40,16 +40,15 @@ _GROUPS = ('border_1', 'border_3', 'away', 'thin')
 def cut_borders(
   inverse_depth: np.ndarray, labels: np.ndarray, width: int
 ) -> np.ndarray:
-  """Replaces inverse depth near semantic borders from inside each segment.
+  """Replaces `width` pixels on each side of semantic borders.
+
+  They take the nearest inverse depth farther inside their segment (connected,
+  of one class) or, where all of it is near a border, that farthest inside.
 
   Args:
     inverse_depth: `[H, W]` float.
     labels: `[H, W]` uint8 train ids.
-    width: pixels on each side of a border that are replaced.
-
-  Returns:
-    `[H, W]`. A segment (connected, of one class) without a pixel farther than
-    `width` from its border takes the values of those farthest inside.
+    width: pixels on each side of a border.
   """
   distance = segmentation.border_distance(labels, limit=width)
   cut = inverse_depth.copy()
@@ -79,10 +78,8 @@ def cut_by_all(
   """
   shapes = {'labels': labels}
   if predicted is not None:
-    height, width = labels.shape
-    shapes['predicted classes'] = images.resize_nearest(
-      predicted, height=height, width=width
-    )
+    size = dict(zip(('height', 'width'), labels.shape, strict=True))
+    shapes['predicted classes'] = images.resize_nearest(predicted, **size)
   return {
     f'cut by {name}, {pixels} px': cut_borders(inverse_depth, shape, pixels)
     for name, shape in shapes.items()
@@ -96,12 +93,12 @@ def measure(
   labels: np.ndarray,
   alignment: Mapping[str, object],
 ) -> dict[str, float]:
-  """Returns the columns of `borders.measure` for an image.
+  """Returns the columns of `borders.measure` for `[H, W]` maps.
 
   Args:
-    truth: `[H, W]` depth in metres, 0 = none.
-    inverse_depth: `[H, W]` float, of any scale.
-    labels: `[H, W]` uint8 train ids.
+    truth: depth in metres, 0 = none.
+    inverse_depth: of any scale.
+    labels: uint8 train ids.
     alignment: keyword arguments of `metrics.align_depth`.
   """
   prediction = 1 / inverse_depth
@@ -154,7 +151,7 @@ def main(_) -> None:
     [name, *(f'{values.get(f"abs_rel/{g}", np.nan):.4f}' for g in _GROUPS)]
     for name, values in figures.items()
   ]
-  print(tables.markdown(['abs_rel', *_GROUPS], rows))
+  print(tables.markdown(' | '.join(['abs_rel', *_GROUPS]), rows))
 
 
 if __name__ == '__main__':

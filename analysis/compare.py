@@ -23,16 +23,16 @@ from analysis import tables
 
 FLAGS = flags.FLAGS
 
+Columns = Mapping[str, np.ndarray]  # Name -> `[N]` float64.
+
 _FIGURES = (
   'abs_rel,rmse,a1,abs_rel/border_1,abs_rel/border_3,abs_rel/away,abs_rel/thin,'
   'boundary_f1,boundary_recall/thin'
 )
 
 
-def read_images(
-  workdir: str | pathlib.Path,
-) -> tuple[list[str], dict[str, np.ndarray]]:
-  """Returns the N examples' lines and name -> `[N]` float64, by index."""
+def read_images(workdir: str | pathlib.Path) -> tuple[list[str], Columns]:
+  """Returns the examples' lines and columns of an evaluation, by index."""
   path = pathlib.Path(workdir) / 'evaluation' / 'per_image.csv'
   if not path.is_file():
     raise FileNotFoundError(
@@ -48,12 +48,8 @@ def read_images(
 
 def check_protocols(first: str, second: str) -> None:
   """Raises ValueError if two workdirs were evaluated by other protocols."""
-  one, other = (
-    json.loads(pathlib.Path(w, 'evaluation/metrics.json').read_text())[
-      'protocol'
-    ]
-    for w in (first, second)
-  )
+  files = (pathlib.Path(w, 'evaluation/metrics.json') for w in (first, second))
+  one, other = (json.loads(file.read_text())['protocol'] for file in files)
   if one != other:
     raise ValueError(
       f'{first} was evaluated with {one}, {second} with {other}: evaluate both'
@@ -72,36 +68,21 @@ def check_examples(first: list[str], second: list[str]) -> None:
       )
 
 
-def resample(
-  columns: Mapping[str, np.ndarray], name: str, draws: np.ndarray
-) -> np.ndarray:
-  """Returns a figure over each resample of the images.
+def resample(columns: Columns, name: str, draws: np.ndarray) -> np.ndarray:
+  """Returns a figure `[R]` over image numbers `[R, N]`, NaN without a count.
 
-  Args:
-    columns: see `read_images`.
-    name: a column to average, or the name of a (sum, count) pair to pool.
-    draws: `[R, N]` image numbers.
-
-  Returns:
-    `[R]` float64; NaN where a resample has nothing to count.
+  `name` is a column to average, or that of a (sum, count) pair to pool.
   """
   if name in columns:
     return columns[name][draws].mean(axis=1)
-  total, count = (
-    columns[f'{name}:{part}'][draws].sum(axis=1) for part in ('sum', 'count')
-  )
-  return np.divide(
-    total, count, out=np.full(len(total), np.nan), where=count > 0
-  )
+  total = columns[f'{name}:sum'][draws].sum(axis=1)
+  count = columns[f'{name}:count'][draws].sum(axis=1)
+  nothing = np.full(len(total), np.nan)
+  return np.divide(total, count, out=nothing, where=count > 0)
 
 
 def compare(
-  first: Mapping[str, np.ndarray],
-  second: Mapping[str, np.ndarray],
-  name: str,
-  *,
-  resamples: int,
-  seed: int,
+  first: Columns, second: Columns, name: str, *, resamples: int, seed: int
 ) -> tuple[float, float, float, float, float]:
   """Compares a figure, see `resample`, of two runs on the same images.
 
@@ -153,7 +134,7 @@ def main(_) -> None:
     numbers = f'{one:.4f}', f'{other:.4f}', f'{other - one:+.4f}'
     interval = f'{low:+.4f} to {high:+.4f}'
     rows.append([name, *numbers, interval, f'{100 * share:.0f} %'])
-  header = 'figure', 'first', 'second', 'difference', '95 %', 'second smaller'
+  header = 'figure | first | second | difference | 95 % | second smaller'
   print(tables.markdown(header, rows))
 
 

@@ -10,7 +10,6 @@ cannot learn what the true depth does not lower. `share of edges` are the points
 over all edge pixels with known depth. Needs dense truth (the street).
 """
 
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 
@@ -34,14 +33,8 @@ FLAGS = flags.FLAGS
 
 _FARTHEST = 80.0  # metres
 _COLUMNS = (
-  'edge width',
-  'points',
-  'share of edges',
-  'loss, coarse',
-  'SEEM',
-  'perfect',
-  'abs_rel, coarse',
-  'SEEM',
+  'edge width | points | share of edges | loss, coarse | SEEM | perfect |'
+  ' abs_rel, coarse | SEEM'
 )
 
 
@@ -83,14 +76,13 @@ def measure_points(
       `[B, H, W]` in metres.
     transforms: `[B, F - 1, 4, 4]`, T_source_target.
     key: a JAX random key.
-    width: width of an edge.
+    width: of an edge, pixels on each side.
     count: points per image.
     automask: whether unwarped sources compete in the loss' minimum.
 
   Returns:
     `[7]`: the number of points; the losses with the coarse, SEEM's and perfect
-    disparity; the absolute relative errors of the first two; and the number of
-    edge pixels with known depth.
+    disparity; abs_rel of the first two; edge pixels with known depth.
   """
   coarse = outputs.disparities[0]
   perfect, known = perfect_disparity(batch['depth'][..., None], coarse)
@@ -147,15 +139,14 @@ def measure_run(
     batch = batch | {'frames': inference.to_float(batch['frames'])}
     outputs = model.apply(variables, batch['frames'], train=False)
     transforms = steps.source_transforms(outputs, model.frame_offsets)
-    count = functools.partial(
-      measure_points,
-      outputs,
-      batch,
-      transforms,
-      key,
-      automask=config.loss.automask,
+    arguments = outputs, batch, transforms, key
+    options = {'automask': config.loss.automask}
+    return jnp.stack(
+      [
+        measure_points(*arguments, width=w, count=k, **options)
+        for w, k in choices
+      ]
     )
-    return jnp.stack([count(width=w, count=k) for w, k in choices])
 
   totals = 0
   for number, batch in enumerate(batches):

@@ -37,15 +37,12 @@ def define_flags() -> None:
 
 def main(_) -> None:
   """Prints the table."""
-  runs = [
-    log.find_evaluations(log.read_entries(workdir))
-    for workdir in FLAGS.workdirs
-  ]
+  entries = map(log.read_entries, FLAGS.workdirs)
+  runs = list(map(log.find_evaluations, entries))
   shared = sorted(set.intersection(*map(set, runs)))
   steps = [int(step) for step in FLAGS.steps or shared]
-  header = ['', 'step', 'runs', 'mean +- deviation']
   rows = [format_row(runs, m, step) for m in FLAGS.metrics for step in steps]
-  print(tables.markdown(header, rows))
+  print(tables.markdown(' | step | runs | mean +- deviation', rows))
 
 
 if __name__ == '__main__':

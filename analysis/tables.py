@@ -1,9 +1,11 @@
 """Markdown tables, as every command here prints them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """Returns a table without a newline at its end."""
-  lines = [header, ['---'] * len(header), *rows]
-  return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+def markdown(header: str, rows: Iterable[Iterable[str]]) -> str:
+  """Returns a table with a head such as `step | loss`."""
+  rule = '|---' * (1 + header.count('|'))
+  lines = [header, *(' | '.join(cells) for cells in rows)]
+  head, *body = (f'| {line} |' for line in lines)
+  return '\n'.join([head, f'{rule}|', *body])
