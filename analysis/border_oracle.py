@@ -3,7 +3,7 @@
   python -m analysis.border_oracle --workdir=W
 
 Predicts a run's evaluation split and gives every pixel near a semantic border
-the inverse depth of the nearest pixel farther inside the same segment, as if
+the depth of the nearest pixel farther inside the same segment, as if
 each border had been found and cut perfectly while nothing else changed. Rows:
 
   without SEEM                    shows what SEEM changed
@@ -16,7 +16,7 @@ in the depth of the objects themselves, or at borders within a class.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
@@ -38,20 +38,20 @@ _GROUPS = ('border_1', 'border_3', 'away', 'thin')
 
 
 def cut_borders(
-  inverse_depth: np.ndarray, labels: np.ndarray, width: int
+  depth_map: np.ndarray, labels: np.ndarray, width: int
 ) -> np.ndarray:
   """Replaces `width` pixels on each side of semantic borders.
 
-  They take the nearest inverse depth farther inside their segment (connected,
-  of one class) or, where all of it is near a border, that farthest inside.
+  They take the nearest depth farther inside their segment (connected, of one
+  class) or, where all of it is near a border, the depth farthest inside.
 
   Args:
-    inverse_depth: `[H, W]` float.
+    depth_map: `[H, W]` float.
     labels: `[H, W]` uint8 train ids.
     width: pixels on each side of a border.
   """
   distance = segmentation.border_distance(labels, limit=width)
-  cut = inverse_depth.copy()
+  cut = depth_map.copy()
   for label in np.unique(labels):
     segments, _ = ndimage.label(labels == label)
     for index, window in enumerate(ndimage.find_objects(segments), start=1):
@@ -61,51 +61,30 @@ def cut_borders(
         inward < inward.max(), return_distances=False, return_indices=True
       )
       near = inside & (inward <= width)
-      cut[window][near] = inverse_depth[window][rows, columns][near]
+      cut[window][near] = depth_map[window][rows, columns][near]
   return cut
 
 
 def cut_by_all(
-  inverse_depth: np.ndarray,
+  depth_map: np.ndarray,
   labels: np.ndarray,
   predicted: np.ndarray | None,
   widths: Sequence[int],
 ) -> dict[str, np.ndarray]:
-  """Cuts the borders of the labels `[H, W]` and of the predicted classes.
+  """Cuts depth `[H, W]` at the borders of labels and of predicted classes.
 
   Returns:
-    Row's name -> inverse depth `[H, W]`; `predicted` may have another size.
+    Row's name -> depth; `predicted` may have another size.
   """
   shapes = {'labels': labels}
   if predicted is not None:
     size = dict(zip(('height', 'width'), labels.shape, strict=True))
     shapes['predicted classes'] = images.resize_nearest(predicted, **size)
   return {
-    f'cut by {name}, {pixels} px': cut_borders(inverse_depth, shape, pixels)
+    f'cut by {name}, {pixels} px': cut_borders(depth_map, shape, pixels)
     for name, shape in shapes.items()
     for pixels in widths
   }
-
-
-def measure(
-  truth: np.ndarray,
-  inverse_depth: np.ndarray,
-  labels: np.ndarray,
-  alignment: Mapping[str, object],
-) -> dict[str, float]:
-  """Returns the columns of `borders.measure` for `[H, W]` maps.
-
-  Args:
-    truth: depth in metres, 0 = none.
-    inverse_depth: of any scale.
-    labels: uint8 train ids.
-    alignment: keyword arguments of `metrics.align_depth`.
-  """
-  prediction = 1 / inverse_depth
-  aligned = metrics.align_depth(truth, prediction, **alignment)
-  return borders.measure(
-    truth, prediction, aligned, labels, predicted_labels=None, dense=False
-  )
 
 
 def apply_oracle(
@@ -127,11 +106,14 @@ def apply_oracle(
       height, width = example['native_size']
       truth = example['depth'][:height, :width]
       labels = example['native_labels'][:height, :width]
-      rows = {name: 1 / evaluator.native_depth(example, prediction)}
+      rows = {name: evaluator.native_depth(example, prediction)}
       if name == 'as predicted':
         rows |= cut_by_all(rows[name], labels, prediction.labels, widths)
-      for row, inverse_depth in rows.items():
-        columns = measure(truth, inverse_depth, labels, evaluator.alignment())
+      for row, depth_map in rows.items():
+        aligned = metrics.align_depth(truth, depth_map, **evaluator.alignment())
+        columns = borders.measure(
+          truth, depth_map, aligned, labels, predicted_labels=None, dense=False
+        )
         measured[row].append(columns)
   return {row: borders.summarize(columns) for row, columns in measured.items()}
 

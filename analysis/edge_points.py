@@ -95,27 +95,20 @@ def measure_points(
 
   def loss(disparity):
     values = warping.gather_points(disparity, points)
+    mixed = seem.scatter_points(coarse, points, values, mask)
+    camera = batch['intrinsics'], transforms
     return losses.point_minimum(
-      target,
-      sources,
-      seem.scatter_points(coarse, points, values, mask),
-      batch['intrinsics'],
-      transforms,
-      points,
-      identity,
+      target, sources, mixed, *camera, points, identity
     )
 
-  def error(disparity):
-    predicted, true = (
-      geometry.disparity_to_depth(warping.gather_points(x, points))[..., 0]
-      for x in (disparity, perfect)
-    )
-    return jnp.abs(predicted - true) / true
-
-  enhanced = outputs.enhanced_disparity
-  maps = [loss(coarse), loss(enhanced), loss(perfect)]
-  maps += [error(coarse), error(enhanced)]
-  sums = [jnp.sum(mask), *(jnp.sum(jnp.where(mask, x, 0)) for x in maps)]
+  disparities = coarse, outputs.enhanced_disparity, perfect
+  depths = [
+    geometry.disparity_to_depth(warping.gather_points(x, points))[..., 0]
+    for x in disparities
+  ]
+  errors = [jnp.abs(depth - depths[2]) / depths[2] for depth in depths[:2]]
+  values = [*map(loss, disparities), *errors]
+  sums = [jnp.sum(mask), *(jnp.sum(jnp.where(mask, x, 0)) for x in values)]
   return jnp.stack([*sums, jnp.sum(found & known[..., 0])])
 
 
