@@ -28,12 +28,13 @@ def bar(
   Args:
     iterable: the items.
     what: the work, as in `decoding frames`.
-    total: number of items, if `iterable` has no length.
+    total: number of items; None for the length of `iterable`, if it has one.
   """
   if sys.stderr.isatty():
     yield from tqdm.tqdm(iterable, what, total, delay=1)
     return
-  total = len(iterable) if total is None else total
+  if total is None and hasattr(iterable, '__len__'):
+    total = len(iterable)
   start = time.monotonic()
   due = start + _DELAY
   for done, item in enumerate(iterable):

@@ -153,9 +153,9 @@ def execute(args: flags.FlagValues) -> None:
     with folders.claimed(args.workdir):
       loop.train_and_evaluate(config, args.workdir)
   elif args.mode == 'evaluate':
-    from sgde_jax.evaluation import depth
+    from sgde_jax.evaluation import run
 
-    depth.evaluate(config, args.workdir)
+    run.evaluate(config, args.workdir)
   elif args.mode == 'export':
     from sgde_jax.inference import export
 

@@ -1,6 +1,6 @@
-"""Evidence at object borders: what an evaluation adds where there are labels.
+"""Figures at object borders, for evaluations with labels.
 
-Depth errors near semantic borders and per class, how sharp the depth is at
+Depth errors near semantic borders and per class, the sharpness of depth at
 borders, and the IoU of the predicted classes; all as (sum, count) pairs that
 add over images, batches and hosts. In a table an image's pairs are the columns
 `NAME:sum` and `NAME:count`.
@@ -12,14 +12,6 @@ import numpy as np
 
 from input_pipeline import cityscapes, images
 from sgde_jax import metrics
-
-_GROUPS = ('border_1', 'border_3', 'border_5', 'away', 'thin')
-_SCORES = (
-  'boundary_f1',
-  'boundary_recall/objects',
-  'boundary_recall/thin',
-  'miou',
-)
 
 
 def measure(
@@ -38,9 +30,9 @@ def measure(
     prediction: `[H, W]` depth, as predicted.
     aligned: `prediction` scaled to the truth and clipped.
     labels: `[H, W]` uint8 true train ids, 255 = unlabelled.
-    predicted_labels: `[h, w]` uint8 at the network's size; None for none.
-    dense: whether the truth measures every pixel, so that depth edges can be
-      read off it.
+    predicted_labels: `[h, w]` uint8 at the network's size, or None.
+    dense: whether every pixel of the truth is measured, so that depth edges can
+      be found in it.
 
   Returns:
     `NAME:sum` and `NAME:count` of `metrics.border_errors`, `class_errors` and
@@ -48,11 +40,10 @@ def measure(
     counts the images that have labels.
   """
   depths = ground_truth, aligned.prediction, aligned.valid, labels
+  truth = ground_truth if dense else None
   totals = metrics.border_errors(*depths).merge(metrics.class_errors(*depths))
   totals = totals.merge(
-    metrics.boundary_totals(
-      prediction, labels, dense_truth=ground_truth if dense else None
-    )
+    metrics.boundary_totals(prediction, labels, dense_truth=truth)
   )
   if predicted_labels is not None:
     found = confusion(labels, predicted_labels)
@@ -67,7 +58,7 @@ def measure(
 
 
 def confusion(labels: np.ndarray, predicted_labels: np.ndarray) -> np.ndarray:
-  """Confusion of an image's classes at the size of its labels.
+  """Counts an image's classes at the size of its labels.
 
   Args:
     labels: `[H, W]` uint8 true train ids, 255 = unlabelled.
@@ -82,12 +73,7 @@ def confusion(labels: np.ndarray, predicted_labels: np.ndarray) -> np.ndarray:
 
 
 def column_names(*, semantics: bool, dense: bool) -> list[str]:
-  """The names that `measure` returns, in its order.
-
-  Args:
-    semantics: whether classes are predicted.
-    dense: as for `measure`.
-  """
+  """Returns the names of `measure`, with or without predicted classes."""
   depth, labels = np.ones((2, 2)), np.zeros((2, 2), np.uint8)
   aligned = metrics.AlignedDepth(depth, depth > 0, 1.0)
   found = labels if semantics else None
@@ -97,10 +83,7 @@ def column_names(*, semantics: bool, dense: bool) -> list[str]:
 
 
 def summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """Pools the columns of all images.
-
-  Args:
-    rows: a mapping per image; what is no `NAME:sum` is passed over.
+  """Pools the `NAME:sum` and `NAME:count` columns of all images.
 
   Returns:
     name -> figure, see `metrics.Totals.finalize`; empty without such columns.
@@ -116,30 +99,3 @@ def summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     for name in names
   }
   return metrics.Totals(pairs).finalize()
-
-
-def format_table(figures: Mapping[str, float]) -> str:
-  """Errors near borders, away from them and on thin classes, and the scores.
-
-  Args:
-    figures: what `summarize` returns, other names beside it.
-
-  Returns:
-    Lines of text; '' where labels were not asked for.
-  """
-  if 'labelled' not in figures:
-    return ''
-  lines = [
-    f'{group:<10}{figures[f"abs_rel/{group}"]:>10.4f}'
-    f'{figures[f"rmse/{group}"]:>10.4f}'
-    for group in _GROUPS
-    if f'abs_rel/{group}' in figures
-  ]
-  if not lines:
-    return 'no evaluated image has labels'
-  scores = [
-    f'{name} {figures[name]:.4f}' for name in _SCORES if name in figures
-  ]
-  scores.append(f'labels on {100 * figures["labelled"]:.0f} % of the images')
-  head = f'{"pixels":<10}{"abs_rel":>10}{"rmse":>10}'
-  return '\n'.join([head, *lines, '  '.join(scores)])

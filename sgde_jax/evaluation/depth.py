@@ -1,51 +1,37 @@
-"""Evaluation by the field's protocol: `--mode=evaluate`, and while training."""
+"""Evaluation of depth by the field's protocol, also while training."""
 
-import csv
 import functools
-import io
-import logging
 import operator
+import os
 import pathlib
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
 
 import input_pipeline
-from input_pipeline import files
 from sgde_jax import metrics, parallel, visualization
-from sgde_jax.evaluation import borders, odometry, panels, segmentation
+from sgde_jax.evaluation import borders, panels
 from sgde_jax.inference import steps
-from sgde_jax.training import log
-from sgde_jax.weights import initial
 
 
 class Evaluator:
-  """Measures variables on every example of a split.
+  """Measures variables on every evaluation example.
 
-  The batches are opened once and the prediction is compiled once; `run` can
-  be called as often as training likes.
+  The prediction is compiled once; `run` can be called at any number of steps.
 
   Attributes:
     split: the list of examples, `config.data.eval_split`.
     lines: its lines, one per example.
   """
 
-  def __init__(self, config, data, *, model, mesh):
-    """Opens the evaluation batches.
+  def __init__(
+    self, config, data: input_pipeline.Data, *, model, mesh: jax.sharding.Mesh
+  ):
+    """Takes the whole config, data with its evaluation part and the network.
 
-    Args:
-      config: the whole config.
-      data: an `input_pipeline.Data` with its evaluation part.
-      model: the network.
-      mesh: the mesh.
-
-    Raises:
-      ValueError: if the batch size does not fit the mesh, or an example cannot
-        be read.
+    `config.eval.batch_size` must split over the mesh.
     """
-    parallel.check_batch_size(
-      config.eval.batch_size, mesh, 'config.eval.batch_size'
-    )
     self._config = config.eval
     self.split = config.data.eval_split
     self._truth = config.data.ground_truth
@@ -66,7 +52,9 @@ class Evaluator:
       mesh,
     )
 
-  def run(self, variables, *, pictures=None):
+  def run(
+    self, variables: dict, pictures: str | os.PathLike | None = None
+  ) -> tuple[dict[str, float], list[dict]]:
     """Evaluates.
 
     Args:
@@ -75,38 +63,40 @@ class Evaluator:
 
     Returns:
       The summary (means over images, see `metrics.summarize`, and with labels
-      `evidence.summarize`) and a list of one dict per image: `index`,
+      `borders.summarize`) and a list of one dict per image: `index`,
       `example` (its line of the split list), the seven errors, `ratio` and
-      with labels the columns of `evidence.measure`.
+      with labels the columns of `borders.measure`.
+
+    Raises:
+      ValueError: an example cannot be read or measured; the message names it.
     """
-    rows, lines = [], self.lines
-    panels = self._config.panels if jax.process_index() == 0 else 0
+    rows = []
+    drawn = self._config.panels if jax.process_index() == 0 and pictures else 0
     for example, prediction in self.examples(variables):
       try:
         measured = self._measure(example, prediction)
       except ValueError as error:
         raise ValueError(
-          f'{lines[example["index"]]} of {self.split}: {error}'
+          f'{self.lines[example["index"]]} of {self.split}: {error}'
         ) from error
       rows.append({name: measured[name] for name in self._names})
-      if pictures and example['index'] < panels:
+      if example['index'] < drawn:
         self._draw(example, measured, pathlib.Path(pictures))
-    if pictures and panels:
-      _remove_panels(pathlib.Path(pictures), drawn=min(panels, len(lines)))
+    if drawn:
+      number = min(drawn, len(self.lines))
+      _remove_panels(pathlib.Path(pictures), drawn=number)
     rows = [
-      {'index': row['index'], 'example': str(lines[row['index']])} | row
+      {'index': row['index'], 'example': str(self.lines[row['index']])} | row
       for row in _gather(rows, self._names)
     ]
     return metrics.summarize(rows) | borders.summarize(rows), rows
 
-  def examples(self, variables):
-    """Yields this process' examples and their predictions, one by one.
+  def examples(
+    self, variables: dict
+  ) -> Iterator[tuple[Mapping[str, np.ndarray], steps.BatchPrediction]]:
+    """Yields a row of the batch and of the prediction per example.
 
-    Args:
-      variables: the model's variables, replicated.
-
-    Yields:
-      A row of the batch, name -> array, and of `predict`'s result.
+    Each process yields its own rows.
     """
     for batch in self._batches:
       predictions = self._predict(variables, batch['frames'][:, 0])
@@ -122,8 +112,8 @@ class Evaluator:
     summary, _ = self.run(state.variables, pictures=pictures)
     reporter.evaluation(step, summary)
 
-  def protocol(self):
-    """One line that says how the figures were made."""
+  def protocol(self) -> str:
+    """Describes in one line how the figures were made."""
     scaling = 'median scaling' if self._config.median_scaling else 'no scaling'
     flip = ', flip post-processing' if self._config.flip else ''
     source = f' of {self._truth_file}' if self._truth_file else ''
@@ -134,15 +124,17 @@ class Evaluator:
       crop += '' if crop == 'none' else ' (usual with this truth: none)'
     return f'truth {self._truth}{source}, crop {crop}, {span}, {scaling}{flip}'
 
-  def native_depth(self, example, prediction):
-    """The predicted depth `[H, W]` at the truth's size, up to its scale."""
+  def native_depth(
+    self, example: Mapping[str, np.ndarray], prediction: steps.BatchPrediction
+  ) -> np.ndarray:
+    """Returns the predicted depth `[H, W]` at the truth's size, unscaled."""
     inverse_depth = prediction.inverse_depth
     if self._config.flip:
       inverse_depth = metrics.flip_post_process(*inverse_depth)
     return metrics.native_depth(inverse_depth, example['native_size'])
 
-  def alignment(self):
-    """The protocol's keyword arguments of `metrics.align_depth`."""
+  def alignment(self) -> dict:
+    """Returns the protocol's keyword arguments of `metrics.align_depth`."""
     return {
       'crop': self._config.crop,
       'min_depth': self._config.min_depth,
@@ -186,7 +178,7 @@ class Evaluator:
 
 
 def _remove_panels(folder, *, drawn):
-  """Removes those of earlier evaluations that had more images."""
+  """Removes panels of earlier evaluations with more images."""
   for path in folder.glob('eval_*.png'):
     number = path.stem.removeprefix('eval_')
     if number.isdecimal() and int(number) >= drawn:
@@ -209,87 +201,6 @@ def open_evaluator(config, data, *, model, mesh):
   if config.data.ground_truth == 'none':
     return NoEvaluator()
   return Evaluator(config, data, model=model, mesh=mesh)
-
-
-def evaluate(config, workdir):
-  """Evaluates a checkpoint of a workdir, the latest or the best.
-
-  Of data with depth it prints the table and writes `evaluation/metrics.json`,
-  `evaluation/per_image.csv` and panels in `pictures/`. With
-  `config.eval.semantic_root` it measures the classes on stills, see
-  `segmentation.evaluate`, and with `config.eval.odometry` the camera's motion,
-  see `odometry.evaluate`; both also where there is no depth.
-
-  Args:
-    config: the whole config.
-    workdir: folder of a trained run.
-
-  Returns:
-    The summary.
-
-  Raises:
-    FileNotFoundError, ValueError: no checkpoint, data that does not fit.
-  """
-  workdir = pathlib.Path(workdir)
-  mesh = parallel.create_mesh()
-  with parallel.failing_together():
-    _check(config, workdir, mesh)
-  model, state = initial.load_trained(config, workdir, mesh)
-  stills = segmentation.open_table(config)
-  sequences = odometry.open_sequences(config)
-  run = {'model': model, 'state': state, 'mesh': mesh}
-  folder, summary = workdir / 'evaluation', {}
-  if odometry.has_depth(config):
-    with parallel.failing_together():
-      data = input_pipeline.open_data(config.data, train=False)
-    evaluator = Evaluator(config, data, model=model, mesh=mesh)
-    summary = _evaluate_images(evaluator, workdir, state)
-  if stills:
-    summary |= segmentation.evaluate(config, stills, folder, **run)
-  if sequences:
-    summary |= odometry.evaluate(config, sequences, folder, **run)
-  return summary
-
-
-def _check(config, workdir, mesh):
-  """Refuses what cannot be measured, before anything is read."""
-  others = config.eval.odometry or config.eval.semantic_root
-  if not (others or odometry.has_depth(config)):
-    raise ValueError(
-      "config.data.ground_truth is 'none': there is nothing to evaluate"
-      ' against; name the kind that the root holds'
-    )
-  parallel.check_batch_size(
-    config.eval.batch_size, mesh, 'config.eval.batch_size'
-  )
-  files.check_writable(workdir)
-
-
-def _evaluate_images(evaluator, workdir, state):
-  """Prints the table and writes its files; returns the summary."""
-  parallel.check_same({'evaluation lists': repr(evaluator.lines)})
-  summary, rows = evaluator.run(state.variables, pictures=workdir / 'pictures')
-  if jax.process_index() == 0:
-    made = {
-      'step': int(state.step),
-      'protocol': evaluator.protocol(),
-      'list': str(evaluator.split),
-    }
-    _write_results(workdir / 'evaluation', made | summary, rows)
-    protocol = f'{made["protocol"]}, list {made["list"]}'
-    print(log.table({made['step']: summary}, protocol))
-  return summary
-
-
-def _write_results(folder, result, rows):
-  """Writes `metrics.json` and `per_image.csv` into a folder."""
-  files.write_json(folder / 'metrics.json', result)
-  table = io.StringIO(newline='')
-  writer = csv.DictWriter(table, list(rows[0]), lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  files.write_text(folder / 'per_image.csv', table.getvalue())
-  logging.info('wrote %s, and pictures beside it', folder)
 
 
 def _gather(rows, names):

@@ -1,18 +1,14 @@
 """The semantic decoder on labelled stills: IoU per class, at their own size.
 
-For `--mode=evaluate` with `config.eval.semantic_root`, in the layouts of
-`input_pipeline.stills`. As for the frames of a video, a picture is squeezed to
-the network's size, and the predicted classes return to the size of the labels
-by nearest neighbour.
+As the frames of a video, a picture is stretched to the network's size, and the
+predicted classes return to the size of the labels by nearest neighbour.
 """
 
 import concurrent.futures
 import functools
 import logging
-import os
-import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -20,7 +16,6 @@ import numpy as np
 from input_pipeline import (
   cityscapes,
   examples,
-  files,
   images,
   masks,
   progress,
@@ -29,11 +24,10 @@ from input_pipeline import (
 from input_pipeline.sources import stills
 from sgde_jax import metrics, parallel
 from sgde_jax.evaluation import borders
-from sgde_jax.inference import steps
 
 
-def open_table(config) -> examples.ExampleTable | None:
-  """Finds the stills and looks at every mask, before anything is compiled.
+def open_stills(config) -> examples.ExampleTable | None:
+  """Finds the stills of `config.eval.semantic_root` and scans their masks.
 
   Args:
     config: the whole config.
@@ -58,48 +52,10 @@ def open_table(config) -> examples.ExampleTable | None:
   )
   pairs = list(zip(pictures, mask_files, strict=True))
   scan = masks.scan_masks(pairs, coding=coding)
-  try:
-    scan.check_problems()
-  except ValueError as error:
-    raise ValueError(f'config.eval.semantic_root: {error}') from None
+  scan.check_problems()
   scan.check_coding('config.eval.semantic_labels')
   size = (config.data.height, config.data.width)
   return stills.make_table(pictures, mask_files, coding=coding, size=size)
-
-
-def evaluate(config, table, folder, *, model, state, mesh):
-  """Measures a trained run's classes on stills.
-
-  Prints a table and writes `stills.json` into the folder. The stills are
-  normalised by the running statistics of batch norm, which are the video's
-  also where training took stills.
-
-  Args:
-    config: the whole config.
-    table: what `open_table` returns, not None.
-    folder: folder for the results.
-    model: the network, with semantics.
-    state: a `steps.TrainState` on the mesh.
-    mesh: the mesh.
-
-  Returns:
-    `stills/NAME` for the figures of `measure`.
-
-  Raises:
-    ValueError: as `measure`.
-  """
-  label = parallel.jit_by_rows(
-    functools.partial(steps.label_step, model=model), mesh
-  )
-  figures = measure(
-    table, functools.partial(label, state.variables), config.eval.batch_size
-  )
-  if jax.process_index() == 0:
-    place = os.path.commonpath(list(map(os.path.dirname, table.frame_files)))
-    result = {'step': int(state.step), 'folder': place} | figures
-    files.write_json(pathlib.Path(folder) / 'stills.json', result)
-    print(format_table(figures, place))
-  return {f'stills/{name}': value for name, value in figures.items()}
 
 
 def measure(
@@ -108,6 +64,9 @@ def measure(
   batch_size: int,
 ) -> dict[str, float]:
   """Measures a prediction on every still once, over all processes.
+
+  The network normalises stills by the running statistics of batch norm, which
+  are the video's even where training used stills.
 
   Args:
     table: the stills.
@@ -138,32 +97,13 @@ def measure(
       frames = np.stack(list(pool.map(table.read_frame, indices)))
       found = predict(frames)
       confusion += sum(pool.map(compare, indices[mask], found[mask]))
-  seconds = time.monotonic() - start
-  logging.info('%d stills, %.1f a second', len(table), len(table) / seconds)
+  rate = len(table) / (time.monotonic() - start)
+  logging.info('%d stills, %.1f stills/s', len(table), rate)
   confusion = parallel.gather_rows(confusion[None]).sum(axis=0)
-  figures = metrics.iou_totals(confusion).finalize()
-  return {'images': len(table)} | figures
-
-
-def format_table(figures: Mapping[str, float], place: str) -> str:
-  """Formats what `measure` returns, a row per class.
-
-  Args:
-    figures: the figures.
-    place: where the stills lie.
-
-  Returns:
-    Lines of text; `-` for a class in neither truth nor prediction.
-  """
-  lines = [f'{"":<14}{"iou":>10}']
-  rows = [(name, f'iou/{name}') for name in cityscapes.NAMES]
-  for row, name in [*rows, ('mean', 'miou')]:
-    figure = figures.get(name)
-    lines.append(f'{row:<14}{"-" if figure is None else f"{figure:.4f}":>10}')
-  return '\n'.join([*lines, f'{figures["images"]} stills of {place}'])
+  return {'images': len(table)} | metrics.iou_totals(confusion).finalize()
 
 
 def _compare(table, index, found):
-  """Confusion of one still."""
+  """Returns the confusion of one still."""
   labels = images.read_mask(table.label_files[index], coding=table.coding)
   return borders.confusion(labels, found)

@@ -3,12 +3,11 @@
 import logging
 import os
 import pathlib
-import time
 
 import numpy as np
 from PIL import Image
 
-from input_pipeline import files, images
+from input_pipeline import files, images, progress
 from sgde_jax.inference import outputs, predictor, video
 
 _SUFFIXES = ('.png', '.jpg', '.jpeg', '.webp', '.bmp', '.tif', '.tiff')
@@ -83,7 +82,7 @@ def _predict_images(config, workdir, source, output, kind):
     images.read_size(source)  # Fails before the weights are loaded.
   network = predictor.restore(config, workdir)
   unreadable = []
-  for path, target in _with_progress(targets.items()):
+  for path, target in progress.bar(targets.items(), 'predicting'):
     try:
       kind.write(target, kind.predict(network, images.decode_frame(path)))
     except images.UnreadableError as error:
@@ -108,7 +107,7 @@ def _predict_video(config, workdir, source, output, kind):
       video.open_writer(target, rate) as write_frame,
     ):
       try:
-        for frame in _with_progress(frames):
+        for frame in progress.bar(frames, 'predicting'):
           result = kind.predict(network, Image.fromarray(frame))
           kind.write(partial / f'{count:06d}.png', result)
           write_frame(np.concatenate([frame, kind.draw(frame, result)]))
@@ -116,17 +115,6 @@ def _predict_video(config, workdir, source, output, kind):
       except images.UnreadableError as error:
         unreadable.append(str(error))
   return count, unreadable
-
-
-def _with_progress(items):
-  """Yields the items; logs the rate."""
-  start = time.monotonic()
-  total = f'/{len(items)}' if hasattr(items, '__len__') else ''
-  for count, item in enumerate(items, start=1):
-    yield item
-    if count % 50 == 0 or f'/{count}' == total:
-      rate = count / (time.monotonic() - start)
-      logging.info('%d%s images, %.1f images/s', count, total, rate)
 
 
 def _mask_path(path, source, output):

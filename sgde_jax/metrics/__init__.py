@@ -13,7 +13,6 @@ from sgde_jax.metrics.depth import (
   aligned_errors,
   depth_errors,
   flip_post_process,
-  format_table,
   native_depth,
   resize_bilinear,
   summarize,

@@ -283,25 +283,6 @@ def summarize(images: Sequence[Mapping[str, float]]) -> dict[str, float]:
   return summary
 
 
-def format_table(rows: Mapping[str, Mapping[str, float]]) -> str:
-  """The seven errors as an aligned text table in the field's order.
-
-  Args:
-    rows: label -> anything that holds the seven errors.
-
-  Returns:
-    A header and one line per row, without a newline at the end.
-  """
-  width = max((len(label) for label in rows), default=0)
-  header = ' ' * width + ''.join(f'{name:>10}' for name in DEPTH_ERRORS)
-  lines = [
-    f'{label:<{width}}'
-    + ''.join(f'{errors[name]:>10.4f}' for name in DEPTH_ERRORS)
-    for label, errors in rows.items()
-  ]
-  return '\n'.join([header, *lines])
-
-
 def _check_depths(ground_truth, prediction):
   """Both as float64 `[H, W]`, refused if they do not fit."""
   truth = np.asarray(ground_truth, np.float64)

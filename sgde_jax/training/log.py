@@ -10,9 +10,8 @@ import jax
 import numpy as np
 
 from input_pipeline import files
-from sgde_jax import metrics, parallel, visualization
-from sgde_jax.evaluation import borders as evidence
-from sgde_jax.evaluation import panels
+from sgde_jax import parallel, visualization
+from sgde_jax.evaluation import panels, tables
 
 _PROFILE = (10, 20)
 _PREVIEWS = 2  # Examples of a batch that are drawn.
@@ -187,7 +186,7 @@ class Reporter:
     if not self.evaluations:
       return {}
     if self._active:
-      print(table(self.evaluations, self._protocol))
+      print(tables.format_depth(self.evaluations, self._protocol))
     return self.evaluations[max(self.evaluations)]
 
   def _warn_if_constant(self, step, scalars):
@@ -321,27 +320,6 @@ def explain_loss(config, data, checkpoints, step):
     f' checkpoint: step {checkpoints.latest_step()}; look at the examples,'
     ' change config.optimizer.learning_rate or clip_norm (unchanged, the same'
     ' happens again), and start again in the same workdir'
-  )
-
-
-def table(evaluations, protocol):
-  """Formats evaluations in the field's order, a row per step.
-
-  Args:
-    evaluations: dict of step -> summary, see `metrics.summarize`.
-    protocol: how the figures were made.
-
-  Returns:
-    The table; a line with the protocol, the number of images and the newest
-    evaluation's scale ratios; and its errors at borders, if it has them.
-  """
-  rows = {f'step {step}': evaluations[step] for step in sorted(evaluations)}
-  newest = evaluations[max(evaluations)]
-  borders = evidence.format_table(newest)
-  return (
-    f'{metrics.format_table(rows)}\n{newest["images"]:.0f} images; {protocol};'
-    f' scale ratio median {newest["ratio"]:.3f}, deviation'
-    f' {newest["ratio_std"]:.3f}' + (f'\n{borders}' if borders else '')
   )
 
 

@@ -1,10 +1,10 @@
-"""Evidence at borders: what is counted, its columns, its table."""
+"""Figures at borders: counts, columns, table."""
 
 import numpy as np
 import pytest
 
 from sgde_jax import metrics
-from sgde_jax.evaluation import borders
+from sgde_jax.evaluation import borders, tables
 
 _SIZE = (40, 60)
 
@@ -76,15 +76,15 @@ def test_columns_are_those_announced_and_pool_over_images():
   assert figures['abs_rel/away'] == pytest.approx(0.1)
 
 
-def test_table_shows_what_there_is():
+def test_table_shows_the_figures_it_is_given():
   depth, labels = _image()
   figures = borders.summarize([_measure(depth, labels, depth, found=labels)])
-  table = borders.format_table(figures)
+  table = tables.format_borders(figures)
   for text in ('border_1', 'border_3', 'border_5', 'away', 'thin', 'miou 1.0'):
     assert text in table
   assert 'labels on 100 %' in table
-  assert borders.format_table({'abs_rel': 0.1}) == ''
+  assert tables.format_borders({'abs_rel': 0.1}) == ''
   blank = _measure(depth, np.full(_SIZE, 255, np.uint8), depth)
-  unlabelled = borders.format_table(borders.summarize([blank]))
+  unlabelled = tables.format_borders(borders.summarize([blank]))
   assert 'no evaluated image has labels' in unlabelled
   assert borders.summarize([{'index': 0, 'abs_rel': 0.1}]) == {}

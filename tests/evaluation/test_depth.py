@@ -1,8 +1,5 @@
-"""Evaluation: the table, its files, and that every image counts once."""
+"""The evaluation of depth: every image counts once, as configured."""
 
-import csv
-import json
-import os
 import shutil
 from unittest import mock
 
@@ -12,8 +9,8 @@ import pytest
 from PIL import Image
 
 import input_pipeline
-from sgde_jax import metrics, parallel
-from sgde_jax.evaluation import depth as evaluate
+from sgde_jax import metrics
+from sgde_jax.evaluation import depth
 from sgde_jax.inference import steps
 from tests.support import kitti_folder, runs
 
@@ -23,7 +20,7 @@ _GREY_PER_METRE = 3
 
 @pytest.fixture(name='coded_root', scope='module')
 def fixture_coded_root(tmp_path_factory):
-  """A folder whose grey frames tell their depth: 3 grey levels a metre."""
+  """A folder whose grey frames encode their depth: 3 grey levels a metre."""
   root = tmp_path_factory.mktemp('coded') / 'kitti'
   kitti_folder.write_drive(root, height=_SIZE[0], width=_SIZE[1])
   kitti_folder.write_splits(root)
@@ -54,7 +51,7 @@ def _read_depth(variables, frames, *, model, flip):
 
 
 def _make_evaluator(config, mesh=None):
-  return evaluate.Evaluator(
+  return depth.Evaluator(
     config,
     input_pipeline.open_data(config.data, train=False),
     model=None,
@@ -145,7 +142,7 @@ def test_depth_is_aligned_as_configured(
   assert evaluator.alignment() == usual | expected
 
 
-def test_the_mirrored_frames_disparity_is_the_second(coded_root):
+def test_the_second_inverse_depth_is_that_of_the_mirrored_frame(coded_root):
   config = runs.make_config(coded_root, eval__flip=True)
   evaluator = _make_evaluator(config)
   disparity = np.random.default_rng(0).uniform(0.1, 1, (2, *_SIZE))
@@ -160,7 +157,7 @@ def test_the_mirrored_frames_disparity_is_the_second(coded_root):
   assert (found != reverse).any()
 
 
-def test_protocol_says_how_the_figures_were_made(coded_root):
+def test_protocol_names_how_the_figures_were_made(coded_root):
   config = runs.make_config(coded_root, eval__flip=True, eval__crop='eigen')
   evaluator = _make_evaluator(config)
   protocol = evaluator.protocol()
@@ -182,57 +179,3 @@ def test_protocol_of_improved_truth(coded_root, monkeypatch, crop, text):
   evaluator = _make_evaluator(config)
   assert text in evaluator.protocol()
   assert 'truth at any depth' in evaluator.protocol()
-
-
-def test_batch_must_split_over_the_devices(coded_root):
-  config = runs.make_config(coded_root, eval__batch_size=12)
-  with pytest.raises(ValueError, match='config.eval.batch_size = 12'):
-    _make_evaluator(config, parallel.create_mesh())
-
-
-@pytest.mark.slow
-def test_mode_evaluate_writes_the_table(trained, tmp_path):
-  for name in ('checkpoints', 'config.json'):
-    os.symlink(trained / name, tmp_path / name)
-  output, _ = runs.run_main('--mode=evaluate', f'--workdir={tmp_path}')
-  head, row, last = output.splitlines()[:3]
-  assert head.split() == list(metrics.DEPTH_ERRORS)
-  assert row.split()[:2] == ['step', '20']
-  assert last.startswith('3 images; truth lidar')
-  results = json.loads((tmp_path / 'evaluation/metrics.json').read_text())
-  assert results['step'] == 20
-  assert results['images'] == 3
-  for name, printed in zip(metrics.DEPTH_ERRORS, row.split()[2:], strict=True):
-    assert float(printed) == pytest.approx(results[name], abs=5e-5)
-    # As when training ended.
-    during = runs.read_scalars(trained, f'eval/{name}')[20]
-    assert results[name] == pytest.approx(during, rel=1e-6)
-  with open(tmp_path / 'evaluation/per_image.csv') as file:
-    rows = list(csv.DictReader(file))
-  assert [row['index'] for row in rows] == ['0', '1', '2']
-  names = [f'{kitti_folder.DRIVE} {frame} l' for frame in (0, 3, 5)]
-  assert [row['example'] for row in rows] == names
-  mean = np.mean([float(row['abs_rel']) for row in rows])
-  assert mean == pytest.approx(results['abs_rel'])
-  for index in (0, 1):
-    panel = Image.open(tmp_path / f'pictures/eval_{index:06d}.png')
-    assert np.array(panel).std() > 0
-
-
-@pytest.mark.parametrize('name', ['absent', 'empty'])
-def test_says_that_there_is_no_run(root, tmp_path, one_device, name):
-  (tmp_path / 'empty').mkdir()
-  workdir = tmp_path / name
-  with pytest.raises(FileNotFoundError, match='no checkpoint .*train first'):
-    evaluate.evaluate(runs.make_config(root), workdir)
-  assert not list(tmp_path.glob('absent'))
-
-
-def test_no_street_is_rendered_for_a_run_that_is_not_there(
-  tmp_path, one_device
-):
-  street = tmp_path / 'street'
-  config = runs.make_config(street, data__source='street', eval__odometry=True)
-  with pytest.raises(FileNotFoundError, match='no checkpoint'):
-    evaluate.evaluate(config, tmp_path / 'run')
-  assert not street.exists()

@@ -14,8 +14,7 @@ import input_pipeline
 from input_pipeline import street
 from input_pipeline.sources import odometry as odometry_files
 from sgde_jax import models, parallel
-from sgde_jax.evaluation import depth as evaluate
-from sgde_jax.evaluation import odometry
+from sgde_jax.evaluation import odometry, run
 from sgde_jax.inference import steps as inference
 from sgde_jax.metrics import trajectories
 from sgde_jax.training import steps
@@ -119,7 +118,7 @@ def _photometric_loss(config):
   return loss
 
 
-def test_the_true_vectors_are_what_training_wants(street_root):
+def test_the_true_vectors_minimise_the_photometric_loss(street_root):
   config = _make_config(
     street_root, data__height=_SIZE['height'], data__width=_SIZE['width']
   )
@@ -232,7 +231,7 @@ def test_depth_and_motion_of_the_street(
   monkeypatch.setattr(initial, 'load_trained', _load_fresh)
   monkeypatch.setattr(inference, 'predict_step', _predict_grey)
   config = _make_config(street_root, eval__panels=0, data__labels='none')
-  summary = evaluate.evaluate(config, tmp_path)
+  summary = run.evaluate(config, tmp_path)
   name = _DRIVES[1].split('/')[1]
   results = _check_files(tmp_path / 'evaluation', [name])
   assert summary['images'] == 4
@@ -251,7 +250,7 @@ def test_kitti_odometry_has_motion_alone(
   benchmark_root, tmp_path, monkeypatch, one_device, capsys
 ):
   monkeypatch.setattr(initial, 'load_trained', _load_fresh)
-  summary = evaluate.evaluate(_make_config(benchmark_root), tmp_path)
+  summary = run.evaluate(_make_config(benchmark_root), tmp_path)
   results = _check_files(tmp_path / 'evaluation', ['09', '10'])
   assert not (tmp_path / 'evaluation' / 'metrics.json').exists()
   assert 'abs_rel' not in summary
@@ -269,10 +268,9 @@ def test_motion_is_measured_only_on_demand(street_root):
   off = config.copy_and_resolve_references()
   off.eval.odometry = False
   assert odometry.open_sequences(off) == []
-  assert odometry.has_depth(off) and odometry.has_depth(config)
 
 
-def test_too_short_a_sequence_is_refused_before_anything_is_compiled(
+def test_a_short_sequence_is_found_before_anything_is_compiled(
   benchmark_root, tmp_path, one_device, monkeypatch
 ):
   root = tmp_path / 'short'
@@ -284,4 +282,4 @@ def test_too_short_a_sequence_is_refused_before_anything_is_compiled(
   no_model = (None, None)
   monkeypatch.setattr(initial, 'load_trained', lambda *args: no_model)
   with pytest.raises(ValueError, match='09 has 4 frames, and a snippet needs'):
-    evaluate.evaluate(_make_config(root), tmp_path / 'none')
+    run.evaluate(_make_config(root), tmp_path / 'none')

@@ -1,4 +1,4 @@
-"""Segmentation on labelled stills: the IoU counts, and what is refused."""
+"""Segmentation on labelled stills: the IoU counts, and early messages."""
 
 import json
 import os
@@ -9,8 +9,7 @@ import pytest
 
 from input_pipeline import cityscapes, images
 from sgde_jax import parallel
-from sgde_jax.evaluation import depth as evaluate
-from sgde_jax.evaluation import segmentation
+from sgde_jax.evaluation import run, segmentation, tables
 from sgde_jax.weights import initial
 from tests.support import kitti_folder, runs
 
@@ -62,7 +61,7 @@ def _config(stills, **overrides):
 
 @pytest.mark.parametrize('batch_size', [1, 2, 3, 8])
 def test_known_confusion(stills, batch_size):
-  table = segmentation.open_table(_config(stills))
+  table = segmentation.open_stills(_config(stills))
   figures = segmentation.measure(table, _read_class, batch_size)
   half, small = 32 * 32, 20 * 50
   assert figures == {
@@ -76,7 +75,7 @@ def test_known_confusion(stills, batch_size):
 
 
 def test_processes_add_up(stills, monkeypatch):
-  table = segmentation.open_table(_config(stills))
+  table = segmentation.open_stills(_config(stills))
   alone = segmentation.measure(table, _read_class, 2)
   parts = []
   monkeypatch.setattr(jax, 'process_count', lambda: 2)
@@ -112,7 +111,7 @@ def test_splits_and_codings(tmp_path):
       tmp_path,
       **{f'eval__semantic_{name}': value for name, value in options.items()},
     )
-    table = segmentation.open_table(config)
+    table = segmentation.open_stills(config)
     figures = segmentation.measure(table, _read_class, 2)
     assert figures['iou/sky'] == figures['miou'] == 1
     folder = f'{tmp_path}/leftImg8bit/{options.get("split", "val")}/city/'
@@ -120,8 +119,8 @@ def test_splits_and_codings(tmp_path):
 
 
 def test_table_has_a_row_for_every_class(stills):
-  table = segmentation.open_table(_config(stills))
-  text = segmentation.format_table(
+  table = segmentation.open_stills(_config(stills))
+  text = tables.format_stills(
     segmentation.measure(table, _read_class, 2), 'PLACE'
   )
   head, *rows, last = text.splitlines()
@@ -137,27 +136,27 @@ def test_without_a_label_there_is_no_figure(tmp_path):
   kitti_folder.write_still(
     tmp_path, 'a', _predicting(1), _halves(_NONE, _NONE), layout='kitti'
   )
-  table = segmentation.open_table(_config(tmp_path))
+  table = segmentation.open_stills(_config(tmp_path))
   figures = segmentation.measure(table, _read_class, 1)
   assert figures == {'images': 1}
-  *_, mean, _ = segmentation.format_table(figures, 'PLACE').splitlines()
+  *_, mean, _ = tables.format_stills(figures, 'PLACE').splitlines()
   assert mean.split() == ['mean', '-']
 
 
-def test_train_ids_taken_for_ids_are_pointed_out(tmp_path, caplog):
+def test_train_ids_read_as_ids_are_warned_of(tmp_path, caplog):
   kitti_folder.write_still(
     tmp_path, 'a', _predicting(1), _halves(0, 13), layout='kitti'
   )
-  segmentation.open_table(_config(tmp_path))
+  segmentation.open_stills(_config(tmp_path))
   assert 'config.eval.semantic_labels = ids: 0 of 1 masks' in caplog.text
   caplog.clear()
   options = {'eval__semantic_labels': 'train_ids'}
-  segmentation.open_table(_config(tmp_path, **options))
+  segmentation.open_stills(_config(tmp_path, **options))
   assert not caplog.text
 
 
-def test_no_folder_is_no_table():
-  assert segmentation.open_table(_config('')) is None
+def test_stills_are_measured_only_on_demand():
+  assert segmentation.open_stills(_config('')) is None
 
 
 @pytest.mark.parametrize(
@@ -171,7 +170,7 @@ def test_no_folder_is_no_table():
     ('missing', 'lacks 1 mask, .*a_'),
   ],
 )
-def test_refused_before_anything_is_compiled(
+def test_problems_are_found_before_anything_is_compiled(
   stills, change, message, one_device, monkeypatch
 ):
   mask = next(
@@ -196,7 +195,7 @@ def test_refused_before_anything_is_compiled(
   no_model = (None, None)
   monkeypatch.setattr(initial, 'load_trained', lambda *args: no_model)
   with pytest.raises((ValueError, FileNotFoundError), match=message):
-    evaluate.evaluate(_config(root), stills / 'no_run')
+    run.evaluate(_config(root), stills / 'no_run')
 
 
 @pytest.mark.slow
@@ -255,7 +254,7 @@ def test_a_torn_still_loses_no_depth(trained, stills, tmp_path):
 )
 def test_real_stills_against_their_own_labels():
   config = _config(kitti_folder.REAL_STILLS)
-  table = segmentation.open_table(config)
+  table = segmentation.open_stills(config)
   masks = iter(table.label_files)
 
   def predict(frames):
