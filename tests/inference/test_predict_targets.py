@@ -15,7 +15,7 @@ def _write(path):
 def test_output_that_is_a_file(root, tmp_path):
   path = predictions.write_image(tmp_path / 'one.png')
   message = predictions.failure(root, ValueError, path, path)
-  assert f'--output={path}: {path} is a file' in message
+  assert f'{path} cannot be written to' in message
 
 
 def test_two_images_of_one_name(root, tmp_path):
