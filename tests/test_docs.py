@@ -1,7 +1,6 @@
 """The documentation names what exists: commands, flags, fields, links."""
 
 import ast
-import importlib.util
 import pathlib
 import re
 
@@ -157,9 +156,3 @@ def test_python_lines_predict_an_image(name, trained, tmp_path):
   prediction = names['prediction']
   assert prediction.inverse_depth.shape == (40, 80)
   assert (prediction.depth() > 0).all()
-
-
-def test_every_module_of_the_reference_can_be_imported():
-  page = (_ROOT / 'docs' / 'api.md').read_text()
-  for name in re.findall(r'^::: (\S+)$', page, re.M):
-    assert importlib.util.find_spec(name), name
