@@ -4,13 +4,14 @@
     --kind=lidar --output=FILE.npz
 
 Evaluation reads it with `--config.data.ground_truth_file=FILE.npz` (and the
-same `--config.data.ground_truth`); the figures are those of computing the
-depth maps on the fly.
+same `--config.data.ground_truth`); the figures equal those of depth maps that
+are computed during the evaluation.
 """
 
 import argparse
 import os
 import zipfile
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,7 +25,14 @@ from input_pipeline import (
 )
 
 
-def write_truth(root, split, *, kind, output, improved_root=''):
+def write_truth(
+  root: str | os.PathLike,
+  split: str | os.PathLike,
+  *,
+  kind: str,
+  output: str | os.PathLike,
+  improved_root: str = '',
+) -> int:
   """Writes the depth maps of a split.
 
   Args:
@@ -35,36 +43,31 @@ def write_truth(root, split, *, kind, output, improved_root=''):
     improved_root: see `truths.open_truth`.
 
   Returns:
-    The number of depth maps written; 0 where the file held them already.
+    The number of depth maps written; 0 if the file already held them.
 
   Raises:
-    FileNotFoundError, ValueError: something is absent or cannot be read, or
+    FileNotFoundError, ValueError: if something is absent or cannot be read, or
       the output is another file than this one.
   """
   if os.path.isdir(output) or os.fspath(output).endswith('/'):
     raise ValueError(f'--output={output} is a folder; name a file')
-  if not os.path.isdir(root):
-    raise FileNotFoundError(f'there is no folder {root}')
   folder = examples.Folder(root)
   lines = splits.read_split(splits.find_split(split, root))
   lines = list(dict.fromkeys(lines))
   truth = truths.open_truth(kind, folder, improved_root=improved_root)
   digest = folder.digest(path for line in lines for path in truth.sources(line))
   if os.path.exists(output):
-    _check_present(output, kind, lines, digest)
+    _check_same(output, kind, lines, digest)
     return 0
   missing = [path for line in lines for path in truth.missing(line)]
   if missing:
-    hint = (
-      '; --ground_truth_root names the folder of train/ and val/; '
-      + truths.IMPROVED_GAPS
-      if kind == 'improved'
-      else ''
-    )
+    hint = ''
+    if kind == 'improved':
+      hint = '; --ground_truth_root names the folder of train/ and val/; '
+      hint += truths.IMPROVED_GAPS
     raise ValueError(
-      f'absent: {files.count_of(len(missing), "file")}, beginning with '
-      + ', '.join(missing[:10])
-      + hint
+      f'{files.count_of(len(missing), "file")} missing, beginning with '
+      f'{", ".join(missing[:10])}{hint}'
     )
   with (
     files.whole_file(output) as partial,
@@ -79,16 +82,16 @@ def write_truth(root, split, *, kind, output, improved_root=''):
   return len(lines)
 
 
-def _check_present(output, kind, lines, digest):
-  """Accepts a finished file of the same content and nothing else."""
+def _check_same(output, kind, lines, digest):
+  """Raises ValueError if a file differs from the one asked for."""
   stored = truths.StoredTruth(output, kind)
   other = 'examples' if list(stored.examples) != list(map(str, lines)) else ''
   if not other and stored.digest != digest:
     other = 'files, or they have changed since'
   if other:
     raise ValueError(
-      f'{output} is there and was made from other {other}; '
-      'remove it, or choose another --output'
+      f'{output} was made from other {other}; remove it, or choose another '
+      '--output'
     )
 
 
@@ -97,43 +100,32 @@ def _add(archive, name, value):
     np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
 
 
-def main(arguments=None):
+def main(arguments: Sequence[str] | None = None) -> None:
   """Parses the command line and writes the file."""
   parser = argparse.ArgumentParser(
     prog='python -m input_pipeline.tools.cache_depth',
     description='Write the ground truth of a split into one file.',
   )
-  parser.add_argument(
-    '--root',
-    required=True,
-    type=command_line.local_path,
-    help='a KITTI raw folder',
-  )
-  parser.add_argument(
-    '--split',
-    required=True,
-    type=command_line.local_path,
-    help='a list of DRIVE FRAME SIDE lines',
-  )
+  for name, text in (
+    ('root', 'a KITTI raw folder'),
+    ('split', 'a list of DRIVE FRAME SIDE lines'),
+    ('output', 'the .npz file to write'),
+  ):
+    parser.add_argument(
+      f'--{name}', required=True, type=command_line.local_path, help=text
+    )
   parser.add_argument('--kind', required=True, choices=truths.KINDS)
-  parser.add_argument(
-    '--output',
-    required=True,
-    help='the .npz file to write',
-    type=command_line.local_path,
-  )
   parser.add_argument(
     '--ground_truth_root',
     default='',
     dest='improved_root',
     type=command_line.local_path,
-    help="folder of train/ and val/ of KITTI's annotated "
-    'depth; the root by default',
+    help="folder of train/ and val/ of KITTI's annotated depth, else --root",
   )
   options = vars(parser.parse_args(arguments))
   with command_line.report_errors():
-    count = write_truth(options.pop('root'), options.pop('split'), **options)
-  done = f'{count} depth maps written' if count else 'already there, unchanged'
+    count = write_truth(**options)
+  done = f'{count} depth maps written' if count else 'already exists, unchanged'
   print(f'{options["output"]}: {done}')
 
 

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from input_pipeline import cityscapes, images
-from input_pipeline.tools import check_labels, colour_labels
-from input_pipeline.tools import labels as command
+from input_pipeline.tools import labels
 from tests.support import kitti_folder
 
 _GREY = np.zeros((4, 8), np.uint8)
@@ -30,7 +29,7 @@ def _run(capsys, *arguments):
   """Runs the command; returns its exit code, stdout and stderr."""
   code = 0
   try:
-    command.main([*map(str, arguments)])
+    labels.main([*map(str, arguments)])
   except SystemExit as leaving:
     code = leaving.code
   printed = capsys.readouterr()
@@ -72,7 +71,7 @@ def test_shares_are_those_of_the_masks(tmp_path, capsys):
     _mask(0, 0, 0, 18, 13, 255, 255, 255),
     root / 'semantic_02/data/0000000000.png',
   )
-  scan = check_labels.check(tmp_path).scan
+  scan = labels.check(tmp_path).scan
   assert scan.pixels.tolist() == [12, *[0] * 12, 4, *[0] * 4, 4, 12]
   _, output, _ = _run(capsys, 'check', tmp_path)
   rows = dict(line.rsplit(maxsplit=1) for line in output.splitlines()[3:22])
@@ -86,7 +85,7 @@ def test_shares_are_those_of_the_masks(tmp_path, capsys):
 @pytest.mark.parametrize('layout', ['kitti', 'cityscapes'])
 def test_ids_of_stills(tmp_path, layout):
   _write_stills(tmp_path, layout, [_mask(7, 26), _mask(0, 33)])
-  report = check_labels.check(tmp_path)
+  report = labels.check(tmp_path)
   assert report.scan.coding == 'ids'
   assert not report.problems
   pixels = dict(zip(cityscapes.NAMES, report.scan.pixels, strict=False))
@@ -101,13 +100,13 @@ def test_ids_of_stills(tmp_path, layout):
 def test_cityscapes_names_tell_the_coding(tmp_path):
   # By its values this would be a mask of train ids.
   _write_stills(tmp_path, 'cityscapes', [_mask(7)], split='val')
-  report = check_labels.check(tmp_path)
+  report = labels.check(tmp_path)
   assert (report.layout, report.scan.coding) == ('Cityscapes', 'ids')
   assert 'names' in report.scan.reason
   (doubt,) = report.problems.values()
   assert doubt == ['0 of 1 masks hold values from 19 to 33, as ids would']
   _write_stills(tmp_path, 'cityscapes', [_mask(18)] * 2, ending='labelTrainIds')
-  report = check_labels.check(tmp_path, coding='train_ids')
+  report = labels.check(tmp_path, coding='train_ids')
   assert [str(group) for group in report.groups] == [
     'train: 2 of 2 frames have masks, 100.0 %',
     'val: 0 of 1 frames have masks, 0.0 %',
@@ -128,7 +127,7 @@ def test_cityscapes_names_tell_the_coding(tmp_path):
 )
 def test_coding_is_guessed_by_most_masks(tmp_path, masks, coding):
   _write_stills(tmp_path, 'kitti', [_mask(*mask) for mask in masks])
-  report = check_labels.check(tmp_path)
+  report = labels.check(tmp_path)
   assert report.scan.coding == coding
   assert bool(report.problems) == (coding == 'train_ids')
 
@@ -167,16 +166,16 @@ def test_everything_wrong_is_named(tmp_path, capsys):
   ):
     assert text in wrong
   # Three whole masks count and the small one, not that with other values.
-  pixels = check_labels.check(tmp_path, coding='train_ids').scan.pixels
+  pixels = labels.check(tmp_path, coding='train_ids').scan.pixels
   assert pixels.sum() == 2 * pixels[18] == 3 * 4 * 8 + 3 * 8
 
 
 def test_ten_are_named_and_the_others_counted(tmp_path):
   _write_stills(tmp_path, 'kitti', [_mask(99)] * 13)
-  lines = str(check_labels.check(tmp_path)).splitlines()
+  lines = str(labels.check(tmp_path)).splitlines()
   first = lines.index('WRONG, masks with a value outside the coding: 13')
   assert all('value 99' in line for line in lines[first + 1 : first + 11])
-  assert lines[first + 11 :] == ['  and 3 more']
+  assert lines[first + 11 :] == ['  (+3 more)']
 
 
 def test_a_folder_without_masks_is_one_message(tmp_path, capsys):
@@ -197,7 +196,7 @@ def test_a_folder_without_masks_is_one_message(tmp_path, capsys):
     assert f'there is no mask in {tmp_path / name}' in errors
     assert all(hint in errors for hint in hints)
   code, _, errors = _run(capsys, 'check', tmp_path / 'nowhere')
-  assert code == 1 and f'there is no folder {tmp_path / "nowhere"}' in errors
+  assert code == 1 and f'there is no mask in {tmp_path / "nowhere"}' in errors
 
 
 def test_as_a_program(tmp_path):
@@ -212,8 +211,7 @@ def test_as_a_program(tmp_path):
   )
   assert result.returncode == 1
   assert 'value 99' in result.stdout
-  progress = r'(\rreading masks: [^\r\n]* s left )+\n'  # On a slow machine.
-  assert not re.sub(progress, '', result.stderr)
+  assert not re.sub(r'reading masks: .*\n', '', result.stderr)
 
 
 def test_colours_of_a_folder(tmp_path, capsys):
@@ -240,9 +238,7 @@ def test_colours_of_a_folder(tmp_path, capsys):
 
 def test_colours_of_a_file(tmp_path):
   kitti_folder.save(_mask(5, 255), tmp_path / 'mask.png')
-  colour_labels.colour(
-    tmp_path / 'mask.png', tmp_path / 'out.png', coding='train_ids'
-  )
+  labels.colour(tmp_path / 'mask.png', tmp_path / 'out.png', coding='train_ids')
   read = images.read_mask(tmp_path / 'out.png', coding='train_ids')
   np.testing.assert_array_equal(read, _mask(5, 255))
 
@@ -252,13 +248,12 @@ def test_colours_of_a_file(tmp_path):
   [
     (('nowhere', 'out'), 'no mask .*nowhere'),
     (('nowhere.png', 'out.png'), 'no mask .*nowhere.png'),
-    (('masks', 'masks'), r'masks/a.png is there already'),
-    (('masks/a.png', 'masks/a.png'), r'a.png is there already'),
-    (('masks/a.png', 'out'), 'out: name a .png file'),
+    (('masks', 'masks'), r'masks/a.png already exists'),
+    (('masks/a.png', 'masks/a.png'), r'a.png already exists'),
     (('broken', 'out'), r'coding: 1, the first: .*c.png: value 99'),
   ],
 )
-def test_colours_that_are_refused(tmp_path, capsys, arguments, message):
+def test_colours_that_cannot_be_written(tmp_path, capsys, arguments, message):
   kitti_folder.save(_mask(7, 26), tmp_path / 'masks/a.png')
   kitti_folder.save(_mask(7, 26), tmp_path / 'broken/b.png')
   kitti_folder.save(_mask(7, 99), tmp_path / 'broken/c.png')
@@ -275,7 +270,7 @@ def test_colours_that_are_refused(tmp_path, capsys, arguments, message):
   not kitti_folder.REAL_STILLS.is_dir(), reason='the labelled frames are absent'
 )
 def test_real_stills():
-  report = check_labels.check(kitti_folder.REAL_STILLS)
+  report = labels.check(kitti_folder.REAL_STILLS)
   assert (report.layout, report.scan.coding) == ('KITTI semantic', 'ids')
   assert str(report.groups[0]) == 'image_2: 5 of 5 frames have masks, 100.0 %'
   assert not report.problems

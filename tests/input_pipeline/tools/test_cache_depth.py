@@ -106,7 +106,7 @@ def test_writing_twice_changes_nothing(root, tmp_path, capsys):
   run(root, output, 'lidar')
   content = output.read_bytes()
   run(root, output, 'lidar')
-  assert 'already there, unchanged' in capsys.readouterr().out
+  assert 'already exists, unchanged' in capsys.readouterr().out
   assert output.read_bytes() == content
   with pytest.raises(SystemExit, match="holds the ground truth 'lidar'"):
     run(root, output, 'dense')
@@ -140,9 +140,9 @@ def test_failure_leaves_nothing_behind(root, tmp_path):
     run(root, output, 'lidar')
   assert list(output.parent.iterdir()) == []
   scan.unlink()
-  with pytest.raises(SystemExit, match='absent: 1 file, .*0000000005.bin'):
+  with pytest.raises(SystemExit, match='1 file missing, .*0000000005.bin'):
     run(root, output, 'lidar')
-  with pytest.raises(SystemExit, match='no folder /no/such'):
+  with pytest.raises(SystemExit, match='no split list at .*/no/such'):
     run('/no/such', output, 'lidar')
   with pytest.raises(SystemExit, match='--ground_truth_root names the folder'):
     run(root, output, 'improved', f'--ground_truth_root={tmp_path}')
@@ -153,7 +153,7 @@ def test_ending_the_process_leaves_nothing_behind(root, tmp_path):
   script = f"""
 import os, signal
 from input_pipeline.sources import kitti
-from tests.input_pipeline import test_cache_depth
+from tests.input_pipeline.tools import test_cache_depth
 kitti.read_scan = lambda *args: os.kill(os.getpid(), signal.SIGTERM)
 test_cache_depth.run({str(root)!r}, {str(output)!r}, 'lidar')
 """
@@ -179,7 +179,7 @@ def test_paths_are_local_and_know_the_home_folder(monkeypatch, capsys):
   assert '--output: gs://bucket/truth.npz is a URL: ' in errors
 
 
-def test_bad_files_are_refused_before_training(root, tmp_path):
+def test_damaged_files_raise_before_training(root, tmp_path):
   output = tmp_path / 'truth.npz'
   config = kitti_folder.make_config(root, ground_truth_file=str(output))
   with pytest.raises(FileNotFoundError, match='there is no file .*truth.npz'):
