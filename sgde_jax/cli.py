@@ -22,25 +22,20 @@ from ml_collections import config_flags
 import input_pipeline
 from sgde_jax import configuration
 
-_CONTINUES = {
-  'train': 'training continues from the latest checkpoint, if there is one',
-  'evaluate': 'evaluation starts over',
-  'predict': 'masks that are already written stay, all else is repeated',
-  'export': 'the export starts over',
-}  # Mode -> what the same command does when it is repeated.
-_TAKES = {
-  'train': ('distributed',),
-  'evaluate': ('distributed',),
-  'predict': ('input', 'output', 'write'),
-  'export': ('output',),
-}  # Mode -> flags that not every mode takes.
+# Mode -> what it does when it is repeated, and flags that not all modes take.
+_MODES = {
+  'train': ('training continues from its checkpoint, if any', 'distributed'),
+  'evaluate': ('evaluation starts over', 'distributed'),
+  'predict': ('masks already written stay', 'input', 'output', 'write'),
+  'export': ('the export starts over', 'output'),
+}
 _CONFIG = 'Name or file: default, demo, ablation:seem, configs/demo.py.'
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
 _FLAGS = (
   (flags.DEFINE_string, 'workdir', None, 'Folder of the run.'),
   (flags.DEFINE_string, 'input', None, 'predict: image, video or folder.'),
   (flags.DEFINE_string, 'output', None, 'predict: folder; export: file.'),
-  (flags.DEFINE_enum, 'mode', 'train', list(_CONTINUES), 'What to do.'),
+  (flags.DEFINE_enum, 'mode', 'train', list(_MODES), 'What to do.'),
   (flags.DEFINE_enum, 'write', 'depth', ['depth', 'labels'], 'For predict.'),
   (flags.DEFINE_bool, 'distributed', False, 'Join the processes of a job.'),
   # TPU pods and Slurm set these three.
@@ -58,11 +53,7 @@ def run() -> None:
 
 
 def parse(argv: list[str], args: flags.FlagValues = flags.FLAGS) -> list[str]:
-  """Reads the flags in `argv` into `args` and returns `argv`.
-
-  Raises:
-    SystemExit: with a message, if a flag is wrong.
-  """
+  """Reads the flags of `argv` into `args`; exits if one is wrong."""
   pattern = re.compile(r'^--?(?:no)?config\.([^=\s]+)', re.MULTILINE)
   for field in configuration.unknown_fields(pattern.findall('\n'.join(argv))):
     sys.exit(f'sgde-jax: error: no config field {field}; see --help')
@@ -106,16 +97,15 @@ def _find_problems(args, rest):
   if not args.distributed and any(args[name].present for name in _JOB):
     yield f'--{", --".join(_JOB)} need --distributed'
   for name in ('distributed', 'input', 'output', 'write'):
-    is_taken = name in _TAKES[args.mode]
+    is_taken = name in _MODES[args.mode]
     if args[name].present and not is_taken:
       yield f'--mode={args.mode} takes no --{name}'
     if args[name].value in (None, '') and is_taken:
       yield f'--mode={args.mode} needs --{name}'
 
 
-def main(argv: list[str]) -> None:
+def main(_: list[str]) -> None:
   """Runs the mode; errors that a user can fix end in one line."""
-  del argv
   args = flags.FLAGS
   log_format = {'format': '%(asctime)s %(message)s', 'datefmt': '%H:%M:%S'}
   logging.basicConfig(level=logging.INFO, force=True, **log_format)
@@ -123,7 +113,7 @@ def main(argv: list[str]) -> None:
     logging.getLogger(library).setLevel(logging.WARNING)
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  again = f'repeat the command, {_CONTINUES[args.mode]}'
+  again = f'repeat the command, {_MODES[args.mode][0]}'
   if not args.distributed:  # At a time limit clean up as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   try:
@@ -163,9 +153,8 @@ def execute(args: flags.FlagValues) -> None:
   else:
     from sgde_jax.inference import images
 
-    images.predict(
-      config, args.workdir, args.input, args.output, write=args.write
-    )
+    paths = args.workdir, args.input, args.output
+    images.predict(config, *paths, write=args.write)
 
 
 def _read_config(args):

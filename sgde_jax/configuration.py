@@ -1,6 +1,6 @@
 """A run's config: found by name, checked, stored and read back.
 
-Imports neither JAX nor TensorFlow: a wrong config is reported before them.
+Imports neither JAX nor TensorFlow, so that it can be checked before them.
 """
 
 import contextlib
@@ -99,13 +99,7 @@ _RULES = (
 
 
 def find(name: str) -> str:
-  """Returns the path of a config, which is given by name or path.
-
-  What follows a colon, the argument of `get_config`, is kept.
-
-  Raises:
-    ValueError: if there is none.
-  """
+  """Returns the path of a config given by name or path, `:ARGUMENT` kept."""
   path, colon, part = name.partition(':')
   shipped = sorted(path.stem for path in _FOLDER.glob('*.py'))
   if path in shipped:
@@ -217,12 +211,8 @@ def record_start(
   config: ml_collections.ConfigDict, workdir: Path, step: int
 ) -> None:
   """Appends to `configs.jsonl` what the run uses from `step` on."""
-  start = {
-    'step': step,
-    'version': sgde_jax.__version__,
-    'commit': _commit(),
-    'config': config.to_dict(),
-  }
+  code = {'version': sgde_jax.__version__, 'commit': _commit()}
+  start = {'step': step, **code, 'config': config.to_dict()}
   with open(pathlib.Path(workdir, 'configs.jsonl'), 'a') as file:
     file.write(json.dumps(start, sort_keys=True) + '\n')
 
@@ -230,11 +220,10 @@ def record_start(
 def _commit():
   """The git commit of the code, `-dirty` if it was changed; None without."""
   root = pathlib.Path(__file__).parents[1]
-  if not (root / '.git').exists():
-    return None
   command = ['git', 'describe', '--always', '--dirty', '--abbrev=40']
   with contextlib.suppress(OSError, subprocess.CalledProcessError):
-    return subprocess.check_output(command, cwd=root, text=True).strip()
+    if (root / '.git').exists():  # Not of a project that this is installed in.
+      return subprocess.check_output(command, cwd=root, text=True).strip()
   return None
 
 

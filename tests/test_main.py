@@ -205,4 +205,4 @@ def test_how_a_command_ends(monkeypatch, capsys, error, status, word):
   assert word in text
   assert ended.value.code == status or status == 1
   if status > 1:
-    assert 'training continues from the latest checkpoint' in text
+    assert 'training continues from its checkpoint' in text
