@@ -165,20 +165,17 @@ def draw_points(
   return np.asarray(picture)
 
 
-def panel(
-  rows: Sequence[Sequence[np.ndarray]], captions: Sequence[Sequence[str]]
-) -> np.ndarray:
+def panel(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
   """Draws a grid of images, each under its caption.
 
   Args:
-    rows: images `[h, w, 3]` uint8; all are resized to the size of the first.
-      A shorter row leaves its cells at the right empty.
-    captions: a text for each image.
+    rows: pairs of an image `[h, w, 3]` uint8 and its caption. All images are
+      resized to the size of the first. Shorter rows end with empty cells.
 
   Returns:
     `[H, W, 3]` uint8.
   """
-  height, width = rows[0][0].shape[:2]
+  height, width = rows[0][0][0].shape[:2]
   font_size = max(10, min(height // 10, width // 24))
   band, gap = font_size + 8, 4
   columns = max(map(len, rows))
@@ -186,8 +183,8 @@ def panel(
   picture = Image.new('RGB', size, 'white')
   draw = ImageDraw.Draw(picture)
   font = ImageFont.load_default(font_size)
-  for i, (images, texts) in enumerate(zip(rows, captions, strict=True)):
-    for j, (image, text) in enumerate(zip(images, texts, strict=True)):
+  for i, row in enumerate(rows):
+    for j, (image, text) in enumerate(row):
       left, top = gap + j * (width + gap), i * (band + height)
       draw.text((left + 2, top + band // 2), text, 'black', font, anchor='lm')
       cell = Image.fromarray(image).resize((width, height))

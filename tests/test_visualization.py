@@ -127,7 +127,7 @@ def test_panel_places_images_of_any_size_under_captions():
   red = np.full((40, 120, 3), (255, 0, 0), np.uint8)
   blue = np.full((10, 30, 3), (0, 0, 255), np.uint8)
   picture = visualization.panel(
-    [[red, blue], [blue]], [['first', 'second'], ['third']]
+    [[(red, 'first'), (blue, 'second')], [(blue, 'third')]]
   )
   assert picture.dtype == np.uint8
   assert (picture == (255, 0, 0)).all(axis=2).sum() == 40 * 120

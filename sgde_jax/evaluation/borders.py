@@ -31,8 +31,7 @@ def measure(
     aligned: `prediction` scaled to the truth and clipped.
     labels: `[H, W]` uint8 true train ids, 255 = unlabelled.
     predicted_labels: `[h, w]` uint8 at the network's size, or None.
-    dense: whether every pixel of the truth is measured, so that depth edges can
-      be found in it.
+    dense: whether depth edges can be found in the truth.
 
   Returns:
     `NAME:sum` and `NAME:count` of `metrics.border_errors`, `class_errors` and
@@ -58,11 +57,7 @@ def measure(
 
 
 def confusion(labels: np.ndarray, predicted_labels: np.ndarray) -> np.ndarray:
-  """Counts an image's classes at the size of its labels.
-
-  Args:
-    labels: `[H, W]` uint8 true train ids, 255 = unlabelled.
-    predicted_labels: `[h, w]` uint8, resized to the nearest neighbour.
+  """Counts classes at the size `[H, W]` of the true ones.
 
   Returns:
     `[19, 19]` int64, see `metrics.confusion_matrix`.
@@ -83,19 +78,13 @@ def column_names(*, semantics: bool, dense: bool) -> list[str]:
 
 
 def summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """Pools the `NAME:sum` and `NAME:count` columns of all images.
-
-  Returns:
-    name -> figure, see `metrics.Totals.finalize`; empty without such columns.
-  """
-  names = [
-    name.removesuffix(':sum') for name in rows[0] if name.endswith(':sum')
-  ]
-  pairs = {
-    name: tuple(
-      float(np.sum([row[f'{name}:{part}'] for row in rows]))
-      for part in ('sum', 'count')
-    )
-    for name in names
-  }
+  """Pools the columns of all images into figures by name."""
+  pairs = {}
+  for column in rows[0]:
+    if column.endswith(':sum'):
+      name = column.removesuffix(':sum')
+      pairs[name] = tuple(
+        float(np.sum([row[f'{name}:{part}'] for row in rows]))
+        for part in ('sum', 'count')
+      )
   return metrics.Totals(pairs).finalize()

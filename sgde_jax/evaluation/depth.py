@@ -55,11 +55,7 @@ class Evaluator:
   def run(
     self, variables: dict, pictures: str | os.PathLike | None = None
   ) -> tuple[dict[str, float], list[dict]]:
-    """Evaluates.
-
-    Args:
-      variables: the model's variables, replicated.
-      pictures: folder for PNG panels of process 0's first examples, or None.
+    """Evaluates, with PNG panels of the first examples in a folder `pictures`.
 
     Returns:
       The summary (means over images, see `metrics.summarize`, and with labels
@@ -83,8 +79,7 @@ class Evaluator:
       if example['index'] < drawn:
         self._draw(example, measured, pathlib.Path(pictures))
     if drawn:
-      number = min(drawn, len(self.lines))
-      _remove_panels(pathlib.Path(pictures), drawn=number)
+      _remove_panels(pathlib.Path(pictures), min(drawn, len(self.lines)))
     rows = [
       {'index': row['index'], 'example': str(self.lines[row['index']])} | row
       for row in _gather(rows, self._names)
@@ -94,10 +89,7 @@ class Evaluator:
   def examples(
     self, variables: dict
   ) -> Iterator[tuple[Mapping[str, np.ndarray], steps.BatchPrediction]]:
-    """Yields a row of the batch and of the prediction per example.
-
-    Each process yields its own rows.
-    """
+    """Yields this process' examples and their predictions, one by one."""
     for batch in self._batches:
       predictions = self._predict(variables, batch['frames'][:, 0])
       for row in np.flatnonzero(batch['mask']):
@@ -177,7 +169,7 @@ class Evaluator:
     visualization.write_png(folder / f'eval_{measured["index"]:06d}.png', panel)
 
 
-def _remove_panels(folder, *, drawn):
+def _remove_panels(folder, drawn):
   """Removes panels of earlier evaluations with more images."""
   for path in folder.glob('eval_*.png'):
     number = path.stem.removeprefix('eval_')

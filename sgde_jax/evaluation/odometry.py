@@ -13,20 +13,17 @@ import jax
 import numpy as np
 
 import input_pipeline
+from input_pipeline.sources import odometry
 from sgde_jax import parallel
 from sgde_jax.inference import steps
 from sgde_jax.metrics import trajectories
 
 
-def open_sequences(config) -> list:
-  """Reads the true poses that an evaluation needs.
+def open_sequences(config) -> list[odometry.Sequence]:
+  """Reads the true poses of `config.eval.odometry`; none if it is off.
 
   Args:
     config: the whole config.
-
-  Returns:
-    A list of `input_pipeline.sources.odometry.Sequence`; empty without
-    `config.eval.odometry`.
 
   Raises:
     FileNotFoundError, ValueError: as `input_pipeline.open_sequences`, or a
@@ -34,9 +31,8 @@ def open_sequences(config) -> list:
   """
   if not config.eval.odometry:
     return []
-  sequences = input_pipeline.open_sequences(
-    config.data, config.eval.odometry_sequences
-  )
+  names = config.eval.odometry_sequences
+  sequences = input_pipeline.open_sequences(config.data, names)
   if not {1, -1} & set(config.data.frame_offsets):
     logging.warning(
       'config.eval.odometry measures motions from frame to frame, but this run'
@@ -53,48 +49,44 @@ def open_sequences(config) -> list:
   return sequences
 
 
-class MotionPredictor:
-  """Predicts trajectories; compiled once, at one batch size."""
+def predict_trajectories(
+  config,
+  variables: dict,
+  sequences: Sequence[odometry.Sequence],
+  *,
+  model,
+  mesh: jax.sharding.Mesh,
+) -> list[np.ndarray]:
+  """Predicts the trajectories of sequences, from the whole config.
 
-  def __init__(self, config, *, model, mesh: jax.sharding.Mesh):
-    """Takes the whole config and the network."""
-    self._config = config
-    self._mesh = mesh
-    replicated = parallel.replicated(mesh)
-    # Every process feeds its rows and gets all motions.
-    self._predict = parallel.jit(
-      functools.partial(steps.motion_step, model=model),
-      in_shardings=(replicated, parallel.batch_sharded(mesh)),
-      out_shardings=replicated,
-    )
+  Returns:
+    `[N, 4, 4]` float64 per sequence of N frames, camera to world, up to the
+    training's unknown scale; the world is the first frame's camera.
 
-  def run(self, variables: dict, sequence) -> np.ndarray:
-    """Predicts the trajectory of a sequence.
-
-    Args:
-      variables: the model's variables, replicated.
-      sequence: an `input_pipeline.sources.odometry.Sequence` of N frames.
-
-    Returns:
-      `[N, 4, 4]` float64, camera to world, up to the training's unknown scale;
-      the world is the first frame's camera.
-
-    Raises:
-      ValueError: a frame cannot be read.
-      FloatingPointError: a motion is not finite.
-    """
+  Raises:
+    FloatingPointError: a motion is not finite.
+  """
+  replicated = parallel.replicated(mesh)
+  # Every process feeds its rows and gets all motions.
+  predict = parallel.jit(
+    functools.partial(steps.motion_step, model=model),
+    in_shardings=(replicated, parallel.batch_sharded(mesh)),
+    out_shardings=replicated,
+  )
+  predicted = []
+  for sequence in sequences:
     logging.info('motion of %s', sequence.name)
     batches = input_pipeline.pair_batches(
-      self._config.data,
+      config.data,
       sequence,
-      batch_size=self._config.eval.batch_size,
+      batch_size=config.eval.batch_size,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
     )
-    motions = []
-    for batch in batches:
-      frames = parallel.to_devices(batch['frames'], self._mesh)
-      motions.append(np.asarray(self._predict(variables, frames)))
+    motions = [
+      np.asarray(predict(variables, parallel.to_devices(b['frames'], mesh)))
+      for b in batches
+    ]
     # The last batch ends with padding.
     motions = np.concatenate(motions)[: len(sequence.poses) - 1]
     wrong = np.flatnonzero(~np.isfinite(motions).all(axis=(1, 2)))
@@ -103,46 +95,33 @@ class MotionPredictor:
         f'the motion of {sequence.name} after frame {wrong[0]} is not finite:'
         ' evaluate an earlier checkpoint, see config.eval.checkpoint'
       )
-    return trajectories.chain(motions)
+    predicted.append(trajectories.chain(motions))
+  return predicted
 
 
-def measure(sequences: Sequence, predicted: Sequence[np.ndarray]) -> dict:
-  """Measures predicted trajectories.
-
-  Args:
-    sequences: what `open_sequences` returns, not empty.
-    predicted: `[N, 4, 4]` camera to world per sequence, any scale.
-
-  Returns:
-    `snippet_frames`; `sequences`, figures by the sequence's name; and `all`,
-    those of all sequences together. Lengths and errors are in metres.
-  """
+def measure(
+  sequences: Sequence[odometry.Sequence], predicted: Sequence[np.ndarray]
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+  """Returns figures by the sequence's name, and of all together, in metres."""
   figures, snippets = {}, []
   for sequence, poses in zip(sequences, predicted, strict=True):
-    snippets.append(
-      (
-        trajectories.snippet_errors(sequence.poses, poses),
-        trajectories.monodepth2_errors(sequence.poses, poses),
-      )
+    true = sequence.poses
+    errors = (
+      trajectories.snippet_errors(true, poses),
+      trajectories.monodepth2_errors(true, poses),
     )
-    aligned, scale = trajectories.align(sequence.poses, poses)
-    figures[sequence.name] = _summarize([sequence], *snippets[-1]) | {
-      'rmse': trajectories.trajectory_error(sequence.poses, aligned),
+    snippets.append(errors)
+    aligned, scale = trajectories.align(true, poses)
+    figures[sequence.name] = _summarize([true], *errors) | {
+      'rmse': trajectories.trajectory_error(true, aligned),
       'scale': scale,
     }
-  total = _summarize(
-    sequences, *map(np.concatenate, zip(*snippets, strict=True))
-  )
-  return {
-    'snippet_frames': trajectories.SNIPPET,
-    'sequences': figures,
-    'all': total,
-  }
-
-
-def _summarize(sequences, errors, monodepth2_errors):
-  """Figures of sequences together, from true poses and snippet errors."""
   poses = [sequence.poses for sequence in sequences]
+  errors = map(np.concatenate, zip(*snippets, strict=True))
+  return figures, _summarize(poses, *errors)
+
+
+def _summarize(poses, errors, monodepth2_errors):
   return {
     'frames': sum(map(len, poses)),
     'path_length': sum(map(trajectories.path_length, poses)),

@@ -26,24 +26,25 @@ def training_panel(example: Mapping[str, np.ndarray]) -> np.ndarray:
   """
   frame = _to_uint8(example['frame'])
   disparity = example['disparity'][..., 0]
-  mask = 255 * example['automask'].astype(np.uint8)
+  mask = np.repeat(example['automask'][..., None], 3, axis=2)
+  coarse = visualization.colorize_inverse_depth(disparity)
   cells = [
     (frame, 'frame'),
-    (visualization.colorize_inverse_depth(disparity), 'coarse disparity'),
+    (coarse, 'coarse disparity'),
     (_to_uint8(example['rebuilt'][0]), 'rebuilt from source 1'),
-    (_grey(mask), 'auto-mask (white: used)'),
+    (255 * mask.astype(np.uint8), 'auto-mask (white: used)'),
   ]
   if 'labels' in example:
     cells += [
-      (_classes(frame, example['labels']), 'predicted classes'),
-      (_classes(frame, example['true_labels']), 'labels'),
+      (_draw_classes(frame, example['labels']), 'predicted classes'),
+      (_draw_classes(frame, example['true_labels']), 'labels'),
     ]
   if 'enhanced' in example:
     cells += _enhanced_cells(frame, disparity, example)
   for name in sorted(example, reverse=True):
     if name.startswith('attention_'):
       cells += _attention_cells(frame, example['queries'], example[name], name)
-  return _panel(
+  return visualization.panel(
     [cells[i : i + _COLUMNS] for i in range(0, len(cells), _COLUMNS)]
   )
 
@@ -73,80 +74,60 @@ def evaluation_panel(
   """
   inverse_depth = 1 / aligned.prediction
   near = float(np.percentile(inverse_depth, 95))
+  predicted = visualization.colorize_inverse_depth(inverse_depth, vmax=near)
+  truth = visualization.colorize_depth(ground_truth, vmax=near)
   error = visualization.colorize_error(
     ground_truth, aligned.prediction, aligned.valid
   )
-  predicted = visualization.colorize_inverse_depth(inverse_depth, vmax=near)
-  truth = visualization.colorize_depth(ground_truth, vmax=near)
   above = [(frame, f'input {captions[0]}'), (predicted, 'inverse depth')]
   below = [
     (error, f'error, abs_rel {captions[1]}'),
     (truth, 'true inverse depth'),
   ]
-  for row, classes, name in (
-    (above, labels, 'predicted classes'),
-    (below, true_labels, 'labels'),
-  ):
-    if classes is not None:
-      row.append((_classes(frame, classes), name))
-  return _panel([above, below])
+  if labels is not None:
+    above.append((_draw_classes(frame, labels), 'predicted classes'))
+  if true_labels is not None:
+    below.append((_draw_classes(frame, true_labels), 'labels'))
+  return visualization.panel([above, below])
 
 
 def _enhanced_cells(frame, disparity, example):
   """SEEM's points, its result and the difference to the coarse disparity."""
-  points = visualization.draw_points(
-    frame, example['points'], example['point_mask'], radius=0
+  mask, enhanced = example['point_mask'], example['enhanced'][..., 0]
+  points = visualization.draw_points(frame, example['points'], mask, radius=0)
+  shown = visualization.colorize_inverse_depth(
+    enhanced, vmax=float(np.percentile(disparity, 95))
   )
-  enhanced = example['enhanced'][..., 0]
-  vmax = float(np.percentile(disparity, 95))
+  change = visualization.colorize_difference(enhanced - disparity)
   return [
-    (points, f'edge points drawn ({int(example["point_mask"].sum())})'),
-    (
-      visualization.colorize_inverse_depth(enhanced, vmax=vmax),
-      'enhanced disparity',
-    ),
-    (
-      visualization.colorize_difference(enhanced - disparity),
-      'enhanced - coarse (red: nearer)',
-    ),
+    (points, f'edge points drawn ({int(mask.sum())})'),
+    (shown, 'enhanced disparity'),
+    (change, 'enhanced - coarse (red: nearer)'),
   ]
 
 
 def _attention_cells(frame, queries, maps, name):
   """A cell per query pixel: its attention weights over the frame."""
-  level = name.removeprefix('attention_')
+  caption = f'attention, level {name.removeprefix("attention_")}'
   cells = []
   for query, weights in zip(queries, maps, strict=True):
     heat = np.clip(weights / weights.max(), 0, 1).astype(np.float32)
-    size = frame.shape[1::-1]
-    heat = np.asarray(
-      Image.fromarray(heat).resize(size, Image.Resampling.BILINEAR)
+    heat = Image.fromarray(heat).resize(
+      frame.shape[1::-1], Image.Resampling.BILINEAR
     )
-    colour = matplotlib.colormaps['inferno'](heat, bytes=True)[..., :3]
-    mixed = np.rint(0.35 * frame + 0.65 * colour).astype(np.uint8)
-    always = np.ones(1, bool)
+    colours = matplotlib.colormaps['inferno'](np.asarray(heat), bytes=True)
+    mixed = np.rint(0.35 * frame + 0.65 * colours[..., :3]).astype(np.uint8)
     mixed = visualization.draw_points(
-      mixed, query[None], always, colour=_QUERY_COLOUR, radius=2
+      mixed, query[None], np.array([True]), colour=_QUERY_COLOUR, radius=2
     )
-    cells.append((mixed, f'attention, level {level}'))
+    cells.append((mixed, caption))
   return cells
 
 
-def _panel(rows):
-  return visualization.panel(
-    [[image for image, _ in row] for row in rows],
-    [[caption for _, caption in row] for row in rows],
-  )
-
-
-def _classes(frame, labels):
-  """The frame, at the labels' size, under their colours."""
+def _draw_classes(frame, labels):
+  """Draws classes over the frame at the labels' size."""
   frame = np.asarray(Image.fromarray(frame).resize(labels.shape[::-1]))
   return visualization.overlay_labels(frame, labels, opacity=0.7)
-
-
-def _grey(plane):
-  return np.repeat(plane[..., None], 3, axis=2)
 
 
 def _to_uint8(image):

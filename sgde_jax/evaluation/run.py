@@ -55,16 +55,19 @@ def evaluate(config, workdir: str | os.PathLike) -> dict[str, float]:
   folder = workdir / 'evaluation'
   if stills:
     label = functools.partial(steps.label_step, model=model)
-    label = functools.partial(
+    predict = functools.partial(
       parallel.jit_by_rows(label, mesh), state.variables
     )
-    figures = segmentation.measure(stills, label, config.eval.batch_size)
+    figures = segmentation.measure(stills, predict, config.eval.batch_size)
     _write_stills(folder, int(state.step), stills, figures)
     summary |= {f'stills/{name}': value for name, value in figures.items()}
   if sequences:
-    predictor = odometry.MotionPredictor(config, model=model, mesh=mesh)
-    predicted = [predictor.run(state.variables, s) for s in sequences]
-    total = _evaluate_motion(folder, int(state.step), sequences, predicted)
+    predicted = odometry.predict_trajectories(
+      config, state.variables, sequences, model=model, mesh=mesh
+    )
+    figures, total = odometry.measure(sequences, predicted)
+    _write_trajectories(folder, sequences, predicted)
+    _write_motion(folder, int(state.step), figures, total)
     summary |= {f'odometry/{name}': value for name, value in total.items()}
   return summary
 
@@ -120,9 +123,15 @@ def _write_stills(folder, step, stills, figures):
     print(tables.format_stills(figures, place))
 
 
-def _evaluate_motion(folder, step, sequences, predicted):
-  """Writes and prints the figures; returns those of all sequences together."""
-  result = odometry.measure(sequences, predicted)
+def _write_motion(folder, step, figures, total):
+  if jax.process_index() == 0:
+    result = {'step': step, 'snippet_frames': trajectories.SNIPPET}
+    result |= {'sequences': figures, 'all': total}
+    files.write_json(folder / 'odometry.json', result)
+    print(tables.format_motion(figures, total))
+
+
+def _write_trajectories(folder, sequences, predicted):
   if jax.process_index() == 0:
     for sequence, poses in zip(sequences, predicted, strict=True):
       aligned, _ = trajectories.align(sequence.poses, poses)
@@ -135,6 +144,3 @@ def _evaluate_motion(folder, step, sequences, predicted):
         title=sequence.name,
       )
       visualization.write_png(path.with_suffix('.png'), picture)
-    files.write_json(folder / 'odometry.json', {'step': step} | result)
-    print(tables.format_motion(result['sequences'], result['all']))
-  return result['all']

@@ -4,10 +4,7 @@ As the frames of a video, a picture is stretched to the network's size, and the
 predicted classes return to the size of the labels by nearest neighbour.
 """
 
-import concurrent.futures
 import functools
-import logging
-import time
 from collections.abc import Callable
 
 import jax
@@ -36,9 +33,7 @@ def open_stills(config) -> examples.ExampleTable | None:
     The table of the stills; None where the config names no folder.
 
   Raises:
-    FileNotFoundError: there is no such folder, or no picture in it.
-    ValueError: masks are missing, cannot be read, hold values outside the
-      coding or differ in size from their picture.
+    FileNotFoundError, ValueError: no pictures, or masks that do not fit.
   """
   options = config.eval
   if not options.semantic_root:
@@ -77,9 +72,6 @@ def measure(
   Returns:
     `iou/NAME` for each class that occurs in truth or prediction, their mean
     `miou`, and `images`.
-
-  Raises:
-    ValueError: a picture or a mask cannot be read.
   """
   rows = sampling.process_rows(
     batch_size,
@@ -90,20 +82,21 @@ def measure(
     len(table), batch_size=batch_size, rows=rows
   )
   confusion = np.zeros((cityscapes.NUM_CLASSES,) * 2, np.int64)
-  start = time.monotonic()
-  compare = functools.partial(_compare, table)
-  with concurrent.futures.ThreadPoolExecutor(progress.THREADS) as pool:
-    for indices, mask in zip(*batches, strict=True):
-      frames = np.stack(list(pool.map(table.read_frame, indices)))
-      found = predict(frames)
-      confusion += sum(pool.map(compare, indices[mask], found[mask]))
-  rate = len(table) / (time.monotonic() - start)
-  logging.info('%d stills, %.1f stills/s', len(table), rate)
+  batches = list(zip(*batches, strict=True))
+  for indices, mask in progress.bar(batches, 'classes of stills, in batches'):
+    read = functools.partial(_read_frame, table, indices)
+    found = predict(np.stack(list(progress.in_order(read, len(indices)))))
+    compare = functools.partial(_compare, table, indices[mask], found[mask])
+    confusion += sum(progress.in_order(compare, np.count_nonzero(mask)))
   confusion = parallel.gather_rows(confusion[None]).sum(axis=0)
   return {'images': len(table)} | metrics.iou_totals(confusion).finalize()
 
 
-def _compare(table, index, found):
-  """Returns the confusion of one still."""
-  labels = images.read_mask(table.label_files[index], coding=table.coding)
-  return borders.confusion(labels, found)
+def _read_frame(table, indices, row):
+  return table.read_frame(indices[row])
+
+
+def _compare(table, indices, found, row):
+  path = table.label_files[indices[row]]
+  labels = images.read_mask(path, coding=table.coding)
+  return borders.confusion(labels, found[row])

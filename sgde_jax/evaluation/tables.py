@@ -8,7 +8,7 @@ from sgde_jax.metrics import trajectories
 
 _Figures = Mapping[str, float]
 _GROUPS = ('border_1', 'border_3', 'border_5', 'away', 'thin')
-_BOUNDARY_SCORES = (
+_SCORES = (
   'boundary_f1',
   'boundary_recall/objects',
   'boundary_recall/thin',
@@ -28,13 +28,12 @@ _MOTION_HEADS = {
 def format_depth(evaluations: Mapping[int, _Figures], protocol: str) -> str:
   """Formats depth errors in the field's order, a row per step.
 
+  Below are the protocol and the newest evaluation's scale ratios and, with
+  labels, its errors at borders.
+
   Args:
     evaluations: step -> summary, see `depth.Evaluator.run`.
     protocol: how the figures were made.
-
-  Returns:
-    The table; a line with the protocol, the number of images and the newest
-    evaluation's scale ratios; and its errors at borders, if it has them.
   """
   newest = evaluations[max(evaluations)]
   rows = {
@@ -60,11 +59,7 @@ def format_borders(figures: _Figures) -> str:
   }
   if not rows:
     return 'no evaluated image has labels'
-  scores = [
-    f'{name} {figures[name]:.4f}'
-    for name in _BOUNDARY_SCORES
-    if name in figures
-  ]
+  scores = [f'{n} {figures[n]:.4f}' for n in _SCORES if n in figures]
   scores.append(f'labels on {100 * figures["labelled"]:.0f} % of the images')
   return '\n'.join([_align(('abs_rel', 'rmse'), rows), '  '.join(scores)])
 
@@ -73,15 +68,12 @@ def format_stills(figures: _Figures, folder: str) -> str:
   """Formats the IoU of every class; `-` for one that does not occur."""
   rows = {name: [figures.get(f'iou/{name}')] for name in cityscapes.NAMES}
   rows['mean'] = [figures.get('miou')]
-  table = _align(['iou'], rows)
-  return f'{table}\n{figures["images"]} stills of {folder}'
+  return f'{_align(["iou"], rows)}\n{figures["images"]} stills of {folder}'
 
 
 def format_motion(sequences: Mapping[str, _Figures], total: _Figures) -> str:
-  """Formats the figures of `odometry.json`, a row per sequence, then `all`."""
-  figures = dict(sequences)
-  if len(figures) > 1:
-    figures['all'] = total
+  """Formats the figures of `odometry.measure`, a row per sequence and `all`."""
+  figures = sequences | ({'all': total} if len(sequences) > 1 else {})
   rows = {
     label: [row.get(name) for name in _MOTION_HEADS]
     for label, row in figures.items()
@@ -94,14 +86,10 @@ def format_motion(sequences: Mapping[str, _Figures], total: _Figures) -> str:
   )
 
 
-def _align(
-  heads: Iterable[str], rows: Mapping[str, list[float | int | None]]
-) -> str:
+def _align(heads: Iterable[str], rows: Mapping[str, list[float | None]]) -> str:
   """Aligns a head and rows, each with its label at the left."""
   width = max(map(len, rows))
-  cells = {'': heads} | {
-    label: map(_format_cell, row) for label, row in rows.items()
-  }
+  cells = {'': heads} | {k: map(_format_cell, row) for k, row in rows.items()}
   return '\n'.join(
     f'{label:<{width}}' + ''.join(f'{cell:>11}' for cell in row)
     for label, row in cells.items()

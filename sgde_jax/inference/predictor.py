@@ -125,6 +125,7 @@ def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
   overrides = {'eval.checkpoint': checkpoint}
   if (folder / 'config.json').is_file():
     config = configuration.resolve(default.get_config(), folder, overrides)
+    configuration.check(config)
     return restore(config, folder)
   parts = published.read_parts(folder)
   if not parts:

@@ -159,8 +159,13 @@ def test_true_motions_chain_to_the_true_trajectory(
     'frames': np.stack(frames).astype(np.float32) / 255,
     'vectors': np.pad(_true_vectors(sequence.poses), ((0, 1), (0, 0))),
   }
-  predictor = odometry.MotionPredictor(config, model=_TrueMotion(), mesh=mesh)
-  predicted = predictor.run(parallel.replicate(variables, mesh), sequence)
+  (predicted,) = odometry.predict_trajectories(
+    config,
+    parallel.replicate(variables, mesh),
+    [sequence],
+    model=_TrueMotion(),
+    mesh=mesh,
+  )
   assert trajectories.path_length(sequence.poses) > 2
   # The street's poses are relative to frame 0, as a chain's are.
   np.testing.assert_allclose(predicted, sequence.poses, atol=1e-5)
@@ -179,9 +184,11 @@ def test_a_motion_that_is_not_finite_is_named(street_root):
     'frames': np.zeros((_FRAMES, 32, 64, 3), np.float32),  # None is found.
     'vectors': np.zeros((_FRAMES, 6), np.float32),
   }
-  predictor = odometry.MotionPredictor(config, model=_TrueMotion(), mesh=mesh)
+  variables = parallel.replicate(variables, mesh)
   with pytest.raises(FloatingPointError, match='drive_0002_sync after frame 0'):
-    predictor.run(parallel.replicate(variables, mesh), sequence)
+    odometry.predict_trajectories(
+      config, variables, [sequence], model=_TrueMotion(), mesh=mesh
+    )
 
 
 def _load_fresh(config, workdir, mesh):
