@@ -7,7 +7,7 @@
 
 Every frame is resized once, by the readers' own `images.read_frame`, and
 stored once, as bare pixels: ArrayRecord compresses them, and they decode eight
-times as fast as PNG at a third more space. `records` says what is stored. A
+times as fast as PNG at a third more space. `records` lists what is stored. A
 build appears whole at its end or not at all.
 """
 

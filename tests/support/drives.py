@@ -1,4 +1,4 @@
-"""Drives that make splits, moving or standing; and the lists, read back."""
+"""Writes moving and standing drives for tests of lists; reads lists back."""
 
 import numpy as np
 

@@ -1,6 +1,6 @@
-"""Runs main.py with cameras that are not finite in the third step's batch.
+"""Runs main.py with NaN intrinsics in the batch of the third step.
 
-python -m tests.support.spoilt FLAGS
+python -m tests.support.nan_intrinsics FLAGS
 
 Prints the numbers of that batch's examples.
 """
@@ -12,12 +12,12 @@ import numpy as np
 from tests.support import batches
 
 
-def _spoil(step, batch):
+def _set_nan(step, batch):
   if step == 3:
     batch['intrinsics'] = np.full_like(batch['intrinsics'], np.nan)
     print(batch['index'].tolist())
 
 
 if __name__ == '__main__':
-  batches.on_each(_spoil)
+  batches.on_each(_set_nan)
   runpy.run_path('main.py', run_name='__main__')

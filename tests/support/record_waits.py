@@ -1,6 +1,6 @@
-"""Runs main.py and records what could make the host wait.
+"""Runs main.py and records what could make the host wait for the device.
 
-python -m tests.support.recorded FLAGS
+python -m tests.support.record_waits FLAGS
 
 The last line of the output is a JSON list of what happened, in order: `batch
 N`, the loop asks for the batch of step N; `compile`; and `read`, the host
