@@ -137,10 +137,9 @@ def execute(args: flags.FlagValues) -> None:
   """Does what the mode says."""
   config = _join_job(args) if args.distributed else _read_config(args)
   if args.mode == 'train':
-    from sgde_jax import folders
-    from sgde_jax.training import loop
+    from sgde_jax.training import loop, workdir
 
-    with folders.claimed(args.workdir):
+    with workdir.claimed(args.workdir):
       loop.train_and_evaluate(config, args.workdir)
   elif args.mode == 'evaluate':
     from sgde_jax.evaluation import run

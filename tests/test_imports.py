@@ -1,4 +1,4 @@
-"""Who may import whom, read off the source."""
+"""Imports point down only; heavy libraries are imported late and by few."""
 
 import ast
 import graphlib
@@ -9,7 +9,27 @@ import sys
 
 import pytest
 
+import sgde_jax
+
 _ROOT = pathlib.Path(__file__).parents[1]
+# Every module may import from its own floor and from those above it here.
+_FLOORS = (
+  ('input_pipeline',),
+  (
+    'sgde_jax',  # The public face alone, which imports when it is used.
+    'sgde_jax.configs',
+    'sgde_jax.configuration',
+    'sgde_jax.parallel',
+    'sgde_jax.visualization',
+  ),
+  ('sgde_jax.ops',),
+  ('sgde_jax.models', 'sgde_jax.metrics'),
+  ('sgde_jax.weights',),
+  ('sgde_jax.inference',),
+  ('sgde_jax.evaluation',),
+  ('sgde_jax.training',),
+  ('sgde_jax.cli',),
+)
 
 
 def _modules(*packages):
@@ -26,7 +46,7 @@ MODULES = _modules('sgde_jax', 'input_pipeline')
 
 
 def _names(node):
-  """The dotted names that an import statement binds or looks into."""
+  """The dotted names that an import statement imports."""
   if isinstance(node, ast.Import):
     return [alias.name for alias in node.names]
   if isinstance(node, ast.ImportFrom):
@@ -73,103 +93,88 @@ def _edges():
   return edges
 
 
-def _reachable(module):
-  edges, seen, pending = _edges(), set(), [module]
-  while pending:
-    for name in edges[pending.pop()] - seen:
-      seen.add(name)
-      pending.append(name)
-  return seen
+def _place(module):
+  """A module's floor and room; None for one that belongs to no floor."""
+  for floor, rooms in enumerate(_FLOORS):
+    for room in rooms:
+      below = room != 'sgde_jax' and module.startswith(f'{room}.')
+      if module == room or below:
+        return floor, room
+  return None
 
 
-def test_the_reading_of_imports_sees_what_it_should():
-  assert {'sgde_jax.train', 'sgde_jax.models.encoder', 'sgde_jax'} <= set(
+def test_reading_of_imports():
+  assert {'sgde_jax', 'sgde_jax.training.loop', 'input_pipeline'} <= set(
     MODULES
   )
-  assert 'sgde_jax.evaluate' in _edges()['sgde_jax.train']
-  assert 'input_pipeline' in _edges()['sgde_jax.train']
-  assert 'sgde_jax.models.layers' in _edges()['sgde_jax.models.encoder']
-  assert 'sgde_jax.train' in _importers('clu')
-  assert 'sgde_jax.train' not in _importers('clu', top_level_only=True)
-  assert 'sgde_jax.geometry' in _reachable('sgde_jax.train')
+  edges = _edges()
+  assert 'sgde_jax.ops.geometry' in edges['sgde_jax.ops.warping']
+  assert 'input_pipeline.data' in edges['input_pipeline']
+  assert 'sgde_jax.training.loop' in edges['sgde_jax.cli']
+  assert 'sgde_jax.cli' in _importers('jax')
+  assert 'sgde_jax.cli' not in _importers('jax', top_level_only=True)
 
 
-def test_the_input_pipeline_knows_neither_the_networks_nor_jax():
+def test_every_module_has_a_floor():
+  assert not [module for module in MODULES if _place(module) is None]
+
+
+def test_imports_point_down():
+  wrong = []
+  for module, names in _edges().items():
+    floor, room = _place(module)
+    for name in names:
+      other_floor, other_room = _place(name)
+      is_below = other_floor < floor or other_room == room
+      if not is_below and (floor, other_floor) != (1, 1):
+        wrong.append(f'{module} imports {name}')
+  assert not wrong
+
+
+def test_no_import_is_circular():
+  # Raises CycleError, which names the cycle.
+  assert list(graphlib.TopologicalSorter(_edges()).static_order())
+
+
+def test_input_pipeline_uses_neither_sgde_jax_nor_jax():
   users = _importers('sgde_jax', 'jax', 'jaxlib', 'flax', 'optax', 'chex')
   assert not [m for m in users if m.startswith('input_pipeline')]
 
 
-def test_only_checkpointing_imports_orbax():
-  assert _importers('orbax') == {'sgde_jax.checkpointing'}
-
-
-def test_tensorflow_is_imported_late_and_by_few():
-  frameworks = ('tensorflow', 'tensorflow_datasets', 'clu', 'tensorboard')
-  allowed = {f'sgde_jax.{name}' for name in ('train', 'evaluate', 'predict')}
-  allowed |= {
-    f'input_pipeline.{name}' for name in ('reading', 'records', 'tfds_builder')
-  }
-  assert _importers(*frameworks) <= allowed
-  late = _importers(*frameworks, top_level_only=True)
-  assert late <= {'input_pipeline.tools.build_records'}
-
-
-@pytest.mark.parametrize(
-  'prefix',
-  [
-    'street',
-    'kitti',
-    'labels',
-    'odometry',
-    'sampling',
-    'split',
-    'standing',
-    'images',
-  ],
-)
-def test_layout_and_order_need_no_tensorflow(prefix):
-  modules = [m for m in MODULES if m.startswith(f'input_pipeline.{prefix}')]
-  assert modules
-  for module in modules:
-    # The package itself is the door and opens onto the readers.
-    reached = _reachable(module) - {'input_pipeline'}
-    assert 'input_pipeline.reading' not in reached
-    assert not (reached | {module}) & _importers('tensorflow')
-
-
-def test_imports_point_down_only():
-  # Raises CycleError, which names the cycle.
-  order = list(graphlib.TopologicalSorter(_edges()).static_order())
-  layers = ('geometry', 'warping', 'losses', 'steps', 'evaluate', 'train')
-  positions = [order.index(f'sgde_jax.{name}') for name in layers]
-  assert positions == sorted(positions)
-  for lower, upper in zip(layers, layers[1:], strict=False):
-    assert f'sgde_jax.{lower}' in _reachable(f'sgde_jax.{upper}')
-
-
-def test_nothing_imports_the_loop_or_the_commands():
-  edges = _edges()
-  for command in ('train', 'predict', 'export'):
-    users = {m for m, names in edges.items() if f'sgde_jax.{command}' in names}
-    assert not users
-
-
-def test_geometry_stands_alone():
-  for module in ('geometry', 'models.layers', 'trajectory', 'pretrained'):
-    assert not _reachable(f'sgde_jax.{module}')
+def test_only_checkpoints_import_orbax():
+  assert _importers('orbax') == {'sgde_jax.weights.checkpoints'}
 
 
 def test_only_video_imports_pyav_and_late():
-  assert _importers('av') == {'sgde_jax.video'}
+  assert _importers('av') == {'sgde_jax.inference.video'}
   assert not _importers('av', top_level_only=True)
 
 
-def test_importing_everything_loads_no_tensorflow():
+def test_tensorflow_and_clu_are_imported_late():
+  frameworks = ('tensorflow', 'clu', 'tensorboard', 'torch')
+  assert _importers(*frameworks)
+  assert not _importers(*frameworks, top_level_only=True)
+  datasets = _importers('tensorflow_datasets', top_level_only=True)
+  assert datasets <= {'input_pipeline.tools.build_records'}
+
+
+@pytest.mark.parametrize(
+  ('imports', 'heavy'),
+  [
+    (
+      'import sgde_jax, sgde_jax.cli, sgde_jax.configuration, input_pipeline',
+      ('jax', 'flax', 'orbax', 'tensorflow', 'clu', 'matplotlib', 'torch'),
+    ),
+    (
+      'import sgde_jax.training.loop, sgde_jax.inference.images\n'
+      'import sgde_jax.inference.export, sgde_jax.evaluation',
+      ('tensorflow', 'clu', 'tensorboard', 'torch', 'av'),
+    ),
+  ],
+)
+def test_imports_load_nothing_heavy(imports, heavy):
   code = (
-    'import sys, input_pipeline\n'
-    'import sgde_jax.train, sgde_jax.predict, sgde_jax.export\n'
-    "heavy = ('tensorflow', 'clu', 'tensorboard', 'torch')\n"
-    'print(sorted(set(heavy) & set(sys.modules)))'
+    f'{imports}\nimport sys\nprint(sorted(set({heavy}) & set(sys.modules)))'
   )
   result = subprocess.run(
     [sys.executable, '-c', code],
@@ -181,3 +186,10 @@ def test_importing_everything_loads_no_tensorflow():
   )
   assert result.returncode == 0, result.stderr
   assert result.stdout.strip() == '[]'
+
+
+def test_the_public_face():
+  for name in sgde_jax.__all__:
+    assert callable(getattr(sgde_jax, name))
+    assert name in dir(sgde_jax)
+  assert not hasattr(sgde_jax, 'train')

@@ -1,10 +1,11 @@
-"""A workdir that one job claims."""
+"""A workdir that only one job trains in."""
 
 import contextlib
 import fcntl
 import logging
 import os
 import pathlib
+from collections.abc import Iterator
 
 import jax
 
@@ -12,16 +13,16 @@ from input_pipeline import files
 
 
 @contextlib.contextmanager
-def claimed(workdir):
-  """A context in which no other job can claim the same folder.
+def claimed(workdir: str | os.PathLike) -> Iterator[None]:
+  """A context in which no other job can claim the same workdir.
 
-  Process 0 claims it for its job. Disks that know no locks let every job in.
+  Process 0 claims it for its job. On disks without locks nothing is claimed.
 
   Args:
-    workdir: the folder; made if it is missing, and removed if nothing is in it.
+    workdir: the folder; created if missing, removed if it stays empty.
 
   Raises:
-    ValueError: another job holds it, or it cannot be written to.
+    ValueError: if another job trains there, or it cannot be written to.
   """
   if jax.process_index() != 0:
     yield
@@ -31,7 +32,7 @@ def claimed(workdir):
   path.mkdir(parents=True, exist_ok=True)
   folder = os.open(path, os.O_RDONLY)
   try:
-    _lock(folder, workdir)
+    _lock(folder, path)
     try:
       yield
     finally:
@@ -41,13 +42,13 @@ def claimed(workdir):
     os.close(folder)
 
 
-def _lock(folder, workdir):
+def _lock(folder, path):
   try:
     fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except BlockingIOError as error:
     raise ValueError(
-      f'--workdir={workdir}: another process trains there; wait for its end,'
-      ' or name another folder'
+      f'another process trains in {path}; wait for its end, or use another'
+      ' --workdir'
     ) from error
   except OSError as error:
-    logging.info('%s cannot be locked: %s', workdir, error)
+    logging.info('%s cannot be locked: %s', path, error)

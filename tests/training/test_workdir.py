@@ -1,0 +1,27 @@
+"""Workdirs that only one job trains in."""
+
+import pytest
+
+from sgde_jax.training import workdir
+
+
+def test_a_claimed_workdir_cannot_be_claimed_again(tmp_path):
+  path = tmp_path / 'runs' / 'a'
+  with workdir.claimed(path):
+    with (
+      pytest.raises(ValueError, match=f'another process trains in {path}'),
+      workdir.claimed(path),
+    ):
+      pytest.fail('claimed twice')
+    with workdir.claimed(tmp_path / 'runs' / 'b'):
+      pass
+    (path / 'config.json').touch()
+  assert list((tmp_path / 'runs').iterdir()) == [path]  # `b` was empty.
+  with workdir.claimed(path):
+    pass
+
+
+def test_errors_inside_a_claim_are_raised(tmp_path):
+  with pytest.raises(OSError, match='disk'), workdir.claimed(tmp_path / 'a'):
+    raise OSError('disk')
+  assert not (tmp_path / 'a').exists()
