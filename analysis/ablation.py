@@ -158,9 +158,9 @@ def draw(results: Results, path: pathlib.Path) -> None:
   first, width = next(iter(results)), 0.8 / len(results)
   base = np.array([results[first][name].mean() for name in names])
   for i, (part, values) in enumerate(results.items()):
-    shares = np.stack([values[name] for name in names]) / base[:, None]
-    spread = shares.std(axis=1, ddof=min(1, shares.shape[1] - 1))
-    means = shares.mean(axis=1)
+    ratios = np.stack([values[name] for name in names]) / base[:, None]
+    spread = ratios.std(axis=1, ddof=min(1, ratios.shape[1] - 1))
+    means = ratios.mean(axis=1)
     axes.bar(x + i * width, means, width, yerr=spread, label=part)
   axes.set_xticks(x + 0.4 - width / 2, titles)
   axes.set_ylabel(f'abs_rel over that of {first}')
@@ -201,11 +201,6 @@ def define_flags() -> None:
     'parts', set(ablation.PARTS).issuperset, f'use {", ".join(ablation.PARTS)}'
   )
   flags.register_validator('seeds', lambda s: all(map(str.isdigit, s)))
-  flags.register_multi_flags_validator(
-    ['drives', 'test_drives'],
-    lambda values: values['drives'] > values['test_drives'],
-    'leave a drive to train on: --drives above --test_drives',
-  )
 
 
 def main(_) -> None:
@@ -219,9 +214,10 @@ def main(_) -> None:
       if read_final(workdir) is None:
         train(workdir, part, settings | {'seed': seed})
   results = collect(folder)
-  runs = f'{FLAGS.steps} steps of {FLAGS.batch}, {len(FLAGS.seeds)} seeds'
-  title = f'{FLAGS.size}, {runs} per part; mean +- deviation.'
-  table = f'{title}\n\n{format_table(results)}'
+  table = (
+    f'{FLAGS.size}, {FLAGS.steps} steps of {FLAGS.batch}, {len(FLAGS.seeds)}'
+    f' seeds per part; mean +- deviation.\n\n{format_table(results)}'
+  )
   print(table)
   draw(results, folder / 'ablation.png')
   if FLAGS.results:

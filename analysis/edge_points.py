@@ -32,7 +32,7 @@ from sgde_jax.weights import initial
 FLAGS = flags.FLAGS
 
 _FARTHEST = 80.0  # metres
-_COLUMNS = (
+_HEADER = (
   'edge width | points | share of edges | loss, coarse | SEEM | perfect |'
   ' abs_rel, coarse | SEEM'
 )
@@ -63,10 +63,9 @@ def measure_points(
   batch: Mapping[str, jax.Array],
   transforms: jax.Array,
   key: jax.Array,
-  *,
+  automask: bool,
   width: int,
   count: int,
-  automask: bool,
 ) -> jax.Array:
   """Sums over the drawn points with known depth.
 
@@ -76,9 +75,9 @@ def measure_points(
       `[B, H, W]` in metres.
     transforms: `[B, F - 1, 4, 4]`, T_source_target.
     key: a JAX random key.
+    automask: whether unwarped sources compete in the loss' minimum.
     width: of an edge, pixels on each side.
     count: points per image.
-    automask: whether unwarped sources compete in the loss' minimum.
 
   Returns:
     `[7]`: the number of points; the losses with the coarse, SEEM's and perfect
@@ -132,14 +131,8 @@ def measure_run(
     batch = batch | {'frames': inference.to_float(batch['frames'])}
     outputs = model.apply(variables, batch['frames'], train=False)
     transforms = steps.source_transforms(outputs, model.frame_offsets)
-    arguments = outputs, batch, transforms, key
-    options = {'automask': config.loss.automask}
-    return jnp.stack(
-      [
-        measure_points(*arguments, width=w, count=k, **options)
-        for w, k in choices
-      ]
-    )
+    arguments = outputs, batch, transforms, key, config.loss.automask
+    return jnp.stack([measure_points(*arguments, *c) for c in choices])
 
   totals = 0
   for number, batch in enumerate(batches):
@@ -165,7 +158,7 @@ def main(_) -> None:
   for (width, points), (count, *sums, edge_pixels) in figures.items():
     means = [f'{value / count:.4f}' for value in sums]
     rows.append([str(width), str(points), f'{count / edge_pixels:.0%}', *means])
-  print(tables.markdown(_COLUMNS, rows))
+  print(tables.markdown(_HEADER, rows))
 
 
 if __name__ == '__main__':

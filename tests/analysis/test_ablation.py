@@ -43,7 +43,6 @@ def fixture_parsed():
   [
     ('parts', 'baseline,foo', 'use baseline, semantics'),
     ('seeds', '0,one', 'seeds'),
-    ('drives', '2', '--drives above --test_drives'),
     ('frames', '2', 'integer >= 3'),
   ],
 )
