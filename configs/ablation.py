@@ -1,6 +1,6 @@
 """The reference setting with some of the paper's parts.
 
-python main.py --config=configs/ablation.py:PART --workdir=runs/PART
+python main.py --config=ablation:PART --workdir=runs/PART
 
 PART is baseline, semantics (the second decoder alone), attention (semantics
 and attention), seem (semantics and SEEM) or full (all, the reference setting).
@@ -14,10 +14,12 @@ PARTS = ('baseline', 'semantics', 'attention', 'seem', 'full')
 
 
 def get_config(part='full'):
-  """Returns the config of a part; exits if there is no such part."""
+  """Returns the config with the parts up to `part`; exits if it is unknown."""
   if part not in PARTS:
-    # ml_collections would wrap any other error in a trace.
-    sys.exit(f'--config: no ablation {part!r}: use one of {", ".join(PARTS)}')
+    # Of other errors ml_collections prints the traceback, too.
+    sys.exit(
+      f'sgde-jax: error: no ablation {part!r}: use one of {", ".join(PARTS)}'
+    )
   return switch(default.get_config(), part)
 
 

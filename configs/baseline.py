@@ -1,6 +1,6 @@
-"""Monodepth2, our baseline, at the published setting on the street.
+"""The plain self-supervised baseline, Monodepth2, on the street.
 
-python main.py --config=configs/baseline.py --workdir=runs/baseline
+python main.py --config=baseline --workdir=runs/baseline
 """
 
 from sgde_jax.configs import ablation

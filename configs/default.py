@@ -1,8 +1,8 @@
-"""Our reference setting; every other config imports it and overrides.
+"""The reference config: every field, its default and its meaning.
 
   python main.py --workdir=runs/default
 
-Trains the whole method on the embedded street, rendered on first use.
+Trains the whole method on the rendered street. Other configs override fields.
 """
 
 import ml_collections
@@ -31,7 +31,7 @@ def get_config():
   config.augmentation.contrast = 0.2
   config.augmentation.saturation = 0.2
   config.augmentation.hue = 0.1
-  config.augmentation.whole_batch = False  # One draw for all its examples.
+  config.augmentation.whole_batch = False  # One draw for the whole batch.
 
   config.loss = _loss()
 
@@ -49,21 +49,21 @@ def get_config():
   config.eval.median_scaling = True
   config.eval.flip = False  # Average with the mirrored image's prediction.
   config.eval.checkpoint = 'latest'  # For all modes but train; or best
-  config.eval.panels = 8  # Pictures written after an evaluation.
-  # Labelled stills that --mode=evaluate measures the classes on, in the layouts
-  # of data.semantic_root; their coding; and which split of Cityscapes.
+  config.eval.panels = 8  # Number of pictures of an evaluation.
+  # For --mode=evaluate: labelled stills to measure the classes on, in a layout
+  # of data.semantic_root, their coding, and the split of Cityscapes.
   config.eval.semantic_root = ''
   config.eval.semantic_labels = 'ids'
   config.eval.semantic_split = 'val'  # or train
-  # For --mode=evaluate: the camera's motion, where there are true poses.
+  # For --mode=evaluate: measure the camera's motion against true poses.
   config.eval.odometry = False
   config.eval.odometry_sequences = ()  # ('09', '10') or drives; () for all.
 
-  config.log_every = 50  # steps, likewise below
+  config.log_every = 50  # These four in steps.
   config.picture_every = 500
   config.eval_every = 1000
   config.checkpoint_every = 1000
-  config.keep_checkpoints = 2  # The latest ones, beside the best.
+  config.keep_checkpoints = 2  # Latest ones; the best is kept as well.
   config.profile = False  # Trace ten steps for TensorBoard's profiler.
   return config
 
@@ -72,7 +72,7 @@ def _model():
   model = ml_collections.ConfigDict()
   model.encoder_layers = 18  # ResNet-10, 18, 34, 50 or 101
   model.pose_layers = 18
-  model.dtype = 'float32'  # Of the computation: or bfloat16
+  model.dtype = 'float32'  # Of the computation; or bfloat16
   model.min_depth = 0.1  # Depth at disparity 1 and at disparity 0, in metres
   model.max_depth = 100.0  # (up to the unknown scale of monocular training).
   model.encoder_weights = ''  # torchvision state dict (.pth or .npz)
@@ -82,8 +82,8 @@ def _model():
   model.attention.levels = (4, 3, 2)  # Of the decoders, stride 2^i; () is off.
   model.attention.heads = 4
   model.attention.width = 64  # Channels over all heads.
-  model.attention.key_stride = 16  # Pixels between keys; 1: nothing pooled.
-  model.attention.gain_rate = 10.0  # Learning rates that the gains learn with.
+  model.attention.key_stride = 16  # Pixels between keys; 1: no pooling.
+  model.attention.gain_rate = 10.0  # Factor on the gains' learning rate.
   model.attention.implementation = 'auto'  # plain, blockwise or fused
   model.seem = ml_collections.ConfigDict()
   model.seem.enabled = True
@@ -101,7 +101,7 @@ def _loss():
   loss.automask = True
   loss.smoothness_weight = 1e-3
   loss.scale_weight = 0.01  # Keeps the sigmoid from saturating.
-  loss.enhanced_weight = 1.0  # At SEEM's points; 1: as at any pixel.
+  loss.enhanced_weight = 1.0  # Of SEEM's points; 1: equal to other pixels.
   loss.segment_weight = 0.1  # See losses.segment_prior.
   loss.cross_entropy_weight = 0.3
   loss.class_weights = ()  # 19 numbers; () weighs all classes alike.
@@ -115,12 +115,12 @@ def _data():
   data.root = 'runs/street'  # KITTI raw layout; for tfds its --output
   # memory (every process holds the whole split), or tf: read while training
   data.reader = 'memory'
-  # Lists of lines DRIVE FRAME SIDE; below the root unless the path exists. For
-  # tfds `train` and `eval`, or the lists that were built.
+  # Files of lines DRIVE FRAME SIDE, at the path or below the root. For tfds
+  # `train` and `eval`, or the lists that the records were built from.
   data.train_split = 'splits/train.txt'
   data.eval_split = 'splits/test.txt'
   # A training example that cannot be read: stop, or replace it by the nearest
-  # one of its drive, with a warning that counts. Evaluation always stops.
+  # one of its drive and count it in a warning. Evaluation always stops.
   data.unreadable = 'stop'
   data.height = 192
   data.width = 640
@@ -131,9 +131,9 @@ def _data():
   data.semantic_root = ''
   data.semantic_labels = 'ids'  # Their coding.
   data.semantic_share = 0.5  # Stills per example of a batch.
-  # lidar (forward distance, the usual), lidar_z (camera z), improved (KITTI's
-  # annotated depth; evaluate it with eval.crop none), dense (depth_02) or none:
-  # nothing is evaluated, and no eval_split needed
+  # lidar (forward distance, the usual one), lidar_z (camera z), improved
+  # (KITTI's annotated depth; use eval.crop none), dense (depth_02), or none:
+  # no evaluation, eval_split is not needed.
   data.ground_truth = 'dense'
   data.ground_truth_root = ''  # improved: holds train/ and val/; '': the root
   data.ground_truth_file = ''  # Of input_pipeline.tools.cache_depth; '': none

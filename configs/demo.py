@@ -1,8 +1,8 @@
 """The demonstration: the whole method at 192x64, minutes on two CPU cores.
 
-  python main.py --config=configs/demo.py --workdir=runs/demo
+  python main.py --config=demo --workdir=runs/demo
 
-ResNet-10 encoders, two drives to learn from and a third to be measured on;
+ResNet-10 encoders, two drives for training and a third for evaluation;
 docs/results.md has its figures.
 """
 
@@ -24,10 +24,12 @@ def get_config():
   config.model.encoder_layers = 10
   config.model.pose_layers = 10
   config.model.seem.points = 512
-  # At this size most pixels move by less than one at first, and the auto-mask
-  # would leave too few of them to learn from.
+  # At this size most pixels move by less than one pixel, so that the auto-mask
+  # would remove too many of them at first.
   config.loss.automask = False
-  config.augmentation.jitter_probability = 0.0  # One light in all drives.
+  config.augmentation.jitter_probability = (
+    0.0  # The light is equal in all drives.
+  )
   config.eval.flip = True
   config.eval.crop = 'garg'
   config.optimizer.learning_rate = 2e-4

@@ -1,6 +1,6 @@
 """One real drive: KITTI's 2011_09_26_drive_0009, frames 0 to 50.
 
-  python main.py --config=configs/drive_0009.py --workdir=W \
+  python main.py --config=drive_0009 --workdir=W \
     --config.data.root=KITTI
 
 ResNet-18 from scratch at 320x96, 1000 steps of 4 examples, evaluated on the

@@ -1,9 +1,9 @@
 """The whole method on one real drive; see drive_0009.py.
 
-  python main.py --config=configs/drive_0009_full.py --workdir=W \
+  python main.py --config=drive_0009_full --workdir=W \
     --config.data.root=KITTI
 
-Takes masks of train ids in DRIVE/semantic_02/data, which KITTI does not ship.
+Needs masks of train ids in DRIVE/semantic_02/data, which KITTI does not have.
 """
 
 from sgde_jax.configs import ablation, default, drive_0009

@@ -1,6 +1,6 @@
 """Monodepth2 on KITTI raw at 1024x320: five more epochs at 1e-5.
 
-  python main.py --config=configs/kitti_1024x320.py --workdir=W2 \
+  python main.py --config=kitti_1024x320 --workdir=W2 \
     --config.data.root=KITTI --config.init_from=W
 
 W is the workdir of a run of kitti_r18.py, whose weights it starts from;

@@ -1,6 +1,6 @@
 """Monodepth2 on KITTI raw, ResNet-18, 640x192, ImageNet weights.
 
-  python main.py --config=configs/kitti_r18.py --workdir=W \
+  python main.py --config=kitti_r18 --workdir=W \
     --config.data.root=KITTI \
     --config.data.train_split=eigen_zhou/train_files.txt \
     --config.data.eval_split=eigen/test_files.txt \

@@ -1,10 +1,10 @@
 """The whole method on KITTI raw, ResNet-18, 640x192, ImageNet weights.
 
-  python main.py --config=configs/kitti_r18_full.py --workdir=W \
+  python main.py --config=kitti_r18_full --workdir=W \
     --config.data.root=KITTI
 
-KITTI as for kitti_r18.py, and a mask of train ids (8 bits) beside the frames:
-DRIVE/semantic_02/data/0000000000.png. A frame without one trains depth alone.
+Needs KITTI as in kitti_r18.py, and masks of train ids (8 bits) in
+DRIVE/semantic_02/data/0000000000.png; frames without one train depth alone.
 Not trained here yet.
 """
 

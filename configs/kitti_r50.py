@@ -1,6 +1,6 @@
 """Monodepth2 on KITTI raw with a ResNet-50 encoder; see kitti_r18.py.
 
-python main.py --config=configs/kitti_r50.py --workdir=W \
+python main.py --config=kitti_r50 --workdir=W \
     --config.data.root=KITTI
 """
 

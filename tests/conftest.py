@@ -2,7 +2,7 @@
 
 Eight virtual CPU devices, and one cache of compiled programs that the workers
 and the processes started by tests share. What needs an accelerator is tested
-there by `TEST_PLATFORM=cuda python -m pytest tests/test_attention.py`.
+there by `TEST_PLATFORM=cuda python -m pytest tests/models/test_attention.py`.
 """
 
 import collections
