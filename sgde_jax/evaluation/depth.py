@@ -16,14 +16,7 @@ from sgde_jax.inference import steps
 
 
 class Evaluator:
-  """Measures variables on every evaluation example.
-
-  The prediction is compiled once; `run` can be called at any number of steps.
-
-  Attributes:
-    split: the list of examples, `config.data.eval_split`.
-    lines: its lines, one per example.
-  """
+  """Measures variables on every evaluation example; compiled once."""
 
   def __init__(
     self, config, data: input_pipeline.Data, *, model, mesh: jax.sharding.Mesh
@@ -33,7 +26,7 @@ class Evaluator:
     `config.eval.batch_size` must split over the mesh.
     """
     self._config = config.eval
-    self.split = config.data.eval_split
+    self._data = data
     self._truth = config.data.ground_truth
     self._truth_file = config.data.ground_truth_file
     self._names = ['index', *metrics.DEPTH_ERRORS, 'ratio']
@@ -41,7 +34,6 @@ class Evaluator:
       self._names += borders.column_names(
         semantics=config.model.semantics, dense=self._truth == 'dense'
       )
-    self.lines = data.eval_lines
     self._batches = data.eval_batches(
       batch_size=config.eval.batch_size,
       process_index=jax.process_index(),
@@ -66,23 +58,23 @@ class Evaluator:
     Raises:
       ValueError: an example cannot be read or measured; the message names it.
     """
-    rows = []
+    rows, lines = [], self._data.eval_lines
     drawn = self._config.panels if jax.process_index() == 0 and pictures else 0
     for example, prediction in self.examples(variables):
       try:
         measured = self._measure(example, prediction)
       except ValueError as error:
         raise ValueError(
-          f'{self.lines[example["index"]]} of {self.split}: {error}'
+          f'{lines[example["index"]]} of {self._data.eval_split}: {error}'
         ) from error
       rows.append({name: measured[name] for name in self._names})
       if example['index'] < drawn:
         self._draw(example, measured, pathlib.Path(pictures))
     if drawn:
-      _remove_panels(pathlib.Path(pictures), min(drawn, len(self.lines)))
+      _remove_panels(pathlib.Path(pictures), min(drawn, len(lines)))
     rows = [
-      {'index': row['index'], 'example': str(self.lines[row['index']])} | row
-      for row in _gather(rows, self._names)
+      {'index': row['index'], 'example': str(lines[row['index']])} | row
+      for row in self._gather(rows)
     ]
     return metrics.summarize(rows) | borders.summarize(rows), rows
 
@@ -155,6 +147,20 @@ class Evaluator:
       )
     return measured | {'labels': prediction.labels}
 
+  def _gather(self, rows):
+    """Collects every process' rows, ordered by index, on each process."""
+    # Processes may hold different numbers of rows: pad to what is enough.
+    most = len(self._batches) * self._config.batch_size
+    table = np.full((most, len(self._names)), -1.0)
+    values = [[row[name] for name in self._names] for row in rows]
+    table[: len(rows)] = np.reshape(values, (len(rows), len(self._names)))
+    table = parallel.gather_rows(table)
+    table = table[table[:, 0] >= 0]
+    return [
+      dict(zip(self._names, row, strict=True)) | {'index': int(row[0])}
+      for row in table[np.argsort(table[:, 0])].tolist()
+    ]
+
   def _draw(self, example, measured, folder):
     height, width = example['native_size']
     labels = example.get('native_labels')
@@ -193,20 +199,3 @@ def open_evaluator(config, data, *, model, mesh):
   if config.data.ground_truth == 'none':
     return NoEvaluator()
   return Evaluator(config, data, model=model, mesh=mesh)
-
-
-def _gather(rows, names):
-  """Collects every process' rows, ordered by index, on each process."""
-  table = np.array([[row[name] for name in names] for row in rows])
-  if jax.process_count() > 1:
-    # Processes may hold fewer real rows in the last batch: pad to the most.
-    most = int(parallel.gather_rows(np.array([len(rows)])).max())
-    padded = np.full((most, len(names)), -1.0)
-    padded[: len(rows)] = table.reshape(-1, len(names))
-    table = parallel.gather_rows(padded)
-    table = table[table[:, 0] >= 0]
-  table = table[np.argsort(table[:, 0])]
-  return [
-    {'index': int(row[0])} | dict(zip(names[1:], row[1:], strict=True))
-    for row in table.tolist()
-  ]

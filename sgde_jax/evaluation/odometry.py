@@ -20,10 +20,7 @@ from sgde_jax.metrics import trajectories
 
 
 def open_sequences(config) -> list[odometry.Sequence]:
-  """Reads the true poses of `config.eval.odometry`; none if it is off.
-
-  Args:
-    config: the whole config.
+  """Reads the sequences with true poses; none without `config.eval.odometry`.
 
   Raises:
     FileNotFoundError, ValueError: as `input_pipeline.open_sequences`, or a

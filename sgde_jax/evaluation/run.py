@@ -18,7 +18,7 @@ from sgde_jax.weights import initial
 
 
 def evaluate(config, workdir: str | os.PathLike) -> dict[str, float]:
-  """Evaluates a checkpoint of a workdir, the latest or the best.
+  """Evaluates a checkpoint of a workdir, see `config.eval`.
 
   Prints a table for each part and writes into `evaluation/`:
 
@@ -29,12 +29,9 @@ def evaluate(config, workdir: str | os.PathLike) -> dict[str, float]:
       sequence `trajectory_NAME.txt`, the predicted poses aligned to the true
       ones in KITTI's format, and `trajectory_NAME.png`, both from above.
 
-  Args:
-    config: the whole config.
-    workdir: folder of a trained run.
-
   Returns:
-    The figures of all parts by name; `stills/...` and `odometry/...`.
+    The figures by name; those of stills and motion as `stills/...` and
+    `odometry/...`.
 
   Raises:
     FileNotFoundError, ValueError: no checkpoint, or data that does not fit.
@@ -45,29 +42,40 @@ def evaluate(config, workdir: str | os.PathLike) -> dict[str, float]:
   model, state = initial.load_trained(config, workdir, mesh)
   stills = segmentation.open_stills(config)
   sequences = odometry.open_sequences(config)
+  folder, step = workdir / 'evaluation', {'step': int(state.step)}
   summary = {}
   if _has_depth(config):
     with parallel.failing_together():
       data = input_pipeline.open_data(config.data, train=False)
     parallel.check_same({'evaluation data': data.digest})
     evaluator = depth.Evaluator(config, data, model=model, mesh=mesh)
-    summary |= _evaluate_depth(evaluator, workdir, state)
-  folder = workdir / 'evaluation'
+    summary, rows = evaluator.run(state.variables, workdir / 'pictures')
+    protocol, split = evaluator.protocol(), config.data.eval_split
+    table = tables.format_depth(
+      {step['step']: summary}, f'{protocol}, list {split}'
+    )
+    made = step | {'protocol': protocol, 'list': split}
+    _report(folder / 'metrics.json', made | summary, table)
+    _write_images(folder / 'per_image.csv', rows)
   if stills:
     label = functools.partial(steps.label_step, model=model)
-    predict = functools.partial(
-      parallel.jit_by_rows(label, mesh), state.variables
-    )
+    label = parallel.jit_by_rows(label, mesh)
+    predict = functools.partial(label, state.variables)
     figures = segmentation.measure(stills, predict, config.eval.batch_size)
-    _write_stills(folder, int(state.step), stills, figures)
+    place = os.path.commonpath(list(map(os.path.dirname, stills.frame_files)))
+    table = tables.format_stills(figures, place)
+    _report(folder / 'stills.json', step | {'folder': place} | figures, table)
     summary |= {f'stills/{name}': value for name, value in figures.items()}
   if sequences:
     predicted = odometry.predict_trajectories(
       config, state.variables, sequences, model=model, mesh=mesh
     )
     figures, total = odometry.measure(sequences, predicted)
+    made = step | {'snippet_frames': trajectories.SNIPPET}
+    made |= {'sequences': figures, 'all': total}
+    table = tables.format_motion(figures, total)
+    _report(folder / 'odometry.json', made, table)
     _write_trajectories(folder, sequences, predicted)
-    _write_motion(folder, int(state.step), figures, total)
     summary |= {f'odometry/{name}': value for name, value in total.items()}
   return summary
 
@@ -92,43 +100,20 @@ def _check(config, workdir, mesh):
   files.check_writable(workdir)
 
 
-def _evaluate_depth(evaluator, workdir, state):
-  summary, rows = evaluator.run(state.variables, pictures=workdir / 'pictures')
+def _report(path, figures, table):
+  """Writes figures and prints their table."""
   if jax.process_index() == 0:
-    step, folder = int(state.step), workdir / 'evaluation'
-    made = {
-      'step': step,
-      'protocol': evaluator.protocol(),
-      'list': evaluator.split,
-    }
-    files.write_json(folder / 'metrics.json', made | summary)
-    with (
-      files.whole_file(folder / 'per_image.csv') as partial,
-      open(partial, 'w', newline='') as file,
-    ):
+    files.write_json(path, figures)
+    print(table)
+
+
+def _write_images(path, rows):
+  if jax.process_index() == 0:
+    with files.whole_file(path) as partial, open(partial, 'w') as file:
       writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
       writer.writeheader()
       writer.writerows(rows)
-    logging.info('wrote %s and pictures', folder)
-    protocol = f'{made["protocol"]}, list {made["list"]}'
-    print(tables.format_depth({step: summary}, protocol))
-  return summary
-
-
-def _write_stills(folder, step, stills, figures):
-  if jax.process_index() == 0:
-    place = os.path.commonpath(list(map(os.path.dirname, stills.frame_files)))
-    result = {'step': step, 'folder': place} | figures
-    files.write_json(folder / 'stills.json', result)
-    print(tables.format_stills(figures, place))
-
-
-def _write_motion(folder, step, figures, total):
-  if jax.process_index() == 0:
-    result = {'step': step, 'snippet_frames': trajectories.SNIPPET}
-    result |= {'sequences': figures, 'all': total}
-    files.write_json(folder / 'odometry.json', result)
-    print(tables.format_motion(figures, total))
+    logging.info('wrote %s and pictures', path.parent)
 
 
 def _write_trajectories(folder, sequences, predicted):

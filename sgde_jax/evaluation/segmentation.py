@@ -24,13 +24,7 @@ from sgde_jax.evaluation import borders
 
 
 def open_stills(config) -> examples.ExampleTable | None:
-  """Finds the stills of `config.eval.semantic_root` and scans their masks.
-
-  Args:
-    config: the whole config.
-
-  Returns:
-    The table of the stills; None where the config names no folder.
+  """Opens `config.eval.semantic_root`, if it is set, and scans its masks.
 
   Raises:
     FileNotFoundError, ValueError: no pictures, or masks that do not fit.
@@ -59,9 +53,6 @@ def measure(
   batch_size: int,
 ) -> dict[str, float]:
   """Measures a prediction on every still once, over all processes.
-
-  The network normalises stills by the running statistics of batch norm, which
-  are the video's even where training used stills.
 
   Args:
     table: the stills.

@@ -26,14 +26,10 @@ _MOTION_HEADS = {
 
 
 def format_depth(evaluations: Mapping[int, _Figures], protocol: str) -> str:
-  """Formats depth errors in the field's order, a row per step.
+  """Formats summaries of `depth.Evaluator.run` by step, a row each.
 
   Below are the protocol and the newest evaluation's scale ratios and, with
   labels, its errors at borders.
-
-  Args:
-    evaluations: step -> summary, see `depth.Evaluator.run`.
-    protocol: how the figures were made.
   """
   newest = evaluations[max(evaluations)]
   rows = {
