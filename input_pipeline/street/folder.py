@@ -68,7 +68,7 @@ def render_street(
     Whether it rendered; False if the root exists with the same arguments.
 
   Raises:
-    ValueError: an argument is out of range, or `output` holds something else.
+    ValueError: if an argument is out of range, or `output` is another folder.
   """
   test_drives = test_drives if drives > 1 else 0
   arguments = dict(drives=drives, frames=frames, height=height, width=width)

@@ -110,12 +110,8 @@ def oxts_lines(camera_to_world: np.ndarray) -> list[str]:
   gravity = rotation[:, 2] * 9.81
   constant = np.tile([0.05, 0.02, 4, 9, 4, 4, 0], (len(pose), 1))
   angles = np.stack([roll, pitch, (yaw + np.pi) % (2 * np.pi) - np.pi], 1)
-  north_east, own_velocity, own_force = (
-    velocity[:, 1::-1],
-    own[0],
-    own[1] + gravity,
-  )
-  motion = north_east, own_velocity, own_force, own_force, rates, rates
+  north_east, force = velocity[:, 1::-1], own[1] + gravity
+  motion = north_east, own[0], force, force, rates, rates
   rows = np.concatenate([geodetic, angles, *motion, constant], 1)
   return [
     ' '.join([f'{v:.14g}' for v in row[:25]] + [f'{v:.0f}' for v in row[25:]])

@@ -7,6 +7,7 @@ import numpy as np
 from input_pipeline.street import ground, layout, objects, visibility
 
 _SUN = np.array([0.42, -0.5, 0.76])
+_LOOK = 'label', 'texture', 'repeat', 'offset', 'size', 'tint', 'detail'
 _DETAIL = 2.3  # metres that a tile of the fine grain spans
 
 
@@ -78,7 +79,9 @@ def _sample_points(ids):
   height, samples, width, _ = ids.shape
   middle = samples // 2
   centre = ids[:, middle, :, middle]
-  mixed = (ids != centre[:, None, :, None]).any((1, 3))
+  mixed = np.zeros((height, width), bool)
+  for i, j in np.ndindex(samples, samples):
+    mixed |= ids[:, i, :, j] != centre
   rows, columns = np.nonzero(mixed)
   inside = ids[rows, :, columns, :].reshape(len(rows), samples**2)
   # Sorting (id, sample) pairs packed in one number groups the surfaces.
@@ -136,9 +139,9 @@ def _shade(scene, view, surfaces, points, bodies):
     where, rows = solid[mine], row[mine]
     x, y = points.x[where], points.y[where]
     depth[where], uv, width, normal = locate(surfaces, rows, x, y)
-    primitives = surfaces.primitives[rows]
-    labels[where] = primitives['label']
-    colour[where] = _paint(scene.atlas, primitives, uv, width, normal)
+    look = {name: surfaces.primitives[name][rows] for name in _LOOK}
+    labels[where] = look['label']
+    colour[where] = _paint(scene.atlas, look, uv, width, normal)
   return depth, labels, colour
 
 
@@ -177,18 +180,18 @@ def _on_ellipsoids(surfaces, rows, x, y):
   return z, uv, width, normal / np.linalg.norm(normal, axis=1)[:, None]
 
 
-def _paint(atlas, primitives, uv, width, normal):
-  repeat, offset = primitives['repeat'], primitives['offset']
+def _paint(atlas, look, uv, width, normal):
+  repeat, offset = look['repeat'], look['offset']
   where, spread = uv * repeat + offset, width * repeat
-  texel = atlas.sample(primitives['texture'], *where.T, *spread.T)
+  texel = atlas.sample(look['texture'], *where.T, *spread.T)
   alpha = texel[:, 3:]
-  tint = primitives['tint'].astype(np.float32)
+  tint = look['tint'].astype(np.float32)
   colour = texel[:, :3] * (1 + alpha * (tint - 1))
-  metres = primitives['size'] / _DETAIL
+  metres = look['size'] / _DETAIL
   where, spread = uv * metres + offset, width * metres
   texture = np.full(len(uv), atlas.index['detail'])
   grain = atlas.sample(texture, *where.T, *spread.T)[:, :1]
-  strength = primitives['detail'][:, None].astype(np.float32)
+  strength = look['detail'][:, None].astype(np.float32)
   colour *= 1 + 2 * strength * (grain - 0.5)
   sun = normal @ (_SUN / np.linalg.norm(_SUN))
   light = 0.72 + 0.34 * np.maximum(sun, 0) + 0.1 * normal[:, 2]

@@ -26,8 +26,7 @@ class Atlas:
   def __init__(self, images: Mapping[str, np.ndarray]):
     self.index = {name: i for i, name in enumerate(images)}
     shapes = [image.shape[1::-1] for image in images.values()]
-    logs = np.log2(shapes).astype(int)
-    self._log_size = np.array(logs, np.int64)
+    self._log_size = np.log2(shapes).astype(np.int64)
     levels = int(self._log_size.max()) + 1
     self._offsets = np.zeros((len(images), levels, levels), np.int64)
     tables, used = [], 0

@@ -124,11 +124,8 @@ def _candidates(view, primitives):
   local = (centre - view.position) @ view.rotation
   ahead = (local[:, 2] > -radius) & (local[:, 2] < 170)
   inside = np.abs(local[:, 0]) < local[:, 2] * 1.1 + 2 * radius + 1
-  towards, normal = (
-    view.position - primitives['origin'],
-    primitives['axes'][:, :, 2],
-  )
-  facing = np.einsum('pi,pi->p', towards, normal) > 0
+  towards = view.position - primitives['origin']
+  facing = np.einsum('pi,pi->p', towards, primitives['axes'][:, :, 2]) > 0
   facing |= primitives['two_sided'] > 0
   clear = np.where(quad, facing, local[:, 2] > radius + _NEAR)
   return np.flatnonzero(ahead & inside & clear)
