@@ -23,11 +23,6 @@ def export(
   `[B, H, W, 3]` uint8 of any B, at the size that the run was trained with, to a
   dict of `inverse_depth` and, with semantics, `labels`, see
   `steps.BatchPrediction`.
-
-  Raises:
-    FileNotFoundError: there is no checkpoint.
-    ImportError: `flatbuffers` is not installed.
-    ValueError: the output exists; the checkpoint does not fit the config.
   """
   import flatbuffers  # noqa: F401  Needed at the end, missed at the start.
 
@@ -57,10 +52,8 @@ def trace_prediction(
 ) -> jax.export.Exported:
   """Traces `steps.predict_step` with its weights, for every platform.
 
-  Args:
-    model: the network; its attention must not be that of one platform.
-    variables: the model's variables.
-    shape: of the frames, (B, H, W, 3), the batch possibly symbolic.
+  The model's attention must run on all of them; `shape` is that of the frames,
+  (B, H, W, 3), the batch possibly symbolic.
   """
   variables = jax.device_get(variables)  # Constants of the program.
 

@@ -20,23 +20,21 @@ def predict(
 ) -> None:
   """Writes what a trained run predicts for images or for a video.
 
-  `depth`: `NAME.npy` and `NAME.png` per image, see `outputs.DepthOutput`.
+  The results are those of `outputs.DepthOutput` or `LabelOutput`, by `write`
+  (`depth`, `labels`). Masks for a folder in KITTI's layout have the names at
+  which training finds them: `DRIVE/image_02/data/N.png` gives
+  `DRIVE/semantic_02/data/N.png` below the output, which may be the same folder.
+  Existing masks are kept, so that the same command continues.
 
-  `labels`: a mask per image, see `outputs.LabelOutput`. For a folder in KITTI's
-  layout they are named as its labels, so that training finds them:
-  `DRIVE/image_02/data/N.png` gives `DRIVE/semantic_02/data/N.png` below the
-  output, which may be the folder itself. Existing masks are kept, so that the
-  same command continues.
-
-  For a video the same for every frame, in `NAME/000000.png` and so on, and
+  A video has results for every frame, `NAME/000000.png` and so on, and
   `NAME.mp4`: the frames above the pictures of their results.
 
   Args:
     config: the whole config of the run.
-    workdir: folder of a trained run.
+    workdir: its folder.
     source: an image, a video, a folder of images, or of KITTI drives.
     output: folder for the results.
-    write: `depth` or `labels`.
+    write: what to write.
 
   Raises:
     FileNotFoundError: no such image, video, folder or checkpoint.
@@ -57,27 +55,20 @@ def predict(
   count, unreadable = run(config, workdir, source, output, kind)
   print(f'predictions written to {output}: {count}')
   if unreadable:
-    raise ValueError(
-      f'unreadable images: {len(unreadable)}, the others are written:'
-      + files.list_first(unreadable)
-    )
+    count = len(unreadable)
+    names = files.list_first(unreadable)
+    raise ValueError(f'unreadable images: {count}, others are written:{names}')
 
 
 def _predict_images(config, workdir, source, output, kind):
   """Returns the number of images written, and a message for each other."""
   masks = isinstance(kind, outputs.LabelOutput)
   sources = _list_images(source, drives=masks)
-  targets = {path: output / f'{path.stem}.png' for path in sources}
-  if masks and source.is_dir():
-    targets = {path: _mask_path(path, source, output) for path in sources}
+  targets = {path: _target(path, source, output) for path in sources}
   outputs.check_targets(targets, kind.suffixes)
   if masks:
-    targets = {
-      k: target for k, target in targets.items() if not target.exists()
-    }
-    kept = len(sources) - len(targets)
-    if kept:
-      logging.info('%d of %d masks exist and are kept', kept, len(sources))
+    targets = {path: t for path, t in targets.items() if not t.exists()}
+    logging.info('%d masks to write, of %d', len(targets), len(sources))
   if source.is_file():
     images.read_size(source)  # Fails before the weights are loaded.
   network = predictor.restore(config, workdir)
@@ -117,8 +108,8 @@ def _predict_video(config, workdir, source, output, kind):
   return count, unreadable
 
 
-def _mask_path(path, source, output):
-  """Returns the path below the output at which training finds a mask."""
+def _target(path, source, output):
+  """Returns the result's PNG; for a drive's frame its mask's place."""
   parts = [
     part.replace('image', 'semantic') if part in _CAMERAS else part
     for part in path.relative_to(source).parent.parts

@@ -33,7 +33,6 @@ class DepthOutput:
 
   def draw(self, frame: np.ndarray, inverse_depth: np.ndarray) -> np.ndarray:
     """Returns the picture for a video's next frame."""
-    del frame
     brightest = np.percentile(inverse_depth, 95)
     if self._brightest is not None:  # Follow the frames slowly: no flicker.
       brightest = 0.9 * self._brightest + 0.1 * brightest
@@ -67,22 +66,17 @@ class LabelOutput:
 def check_targets(
   targets: Mapping[pathlib.Path, pathlib.Path], suffixes: tuple[str, ...]
 ) -> None:
-  """Checks that results replace nothing but an earlier prediction.
+  """Raises ValueError if results would replace files of the user's.
 
   Args:
     targets: input -> the file that its result goes to.
     suffixes: of the files that make a whole result, '' for a folder.
-
-  Raises:
-    ValueError: a result would replace an input or another file of the user's,
-      lie among a drive's frames, or have the name of another result.
   """
   inputs = {os.path.realpath(path) for path in targets}
   first = {}
   for source, target in targets.items():
     found = [p for p in map(target.with_suffix, suffixes) if p.exists()]
-    folder = target.parent.resolve()
-    problem = None
+    folder, problem = target.parent.resolve(), None
     if target in first:
       problem = f'{first[target]} has the same name'
     elif folder.parts[-2:] in FRAME_FOLDERS:
@@ -92,9 +86,7 @@ def check_targets(
     elif found and not _is_earlier(found, source, suffixes):
       problem = f'{found[0]} exists and is not an earlier result'
     if problem:
-      raise ValueError(
-        f'the result of {source}: {problem}; use another --output'
-      )
+      raise ValueError(f'result of {source}: {problem}; use another --output')
     first[target] = source
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from PIL import Image
 
-from input_pipeline import images
+from input_pipeline import files, images
 from sgde_jax import configuration, metrics, parallel
 from sgde_jax.configs import baseline, default
 from sgde_jax.inference import steps
@@ -32,10 +32,10 @@ class Prediction:
   labels: np.ndarray | None
 
   def depth(self, scale: float | None = None) -> np.ndarray:
-    """Returns depth `[H, W]` float32 along the optical axis.
+    """Returns depth `[H, W]` float32, relative without `scale`.
 
-    It is relative without `scale`, the number of metres in the network's unit,
-    such as the median ratio of an evaluation.
+    That is the number of metres in the network's unit, such as the median ratio
+    of an evaluation.
     """
     return np.float32(1 if scale is None else scale) / self.inverse_depth
 
@@ -59,14 +59,12 @@ class Prediction:
 
 
 class Predictor:
-  """A trained network on one device; images are resized to its `size`.
+  """A trained network on one device, which resizes images to (height, width).
 
   With `flip` it averages with the prediction of the mirrored image.
   """
 
-  def __init__(
-    self, model, variables: dict, *, size: tuple[int, int], flip: bool
-  ):
+  def __init__(self, model, variables: dict, size: tuple[int, int], flip: bool):
     self._variables, self._size, self._flip = variables, size, flip
     self._predict = parallel.jit(
       functools.partial(steps.predict_step, model=model, flip=flip)
@@ -74,11 +72,9 @@ class Predictor:
     self._label = parallel.jit(functools.partial(steps.label_step, model=model))
 
   def __call__(self, image: ImageSource) -> Prediction:
-    """Predicts one image.
+    """Predicts a PIL image, `[H, W, 3]` uint8 RGB, or the picture at a path.
 
-    Args:
-      image: a path, whose picture is turned upright as its EXIF data asks for;
-        a PIL image; or `[H, W, 3]` uint8 RGB.
+    The last is turned upright as its EXIF data asks for.
 
     Raises:
       ValueError: the image is unreadable or has more than 8 bits per channel.
@@ -88,12 +84,9 @@ class Predictor:
     inverse_depth = found.inverse_depth[0]
     if self._flip:
       inverse_depth = metrics.flip_post_process(*inverse_depth)
-    inverse_depth = metrics.resize_bilinear(
-      inverse_depth, (image.height, image.width)
-    )
-    labels = None
-    if found.labels is not None:
-      labels = _resize(found.labels[0], image)
+    size = image.height, image.width
+    inverse_depth = metrics.resize_bilinear(inverse_depth, size)
+    labels = None if found.labels is None else _resize(found.labels[0], image)
     return Prediction(inverse_depth.astype(np.float32), labels)
 
   def labels(self, image: ImageSource) -> np.ndarray:
@@ -111,7 +104,7 @@ def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
   """Loads a trained network.
 
   Args:
-    source: the workdir of a run; or a folder of weights in Monodepth2's
+    source: the workdir of a run, or a folder of weights in Monodepth2's
       published layout (`encoder.pth`, `depth.pth`, or `.npz`).
     checkpoint: of a run, 'latest' or 'best' (lowest abs_rel).
 
@@ -119,8 +112,7 @@ def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
     FileNotFoundError: the folder holds neither.
     ValueError: `source` is a URL; the weights are damaged, or do not fit.
   """
-  if '://' in os.fspath(source):
-    raise ValueError(f'{source}: pass a folder; download the weights first')
+  files.check_local(source)
   folder = pathlib.Path(source).expanduser()
   overrides = {'eval.checkpoint': checkpoint}
   if (folder / 'config.json').is_file():
@@ -147,7 +139,7 @@ def restore(config, workdir: str | os.PathLike) -> Predictor:
   mesh = parallel.create_mesh(jax.local_devices()[:1])
   model, state = initial.load_trained(config, workdir, mesh)
   size = config.data.height, config.data.width
-  return Predictor(model, state.variables, size=size, flip=config.eval.flip)
+  return Predictor(model, state.variables, size, config.eval.flip)
 
 
 def _to_rgb(image):

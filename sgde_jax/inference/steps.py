@@ -25,10 +25,7 @@ class BatchPrediction:
 def predict_step(
   variables: dict, frames: jax.Array, *, model, flip: bool = False
 ) -> BatchPrediction:
-  """Predicts depth and classes of frames `[B, H, W, 3]` uint8.
-
-  With `flip` the mirrored frames are predicted, too.
-  """
+  """Predicts frames `[B, H, W, 3]` uint8, with `flip` also mirrored."""
   images = to_float(frames)
 
   def predict(images):
@@ -52,12 +49,7 @@ def label_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
 
 
 def motion_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
-  """Predicts the camera's motion between two frames.
-
-  Args:
-    variables: the model's variables.
-    frames: `[B, 2, H, W, 3]` uint8, each pair in temporal order.
-    model: the network.
+  """Predicts the motion between frames `[B, 2, H, W, 3]` in temporal order.
 
   Returns:
     `[B, 4, 4]` float32, T_first_second: the pose of the second camera in the

@@ -1,4 +1,4 @@
-"""Video files by PyAV, which is imported when a video is opened."""
+"""Video files by PyAV, imported when one is opened."""
 
 import contextlib
 import fractions
@@ -17,16 +17,12 @@ SUFFIXES = ('.avi', '.m4v', '.mkv', '.mov', '.mp4', '.webm')
 def open_reader(
   path: str | os.PathLike,
 ) -> Iterator[tuple[Iterator[np.ndarray], fractions.Fraction]]:
-  """Opens a video in any format that FFmpeg knows; a context manager.
+  """Opens a video; a context manager.
 
   Yields:
     (frames, rate): an iterator of `[H, W, 3]` uint8 frames, rotated as the file
     asks for, and frames per second. The iterator raises
     `input_pipeline.images.UnreadableError` at a frame that cannot be decoded.
-
-  Raises:
-    input_pipeline.images.UnreadableError: the file has no frames.
-    av.FFmpegError: the file is no video.
   """
   import av
 

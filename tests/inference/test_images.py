@@ -105,7 +105,7 @@ def test_images_that_cannot_be_read_do_not_stop_the_others(
   message = predictions.failure(
     root, ValueError, tmp_path, tmp_path / 'out', workdir=trained
   )
-  assert 'unreadable images: 3, the others are written' in message
+  assert 'unreadable images: 3, others are written' in message
   for bad in (path, tmp_path / 'headless.png', tmp_path / 'deep.png'):
     assert f'{bad} cannot be read' in message
   output = capsys.readouterr().out

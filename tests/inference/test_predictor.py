@@ -89,12 +89,12 @@ def test_points_project_to_their_own_pixels():
 def test_a_folder_without_weights(tmp_path):
   with pytest.raises(FileNotFoundError, match='neither the config.json'):
     inference.load(tmp_path)
-  with pytest.raises(ValueError, match='download the weights first'):
+  with pytest.raises(ValueError, match='hf://owner/name'):
     inference.load('hf://owner/name')
 
 
 @pytest.mark.parametrize('dtype', [np.uint16, np.float32])
 def test_images_of_more_than_8_bits(dtype):
-  predictor = inference.Predictor(None, {}, size=(32, 64), flip=False)
+  predictor = inference.Predictor(None, {}, (32, 64), False)
   with pytest.raises(ValueError, match='8 bits per channel'):
     predictor(np.zeros((4, 4), dtype))
