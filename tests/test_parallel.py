@@ -14,7 +14,7 @@ from sgde_jax.configs import default
 from sgde_jax.inference import steps as inference
 from sgde_jax.training import loop, steps
 from sgde_jax.weights import initial
-from tests.support import float64, runs
+from tests.support import runs, special_runs
 
 # Fewer elements than this are no images or features.
 _SMALL = 1000
@@ -128,7 +128,7 @@ def fixture_workdirs(root, tmp_path_factory):
     compiled.append(compile_steps(*args))
     return compiled[-1]
 
-  with float64.enabled(), pytest.MonkeyPatch.context() as patch:
+  with special_runs.float64(), pytest.MonkeyPatch.context() as patch:
     patch.setattr(initial, 'compile_steps', record_compiled)
     loop.train_and_evaluate(config, folder / 'eight')
     patch.setattr(parallel, 'create_mesh', runs.one_device_mesh)
@@ -148,7 +148,7 @@ def _start_two(root, workdir):
       f'--coordinator_address={address}',
       '--num_processes=2',
       f'--process_id={number}',
-      script=('-m', 'tests.support.float64'),
+      script=('-m', 'tests.support.special_runs', 'float64'),
     )
     for number in range(2)
   ]
@@ -159,7 +159,7 @@ def _start_two(root, workdir):
 def test_does_what_one_device_does(root, workdirs, name):
   config = runs.make_config(root, **_SETTINGS)
   ours, one = (workdirs[0] / part for part in (name, 'one'))
-  with float64.enabled():
+  with special_runs.float64():
     our_state, state = (runs.restore(config, part) for part in (ours, one))
   _assert_close(_gradients(our_state), _gradients(state))
   _assert_close(our_state.batch_stats, state.batch_stats)

@@ -137,7 +137,7 @@ def test_runs_without_tensorflow_and_clu(root, trained, tmp_path):
   _, errors = runs.run_main(
     f'--workdir={tmp_path}',
     *runs.make_flags(root, num_steps=5),
-    script=('-m', 'tests.support.without_tensorflow'),
+    script=('-m', 'tests.support.special_runs', 'without_tensorflow'),
   )
   assert 'no TensorBoard events' in errors
   assert runs.list_checkpoints(tmp_path) == [5]
@@ -163,7 +163,7 @@ def test_trains_on_video_without_ground_truth(root, trained, tmp_path):
 
 @pytest.fixture(name='events', scope='module')
 def fixture_events(root, trained, tmp_path_factory):
-  """What six steps do, see `tests.support.record_waits`.
+  """What six steps do, see `special_runs.recorded_waits`.
 
   Step 3 and 6 log, draw, evaluate and save.
   """
@@ -174,7 +174,7 @@ def fixture_events(root, trained, tmp_path_factory):
   output, _ = runs.run_main(
     f'--workdir={tmp_path_factory.mktemp("events")}',
     *runs.make_flags(root, num_steps=6, **every),
-    script=('-m', 'tests.support.record_waits'),
+    script=('-m', 'tests.support.special_runs', 'recorded_waits'),
   )
   return json.loads(output.splitlines()[-1])
 
@@ -210,7 +210,7 @@ def test_stops_where_the_loss_is_not_finite(root, trained, tmp_path):
   output, errors = runs.run_main(
     f'--workdir={tmp_path}',
     *flags,
-    script=('-m', 'tests.support.nan_intrinsics'),
+    script=('-m', 'tests.support.special_runs', 'nan_intrinsics'),
     fails=True,
   )
   message = errors.splitlines()[-1]
