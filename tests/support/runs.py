@@ -90,16 +90,8 @@ def run_main(*arguments, fails=False, **options):
   return finish(start(*arguments, **options), fails=fails)
 
 
-def refusal(*arguments):
-  """Runs main.py, which must refuse in one short message; returns that."""
-  _, errors = run_main(*arguments, fails=True)
-  assert 'Traceback' not in errors, errors
-  assert 'compiling' not in errors, errors
-  return errors
-
-
 def one_device_mesh(devices=None):
-  """Stands in for `sharding.create_mesh`: one of the eight devices."""
+  """Replaces `parallel.create_mesh`: a mesh of one of the eight devices."""
   del devices
   return jax.make_mesh(
     (1,),

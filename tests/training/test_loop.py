@@ -157,7 +157,9 @@ def test_trains_on_video_without_ground_truth(root, trained, tmp_path):
   assert not runs.read_scalars(tmp_path, 'eval/abs_rel')
   losses = runs.read_scalars(tmp_path, 'train/loss')
   assert losses[5] == runs.read_scalars(trained, 'train/loss')[5]
-  errors = runs.refusal(f'--workdir={tmp_path}', '--mode=evaluate')
+  _, errors = runs.run_main(
+    f'--workdir={tmp_path}', '--mode=evaluate', fails=True
+  )
   assert "ground_truth is 'none': there is nothing to evaluate" in errors
 
 
