@@ -29,7 +29,6 @@ from input_pipeline import images
 from sgde_jax import configuration, metrics, parallel
 from sgde_jax.configs import default
 from sgde_jax.evaluation import borders, depth
-from sgde_jax.metrics import segmentation
 from sgde_jax.weights import initial
 
 FLAGS = flags.FLAGS
@@ -50,7 +49,7 @@ def cut_borders(
     labels: `[H, W]` uint8 train ids.
     width: pixels on each side of a border.
   """
-  distance = segmentation.border_distance(labels, limit=width)
+  distance = metrics.borders.border_distance(labels, limit=width)
   cut = depth_map.copy()
   for label in np.unique(labels):
     segments, _ = ndimage.label(labels == label)
@@ -110,7 +109,9 @@ def apply_oracle(
       if name == 'as predicted':
         rows |= cut_by_all(rows[name], labels, prediction.labels, widths)
       for row, depth_map in rows.items():
-        aligned = metrics.align_depth(truth, depth_map, **evaluator.alignment())
+        aligned = metrics.depth.align_depth(
+          truth, depth_map, **evaluator.alignment()
+        )
         columns = borders.measure(
           truth, depth_map, aligned, labels, predicted_labels=None, dense=False
         )

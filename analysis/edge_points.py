@@ -10,8 +10,9 @@ cannot learn what the true depth does not lower. `share of edges` are the points
 over all edge pixels with known depth. Needs dense truth (the street).
 """
 
+import functools
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,6 @@ from sgde_jax.configs import default
 from sgde_jax.inference import steps as inference
 from sgde_jax.models import depth_model, seem
 from sgde_jax.ops import edges, geometry, losses, warping
-from sgde_jax.training import steps
 from sgde_jax.weights import initial
 
 FLAGS = flags.FLAGS
@@ -39,22 +39,23 @@ _HEADER = (
 
 
 def perfect_disparity(
-  depth: jax.Array, coarse: jax.Array
+  depth: jax.Array, coarse: jax.Array, to_depth: Callable
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the disparity of the true depth, and where it is known.
 
   Args:
     depth: `[B, H, W, 1]` metres, 0 = none.
     coarse: `[B, H, W, 1]` disparity, whose median depth sets the scale.
+    to_depth: the network's function from disparity to depth.
   """
   known = (depth > 0) & (depth < _FARTHEST)
-  predicted = geometry.disparity_to_depth(coarse)
+  predicted = to_depth(coarse)
   medians = [
     jnp.nanmedian(jnp.where(known, x, jnp.nan), axis=(1, 2), keepdims=True)
     for x in (predicted, depth)
   ]
   inverse = medians[1] / medians[0] / jnp.where(known, depth, 1)
-  farthest, nearest = map(geometry.scale_disparity, (0.0, 1.0))
+  farthest, nearest = 1 / to_depth(jnp.array([0.0, 1.0]))
   return jnp.clip((inverse - farthest) / (nearest - farthest), 0, 1), known
 
 
@@ -63,6 +64,7 @@ def measure_points(
   batch: Mapping[str, jax.Array],
   transforms: jax.Array,
   key: jax.Array,
+  to_depth: Callable,
   automask: bool,
   width: int,
   count: int,
@@ -75,6 +77,7 @@ def measure_points(
       `[B, H, W]` in metres.
     transforms: `[B, F - 1, 4, 4]`, T_source_target.
     key: a JAX random key.
+    to_depth: the network's function from disparity to depth.
     automask: whether unwarped sources compete in the loss' minimum.
     width: of an edge, pixels on each side.
     count: points per image.
@@ -84,7 +87,8 @@ def measure_points(
     disparity; abs_rel of the first two; edge pixels with known depth.
   """
   coarse = outputs.disparities[0]
-  perfect, known = perfect_disparity(batch['depth'][..., None], coarse)
+  depth = batch['depth'][..., None]
+  perfect, known = perfect_disparity(depth, coarse, to_depth)
   found = edges.semantic_edges(jnp.argmax(outputs.logits, -1), width=width)
   points, mask = edges.sample_edge_points(key, found, count)
   mask &= warping.gather_points(known, points)[..., 0]
@@ -95,15 +99,15 @@ def measure_points(
   def loss(disparity):
     values = warping.gather_points(disparity, points)
     mixed = seem.scatter_points(coarse, points, values, mask)
+    near = to_depth(losses.neighbourhoods(mixed, points)[..., 0])
     camera = batch['intrinsics'], transforms
     return losses.point_minimum(
-      target, sources, mixed, *camera, points, identity
+      target, sources, near, *camera, points, identity
     )
 
   disparities = coarse, outputs.enhanced_disparity, perfect
   depths = [
-    geometry.disparity_to_depth(warping.gather_points(x, points))[..., 0]
-    for x in disparities
+    to_depth(warping.gather_points(x, points))[..., 0] for x in disparities
   ]
   errors = [jnp.abs(depth - depths[2]) / depths[2] for depth in depths[:2]]
   values = [*map(loss, disparities), *errors]
@@ -126,12 +130,20 @@ def measure_run(
   )
   batches = data.eval_batches(batch_size=config.eval.batch_size)
 
+  to_depth = functools.partial(
+    geometry.disparity_to_depth,
+    min_depth=model.min_depth,
+    max_depth=model.max_depth,
+  )
+
   @parallel.jit
   def measure(variables, batch, key):
     batch = batch | {'frames': inference.to_float(batch['frames'])}
     outputs = model.apply(variables, batch['frames'], train=False)
-    transforms = steps.source_transforms(outputs, model.frame_offsets)
-    arguments = outputs, batch, transforms, key, config.loss.automask
+    transforms = geometry.source_transforms(
+      outputs.axis_angle, outputs.translation, model.frame_offsets
+    )
+    arguments = outputs, batch, transforms, key, to_depth, config.loss.automask
     return jnp.stack([measure_points(*arguments, *c) for c in choices])
 
   totals = 0

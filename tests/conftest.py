@@ -30,7 +30,13 @@ os.environ |= {
   'TF_CPP_MIN_LOG_LEVEL': '3',
 }
 
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
+
+# The shapes in the signatures are checked in tests alone.
+jaxtyping.install_import_hook(
+  ['sgde_jax.ops', 'sgde_jax.models'], 'beartype.beartype'
+)
 
 from sgde_jax import parallel  # noqa: E402
 from tests.support import runs  # noqa: E402

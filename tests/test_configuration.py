@@ -284,7 +284,7 @@ def test_choices_are_those_of_the_modules():
   choices = configuration._CHOICES
   implementations = choices['model.attention.implementation']
   assert implementations == attention.IMPLEMENTATIONS
-  assert choices['eval.crop'] == tuple(metrics.CROPS)
+  assert choices['eval.crop'] == tuple(metrics.depth.CROPS)
   config = default.get_config()
   config.model.attention.levels = tuple(range(len(decoders.WIDTHS)))
   configuration.check(config)

@@ -168,7 +168,7 @@ def test_does_what_one_device_does(root, workdirs, name):
       runs.read_scalars(part, f'train/{scalar}')[1] for part in (ours, one)
     ]
     assert figures[0] == pytest.approx(figures[1], rel=1e-5)
-  for scalar in (*metrics.DEPTH_ERRORS, 'ratio', 'images'):
+  for scalar in (*metrics.depth.DEPTH_ERRORS, 'ratio', 'images'):
     tables = [runs.read_scalars(part, f'eval/{scalar}') for part in (ours, one)]
     assert list(tables[0]) == [0, 1]
     assert tables[0] == pytest.approx(tables[1], rel=1e-4)

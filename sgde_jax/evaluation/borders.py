@@ -17,7 +17,7 @@ from sgde_jax import metrics
 def measure(
   ground_truth: np.ndarray,
   prediction: np.ndarray,
-  aligned: metrics.AlignedDepth,
+  aligned: metrics.depth.AlignedDepth,
   labels: np.ndarray,
   *,
   predicted_labels: np.ndarray | None,
@@ -34,21 +34,23 @@ def measure(
     dense: whether depth edges can be found in the truth.
 
   Returns:
-    `NAME:sum` and `NAME:count` of `metrics.border_errors`, `class_errors` and
-    `boundary_totals`, and of `iou_totals` with `predicted_labels`; `labelled`
-    counts the images that have labels.
+    `NAME:sum` and `NAME:count` of `border_errors`, `class_errors` and
+    `boundary_totals` (see `metrics.borders`), and of `iou_totals` with
+    `predicted_labels`; `labelled` counts the images that have labels.
   """
   depths = ground_truth, aligned.prediction, aligned.valid, labels
   truth = ground_truth if dense else None
-  totals = metrics.border_errors(*depths).merge(metrics.class_errors(*depths))
+  totals = metrics.borders.border_errors(*depths).merge(
+    metrics.borders.class_errors(*depths)
+  )
   totals = totals.merge(
-    metrics.boundary_totals(prediction, labels, dense_truth=truth)
+    metrics.borders.boundary_totals(prediction, labels, dense_truth=truth)
   )
   if predicted_labels is not None:
     found = confusion(labels, predicted_labels)
-    totals = totals.merge(metrics.iou_totals(found))
+    totals = totals.merge(metrics.segmentation.iou_totals(found))
   labelled = bool((labels != cityscapes.UNLABELLED).any())
-  totals = totals.merge(metrics.Totals({'labelled': (labelled, 1)}))
+  totals = totals.merge(metrics.totals.Totals({'labelled': (labelled, 1)}))
   return {
     f'{name}:{part}': float(value)
     for name, pair in totals.pairs.items()
@@ -60,17 +62,17 @@ def confusion(labels: np.ndarray, predicted_labels: np.ndarray) -> np.ndarray:
   """Counts classes at the size `[H, W]` of the true ones.
 
   Returns:
-    `[19, 19]` int64, see `metrics.confusion_matrix`.
+    `[19, 19]` int64, see `metrics.segmentation.confusion_matrix`.
   """
   height, width = labels.shape
   found = images.resize_nearest(predicted_labels, height=height, width=width)
-  return metrics.confusion_matrix(labels, found)
+  return metrics.segmentation.confusion_matrix(labels, found)
 
 
 def column_names(*, semantics: bool, dense: bool) -> list[str]:
   """Returns the names of `measure`, with or without predicted classes."""
   depth, labels = np.ones((2, 2)), np.zeros((2, 2), np.uint8)
-  aligned = metrics.AlignedDepth(depth, depth > 0, 1.0)
+  aligned = metrics.depth.AlignedDepth(depth, depth > 0, 1.0)
   found = labels if semantics else None
   return list(
     measure(depth, depth, aligned, labels, predicted_labels=found, dense=dense)
@@ -87,4 +89,4 @@ def summarize(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
         float(np.sum([row[f'{name}:{part}'] for row in rows]))
         for part in ('sum', 'count')
       )
-  return metrics.Totals(pairs).finalize()
+  return metrics.totals.Totals(pairs).finalize()

@@ -29,7 +29,7 @@ class Evaluator:
     self._data = data
     self._truth = config.data.ground_truth
     self._truth_file = config.data.ground_truth_file
-    self._names = ['index', *metrics.DEPTH_ERRORS, 'ratio']
+    self._names = ['index', *metrics.depth.DEPTH_ERRORS, 'ratio']
     if config.data.labels != 'none':
       self._names += borders.column_names(
         semantics=config.model.semantics, dense=self._truth == 'dense'
@@ -50,8 +50,8 @@ class Evaluator:
     """Evaluates, with PNG panels of the first examples in a folder `pictures`.
 
     Returns:
-      The summary (means over images, see `metrics.summarize`, and with labels
-      `borders.summarize`) and a list of one dict per image: `index`,
+      The summary (means over images, see `metrics.depth.summarize`, and with
+      labels `borders.summarize`) and a list of one dict per image: `index`,
       `example` (its line of the split list), the seven errors, `ratio` and
       with labels the columns of `borders.measure`.
 
@@ -76,7 +76,7 @@ class Evaluator:
       {'index': row['index'], 'example': str(lines[row['index']])} | row
       for row in self._gather(rows)
     ]
-    return metrics.summarize(rows) | borders.summarize(rows), rows
+    return metrics.depth.summarize(rows) | borders.summarize(rows), rows
 
   def examples(
     self, variables: dict
@@ -114,11 +114,11 @@ class Evaluator:
     """Returns the predicted depth `[H, W]` at the truth's size, unscaled."""
     inverse_depth = prediction.inverse_depth
     if self._config.flip:
-      inverse_depth = metrics.flip_post_process(*inverse_depth)
-    return metrics.native_depth(inverse_depth, example['native_size'])
+      inverse_depth = metrics.depth.flip_post_process(*inverse_depth)
+    return metrics.depth.native_depth(inverse_depth, example['native_size'])
 
   def alignment(self) -> dict:
-    """Returns the protocol's keyword arguments of `metrics.align_depth`."""
+    """Returns the protocol as arguments of `metrics.depth.align_depth`."""
     return {
       'crop': self._config.crop,
       'min_depth': self._config.min_depth,
@@ -133,9 +133,9 @@ class Evaluator:
     height, width = example['native_size']
     truth = example['depth'][:height, :width]
     depth = self.native_depth(example, prediction)
-    aligned = metrics.align_depth(truth, depth, **self.alignment())
+    aligned = metrics.depth.align_depth(truth, depth, **self.alignment())
     measured = {'index': int(example['index']), 'aligned': aligned}
-    measured |= metrics.aligned_errors(truth, aligned)
+    measured |= metrics.depth.aligned_errors(truth, aligned)
     if 'native_labels' in example:
       measured |= borders.measure(
         truth,

@@ -52,7 +52,7 @@ def training_panel(example: Mapping[str, np.ndarray]) -> np.ndarray:
 def evaluation_panel(
   frame: np.ndarray,
   ground_truth: np.ndarray,
-  aligned: metrics.AlignedDepth,
+  aligned: metrics.depth.AlignedDepth,
   *,
   labels: np.ndarray | None,
   true_labels: np.ndarray | None,

@@ -80,7 +80,9 @@ def measure(
     compare = functools.partial(_compare, table, indices[mask], found[mask])
     confusion += sum(progress.in_order(compare, np.count_nonzero(mask)))
   confusion = parallel.gather_rows(confusion[None]).sum(axis=0)
-  return {'images': len(table)} | metrics.iou_totals(confusion).finalize()
+  return {'images': len(table)} | metrics.segmentation.iou_totals(
+    confusion
+  ).finalize()
 
 
 def _read_frame(table, indices, row):

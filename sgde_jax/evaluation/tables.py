@@ -33,14 +33,20 @@ def format_depth(evaluations: Mapping[int, _Figures], protocol: str) -> str:
   """
   newest = evaluations[max(evaluations)]
   rows = {
-    f'step {step}': [evaluations[step][name] for name in metrics.DEPTH_ERRORS]
+    f'step {step}': [
+      evaluations[step][name] for name in metrics.depth.DEPTH_ERRORS
+    ]
     for step in sorted(evaluations)
   }
   made = (
     f'{newest["images"]:.0f} images; {protocol}; scale ratio median'
     f' {newest["ratio"]:.3f}, deviation {newest["ratio_std"]:.3f}'
   )
-  parts = [_align(metrics.DEPTH_ERRORS, rows), made, format_borders(newest)]
+  parts = [
+    _align(metrics.depth.DEPTH_ERRORS, rows),
+    made,
+    format_borders(newest),
+  ]
   return '\n'.join(filter(None, parts))
 
 

@@ -83,9 +83,9 @@ class Predictor:
     found = jax.device_get(self._predict(self._variables, self._frames(image)))
     inverse_depth = found.inverse_depth[0]
     if self._flip:
-      inverse_depth = metrics.flip_post_process(*inverse_depth)
+      inverse_depth = metrics.depth.flip_post_process(*inverse_depth)
     size = image.height, image.width
-    inverse_depth = metrics.resize_bilinear(inverse_depth, size)
+    inverse_depth = metrics.depth.resize_bilinear(inverse_depth, size)
     labels = None if found.labels is None else _resize(found.labels[0], image)
     return Prediction(inverse_depth.astype(np.float32), labels)
 

@@ -30,7 +30,11 @@ def predict_step(
 
   def predict(images):
     outputs = model.apply(variables, images[:, None], train=False)
-    inverse_depth = geometry.scale_disparity(outputs.disparity[..., 0])
+    inverse_depth = geometry.disparity_to_inverse_depth(
+      outputs.disparity[..., 0],
+      min_depth=model.min_depth,
+      max_depth=model.max_depth,
+    )
     return inverse_depth, outputs.logits
 
   inverse_depth, logits = predict(images)

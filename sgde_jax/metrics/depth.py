@@ -1,7 +1,7 @@
 """Depth errors by the field's protocol, in NumPy float64.
 
-Every number here follows the public evaluation of Monodepth2: the scaled
-disparity is resized to the truth's own size and inverted, the truth is
+Every number here follows the public evaluation of Monodepth2: the inverse
+depth is resized to the truth's own size and inverted, the truth is
 masked by range and crop, the prediction is scaled by the ratio of medians
 and clipped, and the errors of the images are averaged.
 
@@ -74,10 +74,11 @@ def align_depth(
     The aligned prediction.
 
   Raises:
-    ValueError: the shapes differ, the crop is unknown, nothing in the truth
-      counts, or a prediction that counts is not finite and positive.
+    ValueError: if nothing in the truth counts, or a prediction that counts is
+      not finite and positive.
   """
-  truth, depth = _check_depths(ground_truth, prediction)
+  truth = np.asarray(ground_truth, np.float64)
+  depth = np.asarray(prediction, np.float64)
   valid = (truth > 0) & _crop_mask(truth.shape, crop)
   if cap_truth:
     valid &= (truth > min_depth) & (truth < max_depth)
@@ -113,23 +114,11 @@ def depth_errors(
   median_scaling: bool = True,
   cap_truth: bool = True,
 ) -> dict[str, float]:
-  """The seven errors of one image and the scale it needed.
-
-  Args:
-    ground_truth: as for `align_depth`.
-    prediction: as for `align_depth`.
-    crop: as for `align_depth`.
-    min_depth: as for `align_depth`.
-    max_depth: as for `align_depth`.
-    median_scaling: as for `align_depth`.
-    cap_truth: as for `align_depth`.
+  """The seven errors of one image; the arguments are those of `align_depth`.
 
   Returns:
     abs_rel, sq_rel (metres), rmse (metres), rmse_log, a1, a2, a3 (shares of
     pixels within 1.25, 1.25^2, 1.25^3) and ratio (the median scale).
-
-  Raises:
-    ValueError: as `align_depth`.
   """
   aligned = align_depth(
     ground_truth,
@@ -146,7 +135,7 @@ def depth_errors(
 def aligned_errors(
   ground_truth: np.ndarray, aligned: AlignedDepth
 ) -> dict[str, float]:
-  """`depth_errors` of a prediction that is aligned already."""
+  """`depth_errors` of an aligned prediction."""
   truth = np.asarray(ground_truth, np.float64)[aligned.valid]
   depth = aligned.prediction[aligned.valid]
   difference = truth - depth
@@ -176,13 +165,8 @@ def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
   Returns:
     `[H, W]` float64.
-
-  Raises:
-    ValueError: the image is not of rank 2.
   """
   source = np.asarray(image, np.float64)
-  if source.ndim != 2:
-    raise ValueError(f'image must be [h, w], got {source.shape}.')
   low, high, weight = _linear_taps(source.shape[0], int(size[0]))
   rows = source[low] + (source[high] - source[low]) * weight[:, None]
   low, high, weight = _linear_taps(source.shape[1], int(size[1]))
@@ -190,60 +174,35 @@ def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def native_depth(
-  scaled_disparity: np.ndarray, size: tuple[int, int]
+  inverse_depth: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-  """Depth at the truth's size from a network's scaled disparity.
+  """Depth `[H, W]` float64 at the truth's size from inverse depth `[h, w]`.
 
-  The disparity is resized, then inverted: resizing depth instead would
+  The inverse depth is resized, then inverted: resizing depth instead would
   give another number.
-
-  Args:
-    scaled_disparity: `[h, w]`, 1 / depth (not the sigmoid output), positive.
-    size: (H, W) of the ground truth.
-
-  Returns:
-    `[H, W]` float64 depth, in the inverse unit of `scaled_disparity`.
-
-  Raises:
-    ValueError: a disparity is not finite and positive.
   """
-  disparity = np.asarray(scaled_disparity, np.float64)
-  bad = np.count_nonzero(~(np.isfinite(disparity) & (disparity > 0)))
-  if bad:
-    raise ValueError(
-      f'scaled_disparity has {bad} of {disparity.size} values that are NaN, '
-      'infinite or not positive; it must be 1 / depth.'
-    )
-  return 1.0 / resize_bilinear(disparity, size)
+  return 1.0 / resize_bilinear(inverse_depth, size)
 
 
 def flip_post_process(
-  disparity: np.ndarray, flipped_back_disparity: np.ndarray
+  inverse_depth: np.ndarray, flipped_back: np.ndarray
 ) -> np.ndarray:
-  """Blends a disparity with that of the mirrored image (Monodepth).
+  """Blends a prediction with that of the mirrored image (Monodepth).
 
   The left 5% come from the mirrored image's prediction, the right 5% from the
   plain one: each saw that side at its own right border, where networks trained
   on stereo pairs are best. The mean of both from 10% on, ramps between.
 
   Args:
-    disparity: `[..., h, w]`.
-    flipped_back_disparity: `[..., h, w]`, predicted on the mirrored image
-      and mirrored back.
+    inverse_depth: `[..., h, w]`.
+    flipped_back: `[..., h, w]`, predicted on the mirrored image and mirrored
+      back.
 
   Returns:
     `[..., h, w]` float64.
-
-  Raises:
-    ValueError: the shapes differ.
   """
-  left = np.asarray(disparity, np.float64)
-  right = np.asarray(flipped_back_disparity, np.float64)
-  if left.shape != right.shape:
-    raise ValueError(
-      'disparity and flipped_back_disparity must have the same shape, got '
-      f'{left.shape} and {right.shape}.'
-    )
+  left = np.asarray(inverse_depth, np.float64)
+  right = np.asarray(flipped_back, np.float64)
   ramp = np.linspace(0.0, 1.0, left.shape[-1])
   left_weight = 1.0 - np.clip(20.0 * (ramp - 0.05), 0.0, 1.0)
   right_weight = left_weight[::-1]
@@ -259,18 +218,13 @@ def summarize(images: Sequence[Mapping[str, float]]) -> dict[str, float]:
   """Averages the errors of the images.
 
   Args:
-    images: one `depth_errors` result per image.
+    images: one `depth_errors` result per image, at least one.
 
   Returns:
     The means of the seven errors in the field's order; `ratio`, the median
     scale over the images; `ratio_std`, the deviation of ratio / median; and
     `images`, their number.
-
-  Raises:
-    ValueError: there is no image.
   """
-  if not images:
-    raise ValueError('there is no evaluated image to summarize.')
   summary = {
     name: float(np.mean([image[name] for image in images]))
     for name in DEPTH_ERRORS
@@ -283,26 +237,7 @@ def summarize(images: Sequence[Mapping[str, float]]) -> dict[str, float]:
   return summary
 
 
-def _check_depths(ground_truth, prediction):
-  """Both as float64 `[H, W]`, refused if they do not fit."""
-  truth = np.asarray(ground_truth, np.float64)
-  depth = np.asarray(prediction, np.float64)
-  if truth.ndim != 2 or depth.shape != truth.shape:
-    raise ValueError(
-      'ground_truth and prediction must both be [H, W] at the same size, '
-      f'got {truth.shape} and {depth.shape}; resize the prediction to the '
-      'truth with native_depth.'
-    )
-  if np.isnan(truth).any():
-    raise ValueError(
-      'ground_truth holds NaN; mark pixels without a measurement by 0.'
-    )
-  return truth, depth
-
-
 def _crop_mask(shape, crop):
-  if crop not in CROPS:
-    raise ValueError(f'crop must be one of {", ".join(CROPS)}, got {crop!r}.')
   height, width = shape
   top, bottom, left, right = (
     int(fraction * length)

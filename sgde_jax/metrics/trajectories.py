@@ -31,9 +31,6 @@ def odometry_error(
 
   Returns:
     Mean and standard deviation of `snippet_errors`, metres.
-
-  Raises:
-    ValueError: as `snippet_errors`.
   """
   errors = snippet_errors(poses_true, poses_predicted, snippet=snippet)
   return float(np.mean(errors)), float(np.std(errors))
@@ -42,25 +39,16 @@ def odometry_error(
 def snippet_errors(
   poses_true: np.ndarray, poses_predicted: np.ndarray, *, snippet: int = SNIPPET
 ) -> np.ndarray:
-  """The errors that `odometry_error` averages.
-
-  Args:
-    poses_true: `[N, 4, 4]`, camera to world, metres.
-    poses_predicted: `[N, 4, 4]`, camera to world, any scale.
-    snippet: frames per snippet, at least 2.
-
-  Returns:
-    `[N - snippet + 1]`, metres.
+  """The errors `[N - snippet + 1]` in metres that `odometry_error` averages.
 
   Raises:
-    ValueError: the shapes differ or are not `[N, 4, 4]`, a pose is not
-      finite, or there are fewer poses than a snippet needs.
+    ValueError: if the numbers of poses differ, or a snippet needs more.
   """
-  true, predicted = _check_poses(poses_true, poses_predicted)
-  if snippet < 2 or len(true) < snippet:
+  true, predicted = _as_float64(poses_true, poses_predicted)
+  if len(true) != len(predicted) or len(true) < snippet:
     raise ValueError(
-      f'a snippet needs at least 2 frames and no more than there are poses; '
-      f'got snippet={snippet} for {len(true)} poses.'
+      f'{len(true)} true and {len(predicted)} predicted poses: use as many of'
+      f' both, and at least a snippet of {snippet}.'
     )
   wanted = _snippet_positions(true, snippet)  # [M, snippet, 3]
   found = _snippet_positions(predicted, snippet)
@@ -81,21 +69,14 @@ def monodepth2_errors(
 ) -> np.ndarray:
   """The errors that Monodepth2's code averages, to compare with its figures.
 
-  They are of what it takes for the poses, see `chain_backwards`, and the three
-  shorter snippets at the end, of 4, 3 and 2 frames, count as the whole ones do.
-
-  Args:
-    poses_true: `[N, 4, 4]`, camera to world, metres.
-    poses_predicted: `[N, 4, 4]`, camera to world, any scale.
-
-  Returns:
-    `[N - 1]`, metres.
-
-  Raises:
-    ValueError: as `snippet_errors`.
+  Its poses are those of `chain_backwards`, and the three shorter snippets at
+  the end, of 4, 3 and 2 frames, count as much as whole ones. Takes the poses of
+  `odometry_error`; returns `[N - 1]`, metres.
   """
-  checked = _check_poses(poses_true, poses_predicted)
-  true, predicted = map(chain_backwards, checked)
+  true, predicted = (
+    chain_backwards(poses_true),
+    chain_backwards(poses_predicted),
+  )
   shorter = [
     snippet_errors(true, predicted, snippet=frames)[-1:]
     for frames in range(SNIPPET - 1, 1, -1)
@@ -120,17 +101,11 @@ def chain(motions: np.ndarray) -> np.ndarray:
 
 
 def chain_backwards(poses: np.ndarray) -> np.ndarray:
-  """What Monodepth2's evaluation takes for the poses, to compare with it.
+  """The poses `[N, 4, 4]` that Monodepth2's evaluation makes of `poses`.
 
   Its code chains the motions' inverses T_(t+1)_t in the order of the motions,
-  of truth and prediction alike. Where the camera turns, the snippet errors of
+  for truth and prediction alike. Where the camera turns, the snippet errors of
   such poses are not those of the trajectory; the published figures are these.
-
-  Args:
-    poses: `[N, 4, 4]`, camera to world.
-
-  Returns:
-    `[N, 4, 4]`, for `odometry_error`.
   """
   poses = np.asarray(poses, np.float64)
   return chain(np.linalg.inv(poses[1:]) @ poses[:-1])
@@ -151,17 +126,13 @@ def align(
   Returns:
     The predicted poses `[N, 4, 4]` in the true world, metres, and the scale; a
     prediction that stands still has scale 0.
-
-  Raises:
-    ValueError: the shapes differ or are not `[N, 4, 4]`, or a pose is not
-      finite.
   """
-  true, predicted = _check_poses(poses_true, poses_predicted)
+  true, predicted = _as_float64(poses_true, poses_predicted)
   wanted, found = true[:, :3, 3], predicted[:, :3, 3]
   wanted_mean, found_mean = wanted.mean(axis=0), found.mean(axis=0)
   wanted, found = wanted - wanted_mean, found - found_mean
   u, singular, vt = np.linalg.svd(wanted.T @ found)
-  # A mirrored world is no answer: the weakest direction gives way.
+  # A reflection is not allowed: flip the weakest direction instead.
   signs = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
   rotation = (u * signs) @ vt
   power = np.sum(found**2)
@@ -177,36 +148,21 @@ def trajectory_error(
 ) -> float:
   """Root mean squared distance between the positions of all frames, metres.
 
-  Args:
-    poses_true: `[N, 4, 4]`, camera to world, metres.
-    poses_aligned: `[N, 4, 4]`, likewise, see `align`.
-
-  Raises:
-    ValueError: as `align`.
+  Takes poses `[N, 4, 4]` in the same world, see `align`.
   """
-  true, aligned = _check_poses(poses_true, poses_aligned)
+  true, aligned = _as_float64(poses_true, poses_aligned)
   squares = np.sum((true - aligned)[:, :3, 3] ** 2, axis=1)
   return float(np.sqrt(np.mean(squares)))
 
 
 def path_length(poses: np.ndarray) -> float:
-  """Length of the way through the positions of `[N, 4, 4]` poses."""
+  """Length of the path through the positions of poses `[N, 4, 4]`."""
   steps = np.diff(np.asarray(poses, np.float64)[:, :3, 3], axis=0)
   return float(np.sum(np.linalg.norm(steps, axis=1)))
 
 
-def _check_poses(poses_true, poses_predicted):
-  """Both as float64 `[N, 4, 4]`, refused if they do not fit."""
-  true = np.asarray(poses_true, np.float64)
-  predicted = np.asarray(poses_predicted, np.float64)
-  if true.shape[1:] != (4, 4) or true.shape != predicted.shape:
-    raise ValueError(
-      'poses_true and poses_predicted must both be [N, 4, 4], got '
-      f'{true.shape} and {predicted.shape}.'
-    )
-  if not (np.isfinite(true).all() and np.isfinite(predicted).all()):
-    raise ValueError('poses_true or poses_predicted holds NaN or infinity.')
-  return true, predicted
+def _as_float64(*arrays):
+  return [np.asarray(array, np.float64) for array in arrays]
 
 
 def _snippet_positions(poses, snippet):

@@ -1,22 +1,23 @@
 """The networks. `create_model` assembles them from a config."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax.numpy as jnp
 
 from sgde_jax.models import depth_model
-from sgde_jax.ops import edges
 
-semantic_edges = edges.semantic_edges
 DepthModel = depth_model.DepthModel
 DepthOutputs = depth_model.DepthOutputs
 
-_DTYPES = ('float32', 'bfloat16', 'float64')
 
-
-def create_model(config, *, frame_offsets=(0, -1, 1)):
-  """Builds the network that `config` describes.
+def create_model(
+  model_config: Any, *, frame_offsets: Sequence[int] = (0, -1, 1)
+) -> DepthModel:
+  """Builds the network that a config describes.
 
   Args:
-    config: the `model` part of a config.
+    model_config: the `model` part of a config.
     frame_offsets: time of each frame relative to the target, 0 first.
 
   Returns:
@@ -24,28 +25,25 @@ def create_model(config, *, frame_offsets=(0, -1, 1)):
     `DepthOutputs`.
 
   Raises:
-    ValueError: if the config asks for something that does not exist, or for
-      attention or SEEM without semantics.
+    ValueError: if attention or SEEM is on without semantics.
   """
-  if config.dtype not in _DTYPES:
-    raise ValueError(
-      f'config.model.dtype = {config.dtype!r}: use one of {_DTYPES}'
-    )
-  attention, seem = config.attention.to_dict(), config.seem.to_dict()
-  levels = tuple(attention.pop('levels'))
-  enabled = seem.pop('enabled')
-  if not config.semantics and (levels or enabled):
+  attention = model_config.attention.to_dict()
+  seem = model_config.seem.to_dict()
+  levels, enabled = tuple(attention.pop('levels')), seem.pop('enabled')
+  if not model_config.semantics and (levels or enabled):
     raise ValueError(
       'config.model.attention.levels and config.model.seem.enabled need'
       ' config.model.semantics = True: set the one to () and the other to False'
     )
   return DepthModel(
-    encoder_layers=config.encoder_layers,
-    pose_layers=config.pose_layers,
+    encoder_layers=model_config.encoder_layers,
+    pose_layers=model_config.pose_layers,
     frame_offsets=tuple(frame_offsets),
-    semantics=config.semantics,
+    semantics=model_config.semantics,
     attention_levels=levels,
-    attention=depth_model.AttentionOptions(**attention),
-    seem=depth_model.SeemOptions(**seem) if enabled else None,
-    dtype=jnp.dtype(config.dtype),
+    attention=attention,
+    seem=seem if enabled else None,
+    min_depth=model_config.min_depth,
+    max_depth=model_config.max_depth,
+    dtype=jnp.dtype(model_config.dtype),
   )

@@ -17,83 +17,57 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
 
 from sgde_jax.models import layers
 from sgde_jax.ops import blockwise
 
-IMPLEMENTATIONS = ('auto', 'plain', 'blockwise', 'fused')
 # Limits of the fused kernel (cuDNN).
 _FUSED_CAPABILITY = 8.0
 _FUSED_WIDTH = 128
 
 
-def pixel_attention(queries, keys, values, *, implementation='auto'):
+def pixel_attention(
+  queries: Float[Array, 'B N h d'],
+  keys: Float[Array, 'B M h d'],
+  values: Float[Array, 'B M h e'],
+  *,
+  implementation: str = 'auto',
+) -> Float[Array, 'B N h e']:
   """Returns softmax(q k^T / sqrt(d)) v of every image and head.
 
-  Scores, softmax and sums are float32 at least; products are as precise as
-  `jax.default_matmul_precision` says, by default less than float32 on GPUs and
-  TPUs.
+  Scores, softmax and sums are float32 at least; the precision of products is
+  that of `jax.default_matmul_precision`, by default less than float32 on GPUs
+  and TPUs.
 
   `auto` chooses at trace time: `plain` where N M <= 512^2, one tile of
   `blockwise`; else `fused` where the default backend is a CUDA GPU of compute
-  capability 8.0 or newer, the values have 16 bits, as the kernel has, and the
-  heads are at most 128 wide; else `blockwise`. The choice does not depend on
-  the batch. A program exported for another platform than the one it is traced
-  on should name its implementation.
+  capability 8.0 or newer, the values have 16 bits and the heads are at most
+  128 wide; else `blockwise`. The choice does not depend on the batch. A
+  program exported for another platform than the one it is traced on should
+  name its implementation.
 
   Args:
-    queries: `[B, N, h, d]` float.
-    keys: `[B, M, h, d]` float.
-    values: `[B, M, h, e]` float.
-    implementation: `auto`; `plain`, which stores the N x M matrix;
-      `blockwise`, with an online softmax over blocks of keys, on any
-      platform; or `fused`, cuDNN's kernel, on CUDA GPUs and always in
-      bfloat16.
-
-  Returns:
-    `[B, N, h, e]` of the dtype of `values`.
-
-  Raises:
-    ValueError: if the shapes do not fit, the implementation does not exist,
-      or `fused` is asked for where it cannot run.
+    queries: of each pixel and head.
+    keys: of the pixels or windows to attend to.
+    values: of the same.
+    implementation: a key of `IMPLEMENTATIONS`.
   """
-  _check_shapes(queries, keys, values)
-  if implementation == 'auto':
-    implementation = choose_implementation(queries, keys, values)
-  if implementation == 'plain':
-    return _plain(queries, keys, values)
-  if implementation == 'blockwise':
-    return blockwise.attend(queries, keys, values)
-  if implementation == 'fused':
-    return _fused(queries, keys, values)
-  raise ValueError(
-    f'implementation is {implementation!r}: use one of {IMPLEMENTATIONS}'
-  )
+  return IMPLEMENTATIONS[implementation](queries, keys, values)
 
 
-def choose_implementation(queries, keys, values):
-  """Returns the implementation that `auto` stands for with these arrays."""
+def choose_implementation(
+  queries: jax.ShapeDtypeStruct | Array,
+  keys: jax.ShapeDtypeStruct | Array,
+  values: jax.ShapeDtypeStruct | Array,
+) -> str:
+  """Returns the implementation that `auto` chooses for these arrays."""
   if queries.shape[1] * keys.shape[1] <= blockwise.BLOCK**2:
     return 'plain'
   narrow = max(keys.shape[-1], values.shape[-1]) <= _FUSED_WIDTH
   short = values.dtype.itemsize == 2
   return 'fused' if short and narrow and _has_fused_kernel() else 'blockwise'
-
-
-def _check_shapes(queries, keys, values):
-  """Refuses arrays whose shapes do not fit each other."""
-  shapes = (queries.shape, keys.shape, values.shape)
-  fits = (
-    all(len(shape) == 4 for shape in shapes)
-    and queries.shape[0] == keys.shape[0]
-    and queries.shape[2:] == keys.shape[2:]
-    and keys.shape[:3] == values.shape[:3]
-  )
-  if not fits:
-    raise ValueError(
-      f'queries, keys and values have shapes {shapes}: expected [B, N, h, d],'
-      ' [B, M, h, d] and [B, M, h, e]'
-    )
 
 
 def _has_fused_kernel():
@@ -107,6 +81,11 @@ def _has_fused_kernel():
   return number and float(capability) >= _FUSED_CAPABILITY
 
 
+def _auto(queries, keys, values):
+  name = choose_implementation(queries, keys, values)
+  return IMPLEMENTATIONS[name](queries, keys, values)
+
+
 def _plain(queries, keys, values):
   """Attention with the whole matrix stored."""
   scale = 1 / math.sqrt(keys.shape[-1])
@@ -118,18 +97,7 @@ def _plain(queries, keys, values):
 
 def _fused(queries, keys, values):
   """Attention by cuDNN; heads padded to one width that it takes."""
-  if not _has_fused_kernel():
-    raise ValueError(
-      "implementation 'fused' needs a CUDA GPU of compute capability"
-      f' {_FUSED_CAPABILITY} or newer, this is {jax.devices()[0]}: use'
-      " 'auto' or 'blockwise'"
-    )
   widest = max(keys.shape[-1], values.shape[-1])
-  if widest > _FUSED_WIDTH:
-    raise ValueError(
-      f"implementation 'fused' takes heads up to {_FUSED_WIDTH} wide, here"
-      f' {widest}: use more heads or a smaller width'
-    )
   width = -(-widest // 8) * 8  # The kernel wants a multiple of 8.
 
   def fit(x):
@@ -144,6 +112,14 @@ def _fused(queries, keys, values):
     implementation='cudnn',
   )
   return mixed[..., : values.shape[-1]].astype(values.dtype)
+
+
+IMPLEMENTATIONS = {
+  'auto': _auto,
+  'plain': _plain,  # Stores the N x M matrix.
+  'blockwise': blockwise.attend,  # Online softmax over blocks, everywhere.
+  'fused': _fused,  # cuDNN's kernel, on CUDA GPUs, always in bfloat16.
+}
 
 
 class SemanticGuidedAttention(nn.Module):
@@ -163,26 +139,20 @@ class SemanticGuidedAttention(nn.Module):
     key_stride: keys and values are averaged over windows of this size first
       (those at the bottom and right border may be smaller); 1 for none.
       Queries are never pooled.
-    gain_rate: how many learning rates the gains learn with.
+    gain_rate: factor on the learning rate of the gains.
     implementation: see `pixel_attention`.
     dtype: dtype of the computation; parameters are float32.
   """
 
-  heads: int = 4
-  width: int = 64
-  key_stride: int = 1
-  gain_rate: float = 1.0
-  implementation: str = 'auto'
-  dtype: jnp.dtype = jnp.float32
+  heads: int
+  width: int
+  key_stride: int
+  gain_rate: float
+  implementation: str
+  dtype: DTypeLike = jnp.float32
 
   def setup(self):
-    """Creates the projections and the gains' places."""
-    if self.heads < 1 or self.width % self.heads or self.key_stride < 1:
-      raise ValueError(
-        f'attention has heads = {self.heads}, width = {self.width} and'
-        f' key_stride = {self.key_stride}: width must be a multiple of heads,'
-        ' key_stride at least 1'
-      )
+    """Creates the projections and the gained convolutions."""
     self.query = self._project()
     self.key = self._project()
     self.depth_value = self._project()
@@ -190,21 +160,15 @@ class SemanticGuidedAttention(nn.Module):
     self.depth_update = GainedConv(self.gain_rate, self.dtype)
     self.semantic_update = GainedConv(self.gain_rate, self.dtype)
 
-  def __call__(self, depth_features, semantic_features):
-    """Enhances the features of one decoder level.
+  def __call__(
+    self,
+    depth_features: Float[Array, 'B H W C'] | None,
+    semantic_features: Float[Array, 'B H W C'],
+  ) -> tuple[Float[Array, 'B H W C'] | None, Float[Array, 'B H W C']]:
+    """Enhances the depth and the semantic features of one decoder level.
 
-    Args:
-      depth_features: `[B, H, W, C]` float, or None: the affinity, and so the
-        semantic features, do not depend on them.
-      semantic_features: `[B, H, W, C]` float.
-
-    Returns:
-      The enhanced depth features and semantic features, each `[B, H, W, C]`;
-      None for what is not given.
-
-    Raises:
-      ValueError: if the shapes differ or are not rank 4, or the attributes do
-        not fit each other.
+    Depth features may be None: the affinity, and so the semantic features, do
+    not depend on them.
     """
     branches = [
       (features, value, update)
@@ -215,12 +179,6 @@ class SemanticGuidedAttention(nn.Module):
       if features is not None
     ]
     shape = semantic_features.shape
-    shapes = [features.shape for features, _, _ in branches]
-    if len(shape) != 4 or any(other != shape for other in shapes):
-      raise ValueError(
-        f'the features of depth and semantics have shapes {shapes}: expected'
-        ' one shape [B, H, W, C]'
-      )
     queries, keys = self._queries_and_keys(semantic_features)
     values = [
       self._by_head(project(average_pool(features, self.key_stride)))
@@ -240,16 +198,15 @@ class SemanticGuidedAttention(nn.Module):
     ]
     return depth[0] if depth else None, semantic
 
-  def affinity(self, semantic_features, points):
-    """Returns what a few pixels attend to, for pictures.
+  def affinity(
+    self,
+    semantic_features: Float[Array, 'B H W C'],
+    points: Int[Array, 'B P 2'],
+  ) -> Float[Array, 'B P h w']:
+    """Returns what a few query pixels (x, y) attend to, for pictures.
 
-    Args:
-      semantic_features: `[B, H, W, C]` float.
-      points: `[B, P, 2]` int, (x, y) of the query pixels.
-
-    Returns:
-      `[B, P, h, w]` float32, the affinity averaged over the heads on the
-      pooled grid; each map sums to 1.
+    The affinity averaged over the heads on the pooled grid, float32; each map
+    sums to 1.
     """
     queries, keys = self._queries_and_keys(semantic_features)
     width, stride = semantic_features.shape[2], self.key_stride
@@ -271,18 +228,22 @@ class SemanticGuidedAttention(nn.Module):
 
   def _by_head(self, x):
     """Turns `[B, h, w, width]` into `[B, h w, heads, width / heads]`."""
-    return x.reshape(x.shape[0], -1, self.heads, self.width // self.heads)
+    batch, height, width, _ = x.shape
+    size = self.width // self.heads
+    return x.reshape(batch, height * width, self.heads, size)
 
 
 class GainedConv(nn.Module):
   """Adds a 1 x 1 convolution with a gain per channel that starts at zero."""
 
-  rate: float = 1.0
-  dtype: jnp.dtype = jnp.float32
+  rate: float
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, features, update):
-    """Adds the update `[B, H, W, D]` to the features `[B, H, W, C]`."""
+  def __call__(
+    self, features: Float[Array, 'B H W C'], update: Float[Array, 'B H W D']
+  ) -> Float[Array, 'B H W C']:
+    """Adds the update to the features."""
     channels = features.shape[-1]
     gain = self.param('gain', nn.initializers.zeros, (channels,), jnp.float32)
     project = layers.Conv(channels, size=1, dtype=self.dtype, name='project')
@@ -291,15 +252,14 @@ class GainedConv(nn.Module):
     return features + update.astype(features.dtype)
 
 
-def average_pool(x, stride):
-  """Averages `[B, H, W, C]` over windows of `stride` x `stride` pixels.
+def average_pool(
+  x: Float[Array, 'B H W C'], stride: int
+) -> Float[Array, 'B h w C']:
+  """Averages over windows of `stride` x `stride` pixels.
 
-  Windows that reach over the bottom or right border average what they hold.
-  Written as a sum over a reshaped map: on the CPU its gradient is far faster
-  than that of a pooling window.
-
-  Returns:
-    `[B, ceil(H / stride), ceil(W / stride), C]` of the dtype of `x`.
+  Windows that reach over the bottom or right border average the pixels inside
+  the map. Written as a sum over a reshaped map: on the CPU its gradient is far
+  faster than that of a pooling window.
   """
   if stride == 1:
     return x

@@ -1,8 +1,16 @@
-"""Decoder levels and heads (Monodepth2's depth decoder)."""
+"""Decoder levels (Monodepth2's depth decoder) and the heads on them.
+
+The paper (Li et al., arXiv 2012.08048) states a semantic decoder next to the
+depth decoder. The 19 Cityscapes classes, the single 3 x 3 convolution and that
+it sits on level 0 alone are our reconstruction.
+"""
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
+from input_pipeline import cityscapes
 from sgde_jax.models import layers
 
 WIDTHS = (16, 32, 64, 128, 256)  # Channels of decoder level i, stride 2^i.
@@ -21,19 +29,15 @@ class DecoderLevel(nn.Module):
   """
 
   width: int
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x, skip=None):
-    """Decodes one level.
-
-    Args:
-      x: `[B, h, w, C]`, the coarser level's output.
-      skip: `[B, 2h, 2w, D]`, the encoder's feature at this size, or None.
-
-    Returns:
-      `[B, 2h, 2w, width]`.
-    """
+  def __call__(
+    self,
+    x: Float[Array, 'B h w C'],
+    skip: Float[Array, 'B 2*h 2*w D'] | None = None,
+  ) -> Float[Array, 'B 2*h 2*w E']:
+    """Decodes the coarser level's output and the encoder's feature."""
     x = nn.elu(self._conv('upconv_0')(x))
     x = layers.upsample_nearest(x)
     if skip is not None:
@@ -47,11 +51,25 @@ class DecoderLevel(nn.Module):
 class DisparityHead(nn.Module):
   """A 3 x 3 convolution to one disparity logit, in float32 at least."""
 
-  dtype: jnp.dtype = jnp.float32
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x):
-    """Maps `[B, h, w, C]` to disparity logits `[B, h, w, 1]`."""
-    # A logit of -5 in bfloat16 would be a depth known to 2 % only.
+  def __call__(self, x: Float[Array, 'B h w C']) -> Float[Array, 'B h w 1']:
+    """Computes disparity logits."""
+    # A logit of -5 in bfloat16 would fix depth to 2 % only.
     dtype = jnp.promote_types(self.dtype, jnp.float32)
     return layers.Conv(1, reflect=True, dtype=dtype, name='dispconv')(x)
+
+
+class SemanticHead(nn.Module):
+  """A 3 x 3 convolution to class scores, in float32 from there on."""
+
+  dtype: DTypeLike = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W 19']:
+    """Computes class scores (logits)."""
+    convolve = layers.Conv(
+      cityscapes.NUM_CLASSES, reflect=True, dtype=self.dtype, name='classconv'
+    )
+    return convolve(x).astype(jnp.promote_types(self.dtype, jnp.float32))

@@ -6,108 +6,69 @@ an own module for the points on semantic edges. How they are joined here is our
 reconstruction. With semantics off this is Monodepth2.
 """
 
-import dataclasses
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, no_type_check
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
-from sgde_jax.models import attention, decoders, pose, resnet, seem, semantics
+from sgde_jax.models import attention, decoders, pose, resnet, seem
 from sgde_jax.ops import edges, warping
 
 _LEVELS = range(len(decoders.WIDTHS))
+Image = Float[Array, 'B H W 3']
+Points = Int[Array, 'B K 2']
+Vectors = Float[Array, 'B S 3']
 
 
+@no_type_check  # `jax.tree.map` fills it with other things than arrays.
 @flax.struct.dataclass
 class DepthOutputs:
-  """What the network predicts; None where a part is off.
+  """Predictions of the network, float32; None where a part is off.
 
   Attributes:
-    disparity_logits: four `[B, H / 2^s, W / 2^s, 1]` float32 maps, scales
-      s = 0..3.
-    axis_angle: `[B, F-1, 3]` float32 radians, one per source frame, of the
-      motion from the earlier to the later frame of the pair; None with a
-      single frame.
-    translation: `[B, F-1, 3]` float32, likewise, in the depth's own unknown
-      scale.
-    enhanced_disparity: `[B, H, W, 1]` float32 in (0, 1): `disparities[0]` with
-      SEEM's values at points on semantic edges; at all of them, or while
-      training at those of `points`.
-    logits: `[B, H, W, 19]` float32 class scores.
-    points: `[B, K, 2]` int32, (x, y), the edge pixels that training drew.
-    point_mask: `[B, K]` bool, False for the points beyond an image's edges.
-    point_logits: `[B, K, 1]` float32, SEEM's disparity logits at the points.
-    inside_logits: `[B, K, 1]` float32, the coarse disparity logits inside the
-      points' own predicted segments, see `edges.from_inside`; no gradient.
-    inside_mask: `[B, K]` bool, False where a segment has no inside near.
+    disparity_logits: four maps at scales s = 0..3, divided by 2^s.
+    axis_angle: radians, one per source frame, of the motion from the earlier
+      to the later frame of the pair; None with a single frame.
+    translation: of the same motion, in the depth's own unknown scale.
+    enhanced_disparity: in (0, 1): `disparities[0]` with SEEM's values at points
+      on semantic edges; at all of them, or while training at `points`.
+    logits: class scores.
+    points: (x, y), the edge pixels that training drew.
+    point_mask: False for the points beyond an image's edges.
+    point_logits: SEEM's disparity logits at the points.
+    inside_logits: the coarse disparity logits inside the points' own predicted
+      segments, see `edges.from_inside`; no gradient.
+    inside_mask: False where a segment has no inside near.
   """
 
-  disparity_logits: tuple[jax.Array, ...]
-  axis_angle: jax.Array | None = None
-  translation: jax.Array | None = None
-  enhanced_disparity: jax.Array | None = None
-  logits: jax.Array | None = None
-  points: jax.Array | None = None
-  point_mask: jax.Array | None = None
-  point_logits: jax.Array | None = None
-  inside_logits: jax.Array | None = None
-  inside_mask: jax.Array | None = None
+  disparity_logits: tuple[Float[Array, 'B _ _ 1'], ...]
+  axis_angle: Float[Array, 'B S 3'] | None = None
+  translation: Float[Array, 'B S 3'] | None = None
+  enhanced_disparity: Float[Array, 'B H W 1'] | None = None
+  logits: Float[Array, 'B H W 19'] | None = None
+  points: Int[Array, 'B K 2'] | None = None
+  point_mask: Bool[Array, 'B K'] | None = None
+  point_logits: Float[Array, 'B K 1'] | None = None
+  inside_logits: Float[Array, 'B K 1'] | None = None
+  inside_mask: Bool[Array, 'B K'] | None = None
 
   @property
-  def disparities(self):
+  def disparities(self) -> tuple[Float[Array, 'B _ _ 1'], ...]:
     """The sigmoids of `disparity_logits`, in (0, 1)."""
     return tuple(map(nn.sigmoid, self.disparity_logits))
 
   @property
-  def disparity(self):
+  def disparity(self) -> Float[Array, 'B H W 1']:
     """The best full-size disparity: the enhanced one where there is one."""
     if self.enhanced_disparity is None:
       return self.disparities[0]
     return self.enhanced_disparity
-
-
-@dataclasses.dataclass(frozen=True)
-class AttentionOptions:
-  """See `attention.SemanticGuidedAttention`.
-
-  Attributes:
-    heads: number of heads.
-    width: channels over all heads.
-    key_stride: full-size pixels between keys (and values) at least, a power of
-      two: level i is pooled by key_stride / 2^i where that is above 1. With 16,
-      the levels of strides 16, 8 and 4 all attend to one grid of stride 16.
-    gain_rate: how many learning rates the gains learn with.
-    implementation: see `attention.pixel_attention`.
-  """
-
-  heads: int = 4
-  width: int = 64
-  key_stride: int = 16
-  gain_rate: float = 10.0
-  implementation: str = 'auto'
-
-
-@dataclasses.dataclass(frozen=True)
-class SeemOptions:
-  """How points are chosen and refined.
-
-  Attributes:
-    points: points per image that a training step draws.
-    edge_width: see `edges.semantic_edges`.
-    levels: decoder levels whose features are sampled.
-    width: features of the hidden layers.
-    depth: number of hidden layers.
-    chunk: points per image that prediction refines at a time.
-  """
-
-  points: int = 2048
-  edge_width: int = 1
-  levels: tuple[int, ...] = (0, 1, 2)
-  width: int = 256
-  depth: int = 3
-  chunk: int = 2048
 
 
 class DepthModel(nn.Module):
@@ -122,19 +83,26 @@ class DepthModel(nn.Module):
     frame_offsets: time of each frame relative to the target, 0 first.
     semantics: whether there is a semantic decoder.
     attention_levels: decoder levels with attention between the decoders.
-    attention: options of that attention.
-    seem: options of SEEM; None for none.
+    attention: arguments of `attention.SemanticGuidedAttention`. Here
+      `key_stride` is in full-size pixels, a power of two: level i is pooled by
+      key_stride / 2^i where that is above 1. With 16, the levels of strides
+      16, 8 and 4 all attend to one grid of stride 16.
+    seem: arguments of `seem.SEEM`; None for none.
+    min_depth: depth at disparity 1, metres up to the training's scale.
+    max_depth: depth at disparity 0.
     dtype: dtype of the computation; parameters are float32.
   """
 
-  encoder_layers: int = 18
-  pose_layers: int = 18
-  frame_offsets: tuple[int, ...] = (0, -1, 1)
-  semantics: bool = False
-  attention_levels: tuple[int, ...] = ()
-  attention: AttentionOptions = AttentionOptions()
-  seem: SeemOptions | None = None
-  dtype: jnp.dtype = jnp.float32
+  encoder_layers: int
+  pose_layers: int
+  frame_offsets: tuple[int, ...]
+  semantics: bool
+  attention_levels: tuple[int, ...]
+  attention: Mapping[str, Any]
+  seem: Mapping[str, Any] | None
+  min_depth: float
+  max_depth: float
+  dtype: DTypeLike
 
   def setup(self):
     """Creates the parts."""
@@ -146,37 +114,38 @@ class DepthModel(nn.Module):
     self.pose = pose.PoseNetwork(self.pose_layers, self.dtype)
     if self.semantics:
       self.semantic_levels = self._decoder()
-      self.semantic_head = semantics.SemanticHead(dtype=self.dtype)
+      self.semantic_head = decoders.SemanticHead(self.dtype)
+    stride = self.attention['key_stride']
     self.attentions = {
       str(level): attention.SemanticGuidedAttention(
-        heads=self.attention.heads,
-        width=self.attention.width,
-        key_stride=max(1, self.attention.key_stride // 2**level),
-        gain_rate=self.attention.gain_rate,
-        implementation=self.attention.implementation,
+        **dict(self.attention) | {'key_stride': max(1, stride // 2**level)},
         dtype=self.dtype,
       )
       for level in self.attention_levels
     }
     if self.seem:
-      self.refiner = seem.SEEM(self.seem.width, self.seem.depth, self.dtype)
+      self.refiner = seem.SEEM(**self.seem, dtype=self.dtype)
 
-  def __call__(self, frames, *, train):
+  def __call__(
+    self, frames: Float[Array, 'B F H W 3'], *, train: bool
+  ) -> DepthOutputs:
     """Predicts disparity and classes of the target, and all motions.
 
     Args:
-      frames: `[B, F, H, W, 3]` float in [0, 1], the target first. With F = 1
-        no motion is predicted.
+      frames: in [0, 1], the target first. With F = 1 no motion is predicted.
       train: whether batch norm uses (and updates) batch statistics, and SEEM
         random points instead of every edge pixel.
 
-    Returns:
-      `DepthOutputs`.
-
     Raises:
-      ValueError: if the shape does not fit.
+      ValueError: if the number or the size of the frames does not fit.
     """
-    self._check(frames)
+    count, (height, width) = len(self.frame_offsets), frames.shape[2:4]
+    # JAX clamps a frame's index that is out of bounds.
+    if frames.shape[1] not in (1, count) or height % 32 or width % 32:
+      raise ValueError(
+        f'frames has shape {frames.shape}: expected [B, F, H, W, 3] with F = 1'
+        f' or {count} and H, W multiples of 32'
+      )
     depth, semantic, _ = self.decode(self.encoder(frames[:, 0], train=train))
     outputs = DepthOutputs(
       tuple(
@@ -193,31 +162,22 @@ class DepthModel(nn.Module):
     axis_angle, translation = self.estimate_motion(frames, train=train)
     return outputs.replace(axis_angle=axis_angle, translation=translation)
 
-  def segment(self, images, *, train):
-    """Predicts classes alone.
+  def segment(self, images: Image, *, train: bool) -> Float[Array, 'B H W 19']:
+    """Computes class scores alone.
 
-    Args:
-      images: `[M, H, W, 3]` float in [0, 1].
-      train: as for `__call__`; the images are a batch of their own for batch
-        norm.
-
-    Returns:
-      `[M, H, W, 19]` float32 class scores.
+    The images, in [0, 1], are a batch of their own for batch norm.
     """
     features = self.encoder(images, train=train)
     _, semantic, _ = self.decode(features, depth=False)
     return self.semantic_head(semantic[0])
 
-  def attention_maps(self, images, points):
+  def attention_maps(
+    self, images: Image, points: Int[Array, 'B P 2']
+  ) -> dict[int, Float[Array, 'B P _ _']]:
     """What query pixels attend to at every level with attention, for pictures.
 
-    Args:
-      images: `[B, H, W, 3]` float in [0, 1].
-      points: `[B, P, 2]` int, (x, y) full-size pixels.
-
-    Returns:
-      Level -> `[B, P, h, w]` float32, see
-      `attention.SemanticGuidedAttention.affinity`.
+    Points are full-size pixels (x, y). Returns maps by level, see
+    `attention.SemanticGuidedAttention.affinity`.
     """
     features = self.encoder(images, train=False)
     _, _, guides = self.decode(features, depth=False)
@@ -226,17 +186,19 @@ class DepthModel(nn.Module):
       for level, guide in guides.items()
     }
 
-  def decode(self, features, *, depth=True):
+  def decode(
+    self, features: Sequence[Float[Array, 'B _ _ _']], *, depth: bool = True
+  ) -> tuple[dict[int, Any], dict[int, Any], dict[int, Array]]:
     """Runs both decoders side by side.
 
     Args:
       features: the encoder's five features.
-      depth: whether to run that of depth, on which the other does not depend.
+      depth: whether to run the depth decoder; the other does not depend on it.
 
     Returns:
-      Dicts from level i to features `[B, H / 2^i, W / 2^i, C_i]`: those of
-      depth (None without it), those of semantics (likewise), and the semantic
-      ones that guide the attention at its levels, before its own update.
+      Dicts from level i to features `[B, H / 2^i, W / 2^i, C_i]`: of depth and
+      of semantics (None where a decoder is off), and the semantic ones that
+      guide the attention at its levels, before its own update.
     """
     depths, semantic_maps, guides = {}, {}, {}
     depth_map = features[-1] if depth else None
@@ -255,8 +217,10 @@ class DepthModel(nn.Module):
       semantic_maps[level] = semantic_map
     return depths, semantic_maps, guides
 
-  def estimate_motion(self, frames, *, train):
-    """Estimates axis_angle and translation `[B, F-1, 3]` of all pairs.
+  def estimate_motion(
+    self, frames: Float[Array, 'B F H W 3'], *, train: bool
+  ) -> tuple[Vectors, Vectors]:
+    """Estimates axis-angle and translation of all pairs.
 
     Each pair is its own call, hence has its own batch statistics, and is fed
     in temporal order (Monodepth2).
@@ -270,17 +234,12 @@ class DepthModel(nn.Module):
     axis_angles, translations = zip(*motions, strict=True)
     return jnp.stack(axis_angles, 1), jnp.stack(translations, 1)
 
-  def pair_motion(self, first, second, *, train):
-    """Estimates the motion from one frame to a later one.
+  def pair_motion(
+    self, first: Image, second: Image, *, train: bool
+  ) -> tuple[Float[Array, 'B 3'], Float[Array, 'B 3']]:
+    """Estimates the motion T_second_first from one frame to a later one.
 
-    Args:
-      first: `[B, H, W, 3]` float in [0, 1].
-      second: likewise, later in time.
-      train: as for `__call__`.
-
-    Returns:
-      axis_angle and translation `[B, 3]` of T_second_first, see
-      `pose.PoseNetwork`.
+    Returns axis-angle and translation, see `pose.PoseNetwork`.
     """
     return self.pose(jnp.concatenate([first, second], -1), train=train)
 
@@ -289,15 +248,12 @@ class DepthModel(nn.Module):
       decoders.DecoderLevel(width, self.dtype) for width in decoders.WIDTHS
     ]
 
-  def draw_points(self, logits):
+  def draw_points(
+    self, logits: Float[Array, 'B H W C']
+  ) -> tuple[Points, Bool[Array, 'B K']]:
     """Draws edge pixels at random, as a training step does.
 
-    Args:
-      logits: `[B, H, W, C]` class scores.
-
-    Returns:
-      points `[B, K, 2]` int32, (x, y), and their mask `[B, K]` bool; see
-      `edges.sample_edge_points`.
+    Returns points and their mask, see `edges.sample_edge_points`.
     """
     _, band = self._find_edges(logits)
     return self._draw_from(band)
@@ -307,12 +263,13 @@ class DepthModel(nn.Module):
     key = jax.random.key(0)
     if self.has_rng('points'):
       key = self.make_rng('points')
-    return edges.sample_edge_points(key, band, self.seem.points)
+    return edges.sample_edge_points(key, band, self.refiner.points)
 
   def _find_edges(self, logits):
     """The most likely classes and their edges `[B, H, W]`; no gradient."""
     classes = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
-    return classes, edges.semantic_edges(classes, width=self.seem.edge_width)
+    width = self.refiner.edge_width
+    return classes, edges.semantic_edges(classes, width=width)
 
   def _find_inside(self, coarse_logit, classes, band, points):
     """`inside_logits` and `inside_mask` of `DepthOutputs` at points."""
@@ -320,21 +277,15 @@ class DepthModel(nn.Module):
       jax.lax.stop_gradient(coarse_logit),
       classes,
       band,
-      rounds=self.seem.edge_width + 1,
+      rounds=self.refiner.edge_width + 1,
     )
     known = warping.gather_points(known[..., None], points)[..., 0]
     return warping.gather_points(values, points), known
 
   def _enhance(self, outputs, depth, semantic, *, train):
     """Adds the enhanced disparity (and, in training, its points)."""
-    coarse_logit, levels = outputs.disparity_logits[0], self.seem.levels
-    coarse = outputs.disparities[0]
-    inputs = (
-      [depth[level] for level in levels],
-      [semantic[level] for level in levels],
-      coarse_logit,
-      outputs.logits,
-    )
+    coarse_logit, coarse = outputs.disparity_logits[0], outputs.disparities[0]
+    inputs = depth, semantic, coarse_logit, outputs.logits
 
     def refine(estimate_residual, points):
       residual = estimate_residual(points, *inputs)
@@ -346,7 +297,7 @@ class DepthModel(nn.Module):
       refined = refine(self.refiner, points)
       inside, known = self._find_inside(coarse_logit, classes, band, points)
       return outputs.replace(
-        # What surrounds a point must not adapt to it.
+        # Stop gradients through the coarse map around the points.
         enhanced_disparity=seem.scatter_points(
           jax.lax.stop_gradient(coarse), points, nn.sigmoid(refined), mask
         ),
@@ -363,22 +314,6 @@ class DepthModel(nn.Module):
       lambda points: nn.sigmoid(
         refine(functools.partial(module.apply, variables), points)
       ),
-      chunk=self.seem.chunk,
+      chunk=self.refiner.chunk,
     )
     return outputs.replace(enhanced_disparity=enhanced)
-
-  def _check(self, frames):
-    """Refuses frames that the network cannot take."""
-    count = len(self.frame_offsets)
-    fits = (
-      frames.ndim == 5
-      and frames.shape[1] in (1, count)
-      and frames.shape[-1] == 3
-      and frames.shape[2] % 32 == 0
-      and frames.shape[3] % 32 == 0
-    )
-    if not fits:
-      raise ValueError(
-        f'frames has shape {frames.shape}: expected [B, F, H, W, 3] with F = 1'
-        f' or {count} and H, W multiples of 32'
-      )

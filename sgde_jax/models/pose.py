@@ -2,6 +2,8 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
 from sgde_jax.models import layers, resnet
 
@@ -16,21 +18,22 @@ class PoseNetwork(nn.Module):
     dtype: dtype of the computation.
   """
 
-  num_layers: int = 18
-  dtype: jnp.dtype = jnp.float32
+  num_layers: int
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, pair, *, train):
+  def __call__(
+    self, pair: Float[Array, 'B H W 6'], *, train: bool
+  ) -> tuple[Float[Array, 'B 3'], Float[Array, 'B 3']]:
     """Estimates the motion from the first frame of a pair to the second.
 
     Args:
-      pair: `[B, H, W, 6]` float in [0, 1], two frames in temporal order.
+      pair: two frames in [0, 1], in temporal order.
       train: whether to use (and update) batch statistics.
 
     Returns:
-      axis_angle `[B, 3]` in radians and translation `[B, 3]` float32 of the
-      transform T_second_first that maps points of the first camera into the
-      second.
+      Axis-angle in radians and translation, float32, of the transform
+      T_second_first that maps points of the first camera into the second.
     """
     features = resnet.ResNetEncoder(
       self.num_layers, dtype=self.dtype, name='encoder'

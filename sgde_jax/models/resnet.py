@@ -8,8 +8,10 @@ import functools
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
 
-from sgde_jax.models import layers, normalization
+from sgde_jax.models import layers
 
 # Blocks per stage, and whether blocks are bottlenecks.
 _DEPTHS = {
@@ -34,30 +36,24 @@ class ResNetEncoder(nn.Module):
     dtype: dtype of the computation; parameters and statistics are float32.
   """
 
-  num_layers: int = 18
-  dtype: jnp.dtype = jnp.float32
+  num_layers: int
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, image, *, train):
+  def __call__(
+    self, image: Float[Array, 'B H W C'], *, train: bool
+  ) -> list[Float[Array, 'B _ _ _']]:
     """Extracts features.
 
     Args:
-      image: `[B, H, W, C]` float in [0, 1], C a multiple of 3; H and W
-        multiples of 32.
+      image: in [0, 1], C a multiple of 3; H and W multiples of 32.
       train: whether to use (and update) batch statistics.
 
     Returns:
       Five features `[B, H / 2^(i+1), W / 2^(i+1), C_i]`, strides 2 to 32,
       with 64, 64, 128, 256, 512 channels (four times that from the second on
       for 50 layers and more).
-
-    Raises:
-      ValueError: if `num_layers` is none of these.
     """
-    if self.num_layers not in _DEPTHS:
-      raise ValueError(
-        f'encoder layers = {self.num_layers}: use one of {list(_DEPTHS)}'
-      )
     depths, bottleneck = _DEPTHS[self.num_layers]
     conv = functools.partial(
       nn.Conv,
@@ -66,7 +62,7 @@ class ResNetEncoder(nn.Module):
       kernel_init=layers.kaiming_normal,
     )
     norm = functools.partial(
-      normalization.BatchNorm,
+      layers.BatchNorm,
       use_running_average=not train,
       dtype=self.dtype,
     )
@@ -95,8 +91,8 @@ class BasicBlock(nn.Module):
   norm: functools.partial
 
   @nn.compact
-  def __call__(self, x):
-    """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, width]`."""
+  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B _ _ D']:
+    """Divides the size by `stride`; D is `width`."""
     strides = (self.stride, self.stride)
     same = ((1, 1), (1, 1))
     y = self.conv(self.width, (3, 3), strides, padding=same, name='conv1')(x)
@@ -115,8 +111,8 @@ class BottleneckBlock(nn.Module):
   norm: functools.partial
 
   @nn.compact
-  def __call__(self, x):
-    """Maps `[B, H, W, C]` to `[B, H / stride, W / stride, 4 width]`."""
+  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B _ _ D']:
+    """Divides the size by `stride`; D is four times `width`."""
     strides = (self.stride, self.stride)
     same = ((1, 1), (1, 1))
     y = nn.relu(

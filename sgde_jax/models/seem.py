@@ -11,13 +11,16 @@ Points are (x, y) pixels of the full-size map. All functions treat each image
 by itself, so that a batch sharded over devices is never gathered.
 """
 
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
 
 from sgde_jax.models import layers
-from sgde_jax.ops import edges as edge_points
-from sgde_jax.ops import warping
+from sgde_jax.ops import edges, warping
 
 
 class SEEM(nn.Module):
@@ -26,51 +29,49 @@ class SEEM(nn.Module):
   The last layer starts at zero: a fresh module changes nothing.
 
   Attributes:
+    points: points per image that a training step draws.
+    edge_width: see `edges.semantic_edges`.
+    levels: decoder levels whose features are sampled.
     width: features of each hidden layer.
     depth: number of hidden layers.
+    chunk: points per image that prediction refines at a time.
     dtype: dtype of the computation; parameters are float32.
   """
 
-  width: int = 256
-  depth: int = 3
-  dtype: jnp.dtype = jnp.float32
+  points: int
+  edge_width: int
+  levels: tuple[int, ...]
+  width: int
+  depth: int
+  chunk: int
+  dtype: DTypeLike = jnp.float32
 
   @nn.compact
   def __call__(
     self,
-    points,
-    depth_features,
-    semantic_features,
-    disparity_logit,
-    class_logits,
-  ):
-    """Estimates the residual on the disparity logit at points.
+    points: Int[Array, 'B K 2'],
+    depth_features: Mapping[int, Float[Array, 'B _ _ _']],
+    semantic_features: Mapping[int, Float[Array, 'B _ _ _']],
+    disparity_logit: Float[Array, 'B H W 1'],
+    class_logits: Float[Array, 'B H W C'],
+  ) -> Float[Array, 'B K 1']:
+    """Estimates the residual on the disparity logit at points, float32.
 
     Args:
-      points: `[B, K, 2]` int, (x, y) pixels of the full-size map.
-      depth_features: sequence of `[B, h, w, C]` maps of the depth decoder, at
-        any strides.
+      points: (x, y) pixels of the full-size map.
+      depth_features: maps of the depth decoder by level.
       semantic_features: the same of the semantic decoder.
-      disparity_logit: `[B, H, W, 1]` float, the coarse disparity before its
-        sigmoid.
-      class_logits: `[B, H, W, classes]` float, whose softmax it is fed.
-
-    Returns:
-      `[B, K, 1]` float32 residuals.
-
-    Raises:
-      ValueError: if the full-size maps differ in size.
+      disparity_logit: the coarse disparity before its sigmoid.
+      class_logits: class scores, whose softmax is an input.
     """
     size = disparity_logit.shape[1:3]
-    if class_logits.shape[1:3] != size:
-      raise ValueError(
-        f'class_logits have size {class_logits.shape[1:3]}: expected that of'
-        f' disparity_logit, {size}'
-      )
     coarse = warping.gather_points(disparity_logit, points).astype(self.dtype)
-    maps = (*depth_features, *semantic_features)
-    samples = [sample_features(features, points, size) for features in maps]
-    # Gathered first: of the whole map a softmax takes several times as long.
+    samples = [
+      sample_features(decoder[level], points, size)
+      for decoder in (depth_features, semantic_features)
+      for level in self.levels
+    ]
+    # Gather first: a softmax of the whole map takes several times as long.
     samples.append(nn.softmax(warping.gather_points(class_logits, points)))
     x = jnp.concatenate([x.astype(self.dtype) for x in samples], axis=-1)
     for layer in range(self.depth):
@@ -80,46 +81,41 @@ class SEEM(nn.Module):
     return residual.astype(jnp.promote_types(self.dtype, jnp.float32))
 
   def _dense(self, features, kernel_init, name):
-    return _DenseBesideCoarse(features, kernel_init, self.dtype, name=name)
+    return _DenseWithCoarse(features, kernel_init, self.dtype, name=name)
 
 
-class _DenseBesideCoarse(nn.Module):
-  """A dense layer that is fed the coarse logit beside its input.
+class _DenseWithCoarse(nn.Module):
+  """A dense layer whose input is joined by the coarse logit.
 
-  Attributes:
-    features: output features.
-    kernel_init: initialiser of the kernel, whose last row is the logit's.
-    dtype: dtype of the computation; parameters are float32.
+  The kernel's last row is the logit's.
   """
 
   features: int
   kernel_init: nn.initializers.Initializer
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
-  def __call__(self, x, coarse):
-    """Maps `[B, K, C]` and `[B, K, 1]` to `[B, K, features]`."""
+  def __call__(
+    self, x: Float[Array, 'B K C'], coarse: Float[Array, 'B K 1']
+  ) -> Float[Array, 'B K D']:
+    """Maps to D = `features`."""
     shape = (x.shape[-1] + 1, self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, shape[1:], jnp.float32)
     kernel = kernel.astype(self.dtype)
     bias = bias.astype(self.dtype)[None, None]
-    # In two products: to join the inputs would copy all features.
+    # In two products: joining the inputs would copy all features.
     return x @ kernel[:-1] + (coarse * kernel[None, -1:] + bias)
 
 
-def sample_features(features, points, size):
-  """Samples a coarser map at full-size points, bilinearly.
+def sample_features(
+  features: Float[Array, 'B h w C'],
+  points: Int[Array, 'B K 2'],
+  size: tuple[int, int],
+) -> Float[Array, 'B K C']:
+  """Samples a coarser map at points (x, y) of a map of `size` (H, W).
 
-  Full-size point x samples a stride-s map at (x + 0.5) / s - 0.5.
-
-  Args:
-    features: `[B, h, w, C]` float.
-    points: `[B, K, 2]` int, (x, y) pixels of the full-size map.
-    size: (H, W) of the full-size map.
-
-  Returns:
-    `[B, K, C]` of the features' dtype.
+  Bilinear; full-size point x samples a stride-s map at (x + 0.5) / s - 0.5.
   """
   height, width = size
   scale = (features.shape[2] / width, features.shape[1] / height)
@@ -127,26 +123,23 @@ def sample_features(features, points, size):
   return warping.sample_bilinear(features, (points + 0.5) * scale - 0.5)
 
 
-def scatter_points(maps, points, values, mask):
-  """Writes values into maps at points and leaves all else as it is.
+def scatter_points(
+  maps: Float[Array, 'B H W 1'],
+  points: Int[Array, 'B K 2'],
+  values: Float[Array, 'B K 1'],
+  mask: Bool[Array, 'B K'],
+) -> Float[Array, 'B H W 1']:
+  """Writes values into maps at points (x, y) and leaves all else as it is.
 
-  Args:
-    maps: `[B, H, W, 1]` float.
-    points: `[B, K, 2]` int, (x, y). The valid points of an image must be
-      distinct; those outside the map are ignored.
-    values: `[B, K, 1]` float.
-    mask: `[B, K]` bool, whether a point is valid. Masked points write
-      nothing, wherever they lie.
-
-  Returns:
-    `[B, H, W, 1]` of the dtype of `maps`. Gradients flow to the values of
-    valid points, and to the maps elsewhere.
+  The valid points of an image must be distinct; masked points and those
+  outside the map write nothing. Gradients flow to the values of valid points,
+  and to the maps elsewhere.
   """
   height, width = maps.shape[1:3]
   x, y = points[..., 0], points[..., 1]
   mask = mask & (x >= 0) & (x < width) & (y >= 0) & (y < height)
-  # Each masked point gets its own place beyond the map, which is dropped, so
-  # that all places are distinct.
+  # Each masked point gets a place of its own beyond the map, where writes are
+  # dropped, so that all places are distinct.
   beyond = height * width + jnp.arange(points.shape[1], dtype=points.dtype)
   places = jnp.where(mask, y * width + x, beyond[None])
 
@@ -158,33 +151,31 @@ def scatter_points(maps, points, values, mask):
   return jax.vmap(scatter)(flat, places, values).reshape(maps.shape)
 
 
-def refine_edges(coarse, edges, refine, *, chunk):
+def refine_edges(
+  coarse: Float[Array, 'B H W 1'],
+  edge_map: Bool[Array, 'B H W'],
+  refine: Callable[[Array], Array],
+  *,
+  chunk: int,
+) -> Float[Array, 'B H W 1']:
   """Refines every edge pixel of a map, in raster order, chunk by chunk.
 
   Deterministic; equals the coarse map bit for bit away from edges. Runs as
   many chunks as the image with the most edge pixels needs.
 
   Args:
-    coarse: `[B, H, W, 1]` float.
-    edges: `[B, H, W]` bool.
+    coarse: the map to refine.
+    edge_map: the pixels to refine.
     refine: maps points `[B, K, 2]` int32 to refined values `[B, K, 1]`. Runs
       inside `jax.lax.while_loop`: from within a Flax module, pass a function
       of unbound modules (`module, variables = self.seem.unbind()`).
     chunk: number K of points per image and chunk.
-
-  Returns:
-    `[B, H, W, 1]` of the dtype of `coarse`.
-
-  Raises:
-    ValueError: if the chunk is below 1.
   """
-  if chunk < 1:
-    raise ValueError(f'chunk is {chunk}: refine at least 1 point at a time')
-  most = jnp.max(jnp.sum(edges, axis=(1, 2), dtype=jnp.int32))
+  most = jnp.max(jnp.sum(edge_map, axis=(1, 2), dtype=jnp.int32))
 
   def step(carry):
     start, refined = carry
-    points, mask = edge_points.ordered_edge_points(edges, start, chunk)
+    points, mask = edges.ordered_edge_points(edge_map, start, chunk)
     refined = scatter_points(refined, points, refine(points), mask)
     return start + chunk, refined
 

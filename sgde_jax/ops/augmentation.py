@@ -1,15 +1,21 @@
 """Random flip and colour jitter, on the accelerator.
 
-One draw per example, or for the whole batch, shared by all frames. The draws
-are a pure function of the key, so a step can be repeated exactly.
+One draw per example, or one for the whole batch, shared by all frames. The
+draws are a pure function of the key, so a step can be repeated exactly.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Integer, Key
 
 from sgde_jax.ops import geometry
+
+Images = Float[Array, 'B F H W 3']
+Intrinsics = Float[Array, 'B 3 3']
+Labels = Integer[Array, 'B H W']
+Draws = Float[Array, ' draws']
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601 luma.
 _RGB_TO_YIQ = (
@@ -19,53 +25,43 @@ _RGB_TO_YIQ = (
 )
 
 
-def flip(images, intrinsics, labels, flipped):
-  """Mirrors examples left to right, their cameras with them.
+def flip(
+  images: Images,
+  intrinsics: Intrinsics,
+  labels: Labels,
+  flipped: Bool[Array, ' draws'],
+) -> tuple[Images, Intrinsics, Labels]:
+  """Mirrors examples left to right, together with their cameras.
 
-  Args:
-    images: `[B, F, H, W, 3]`.
-    intrinsics: `[B, 3, 3]`; cx becomes W - 1 - cx where flipped.
-    labels: `[B, H, W]`.
-    flipped: `[B]` bool, or `[1]` for the whole batch.
-
-  Returns:
-    images, intrinsics and labels.
+  `flipped` has one value per example, or one for the whole batch.
   """
-  chex.assert_rank([images, intrinsics, labels], [5, 3, 3])
-  width = images.shape[3]
+
+  def choose(mirrored, original):
+    return jnp.where(_expand(flipped, original.ndim), mirrored, original)
+
+  cameras = geometry.flip_intrinsics(intrinsics, images.shape[3])
   return (
-    jnp.where(_expand(flipped, 5), images[:, :, :, ::-1], images),
-    jnp.where(
-      _expand(flipped, 3),
-      geometry.flip_intrinsics(intrinsics, width),
-      intrinsics,
-    ),
-    jnp.where(_expand(flipped, 3), labels[:, :, ::-1], labels),
+    choose(images[:, :, :, ::-1], images),
+    choose(cameras, intrinsics),
+    choose(labels[:, :, ::-1], labels),
   )
 
 
-def jitter(images, brightness, contrast, saturation, hue):
-  """Changes colours: brightness, contrast, saturation and hue, in this order.
+def jitter(
+  images: Images,
+  brightness: Draws,
+  contrast: Draws,
+  saturation: Draws,
+  hue: Draws,
+) -> Images:
+  """Changes brightness, contrast, saturation and hue, in this order.
 
-  Contrast blends with the frame's mean luma and saturation with each pixel's,
-  clipping after each change as torchvision does; hue turns the chroma plane
-  (YIQ).
-
-  Args:
-    images: `[B, F, H, W, 3]` float in [0, 1].
-    brightness: `[B]` factor, 1 changes nothing; likewise below, `[1]` serves
-      the whole batch.
-    contrast: `[B]` factor.
-    saturation: `[B]` factor.
-    hue: `[B]` part of a full turn, 0 changes nothing.
-
-  Returns:
-    Images in [0, 1].
+  Images are in [0, 1]. The first three are factors, 1 changes nothing; hue is
+  a part of a full turn. There is one draw per example, or one for the batch.
+  Contrast blends with the frame's mean luma and saturation with each pixel's
+  own, clipping after each change as torchvision does; hue turns the chroma
+  plane (YIQ).
   """
-  chex.assert_rank(
-    [images, brightness, contrast, saturation, hue], [5, 1, 1, 1, 1]
-  )
-
   # One plane `[B, F, H, W]` per channel: with the width innermost the changes
   # run over many pixels at once, an order of magnitude faster on the CPU.
   channels = jnp.unstack(images, axis=-1)
@@ -93,34 +89,24 @@ def jitter(images, brightness, contrast, saturation, hue):
 
 
 def augment(
-  key,
-  images,
-  intrinsics,
-  labels,
+  key: Key[Array, ''],
+  images: Images,
+  intrinsics: Intrinsics,
+  labels: Labels,
   *,
-  flip_probability,
-  jitter_probability,
-  brightness,
-  contrast,
-  saturation,
-  hue,
-  whole_batch,
-):
+  flip_probability: ArrayLike,
+  jitter_probability: ArrayLike,
+  brightness: ArrayLike,
+  contrast: ArrayLike,
+  saturation: ArrayLike,
+  hue: ArrayLike,
+  whole_batch: bool,
+) -> tuple[Images, Images, Intrinsics, Labels]:
   """Draws and applies one augmentation per example, or one for all of them.
 
-  Args:
-    key: a JAX random key; the draws depend on nothing else.
-    images: `[B, F, H, W, 3]` float in [0, 1].
-    intrinsics: `[B, 3, 3]` float.
-    labels: `[B, H, W]` integers.
-    flip_probability: of mirroring an example.
-    jitter_probability: of changing an example's colours.
-    brightness: half-width of the factor's range around 1; likewise
-      `contrast` and `saturation`.
-    contrast: see `brightness`.
-    saturation: see `brightness`.
-    hue: half-width of the turn's range around 0, in full turns.
-    whole_batch: one draw for all examples instead of one for each.
+  The draws depend on the key alone. Images are in [0, 1]. Brightness, contrast
+  and saturation are half-widths of the factors' ranges around 1, hue that of
+  the turn's range around 0, in full turns.
 
   Returns:
     The clean images (for the losses), the jittered ones (for the networks),

@@ -13,29 +13,27 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float
 
 # Queries and keys per block: a tile is 1 MiB per image and head in float32.
 BLOCK = 512
 _LANES = 32
 
 
-def dot(spec, left, right):
+def dot(
+  spec: str, left: Float[Array, '...'], right: Float[Array, '...']
+) -> Float[Array, '...']:
   """An einsum that sums in float32 (float64 for float64 operands)."""
   dtype = jnp.promote_types(left.dtype, jnp.float32)
   return jnp.einsum(spec, left, right, preferred_element_type=dtype)
 
 
-def attend(queries, keys, values):
-  """Returns softmax(q k^T / sqrt(d)) v of every image and head.
-
-  Args:
-    queries: `[B, N, h, d]` float.
-    keys: `[B, M, h, d]` float.
-    values: `[B, M, h, e]` float.
-
-  Returns:
-    `[B, N, h, e]` of the dtype of `values`.
-  """
+def attend(
+  queries: Float[Array, 'B N h d'],
+  keys: Float[Array, 'B M h d'],
+  values: Float[Array, 'B M h e'],
+) -> Float[Array, 'B N h e']:
+  """Returns softmax(q k^T / sqrt(d)) v of every image and head."""
   attend_heads = jax.vmap(_attend, in_axes=1, out_axes=1)
   scaled = queries / math.sqrt(keys.shape[-1])
   return jax.vmap(attend_heads)(scaled, keys, values)
@@ -48,10 +46,7 @@ def _attend(queries, keys, values):
 
 
 def _attend_forward(queries, keys, values):
-  """Returns the result `[N, e]` and what the backward pass needs.
-
-  That is the arguments, the result and each row's log of the sum `[N]`.
-  """
+  """Returns the result `[N, e]` and the residuals of the backward pass."""
   blocks = _split(keys), _split(values), _padding_scores(keys)
   sums = jnp.promote_types(values.dtype, jnp.float32)
 

@@ -11,31 +11,22 @@ never gathered onto one of them.
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from input_pipeline import cityscapes
 
 
-def semantic_edges(labels, *, width=1):
+def semantic_edges(
+  labels: Integer[Array, 'B H W'], *, width: int
+) -> Bool[Array, 'B H W']:
   """Marks the pixels at borders between classes.
 
   A pixel is on an edge if a 4-neighbour has another class; each further unit
   of width dilates once by 4-neighbours. 255 (unlabelled) neither is nor makes
   an edge: edges do not grow onto it, hence not across it.
 
-  Args:
-    labels: `[B, H, W]` integer train ids, 255 = unlabelled.
-    width: pixels on each side of the border, at least 1.
-
-  Returns:
-    `[B, H, W]` bool.
-
-  Raises:
-    ValueError: if labels are not rank 3 or the width is below 1.
+  Labels are train ids; `width` is the pixels on each side of the border.
   """
-  if labels.ndim != 3:
-    raise ValueError(f'labels have shape {labels.shape}: expected [B, H, W]')
-  if width < 1:
-    raise ValueError(f'width is {width}: the width of an edge is at least 1')
   labelled = labels != cityscapes.UNLABELLED
   edges = jnp.zeros(labels.shape, bool)
   for axis in (1, 2):
@@ -48,26 +39,22 @@ def semantic_edges(labels, *, width=1):
   )
 
 
-def sample_edge_points(key, edges, count):
+def sample_edge_points(
+  key: Key[Array, ''], edges: Bool[Array, 'B H W'], count: int
+) -> tuple[Int[Array, 'B K 2'], Bool[Array, 'B K']]:
   """Draws edge pixels at random, without replacement.
 
-  Every set of min(count, edge pixels) edge pixels is equally likely, up to
-  ties of 31-bit random numbers. Where an image has fewer edge pixels than
-  `count`, all of them are drawn and the rest is masked.
+  Every set of min(K, edge pixels) edge pixels is equally likely, up to ties
+  of 31-bit random numbers. Where an image has fewer than K edge pixels, all
+  of them are drawn and the rest is masked.
 
   Each pixel gets a random number; the K-th smallest among the edge pixels is
-  found by bisection and the pixels up to it are taken. On a CPU that is about
-  a hundred times faster than to sort the numbers.
-
-  Args:
-    key: a JAX random key.
-    edges: `[B, H, W]` bool.
-    count: number K of points per image.
+  found by bisection and the pixels up to it are taken. On a CPU this is about
+  a hundred times faster than sorting the numbers.
 
   Returns:
-    points `[B, K, 2]` int32, (x, y), in raster order, the valid ones distinct
-    and the masked ones some pixel of the image; and mask `[B, K]` bool, the
-    valid ones first.
+    Points (x, y) in raster order and their mask. Valid points come first and
+    are distinct; masked ones are arbitrary pixels of the image.
   """
   bits = jax.random.bits(key, edges.shape, jnp.uint32) >> 1
   order = jnp.where(edges, bits, jnp.uint32(2**32 - 1))
@@ -85,44 +72,40 @@ def sample_edge_points(key, edges, count):
   return ordered_edge_points(order <= threshold[:, None, None], 0, count)
 
 
-def ordered_edge_points(edges, start, count):
+def ordered_edge_points(
+  edges: Bool[Array, 'B H W'], start: Int[Array, ''] | int, count: int
+) -> tuple[Int[Array, 'B K 2'], Bool[Array, 'B K']]:
   """Returns a chunk of the edge pixels in raster order.
 
   Chunks from 0 in strides of `count` hold every edge pixel once. The start
   may be traced, so that a `jax.lax.while_loop` can walk through them.
 
-  Args:
-    edges: `[B, H, W]` bool.
-    start: number of edge pixels to skip in each image, a scalar integer.
-    count: number K of points per image.
-
-  Returns:
-    points `[B, K, 2]` int32, (x, y); and mask `[B, K]` bool, False beyond the
-    image's last edge pixel, where the point is some pixel of the image.
+  Returns points (x, y) and their mask, False beyond the image's last edge
+  pixel, where the point is an arbitrary pixel of the image.
   """
   batch, height, width = edges.shape
   ranks = jnp.cumsum(edges.reshape(batch, -1), axis=1, dtype=jnp.int32)
   wanted = start + 1 + jnp.arange(count, dtype=jnp.int32)
   find = jax.vmap(lambda ranks: jnp.searchsorted(ranks, wanted))
   pixels = jnp.minimum(find(ranks), height * width - 1).astype(jnp.int32)
-  return _to_points(pixels, width), wanted[None] <= ranks[:, -1:]
+  points = jnp.stack([pixels % width, pixels // width], axis=-1)
+  return points, wanted[None] <= ranks[:, -1:]
 
 
-def from_inside(maps, labels, edges, *, rounds):
+def from_inside(
+  maps: Float[Array, 'B H W 1'],
+  labels: Integer[Array, 'B H W'],
+  edges: Bool[Array, 'B H W'],
+  *,
+  rounds: int,
+) -> tuple[Float[Array, 'B H W 1'], Bool[Array, 'B H W']]:
   """Carries values into edge pixels from the inside of their own segments.
 
   In each round an edge pixel without a value takes the mean over those of its
   4-neighbours of its class that have one. Pixels off the edges keep theirs.
 
-  Args:
-    maps: `[B, H, W, 1]` float.
-    labels: `[B, H, W]` integer train ids.
-    edges: `[B, H, W]` bool.
-    rounds: how often; an edge pixel that is farther from its inside gets none.
-
-  Returns:
-    `[B, H, W, 1]` of the dtype of `maps`, 0 where there is no value; and
-    `[B, H, W]` bool, whether there is one.
+  Returns the values, 0 where there is none, and whether there is one: not
+  for edge pixels farther than `rounds` from their inside.
   """
 
   def fill(_, carry):
@@ -147,11 +130,6 @@ def from_inside(maps, labels, edges, *, rounds):
   values = jnp.where(edges, 0, maps[..., 0])
   values, known = jax.lax.fori_loop(0, rounds, fill, (values, ~edges))
   return values[..., None], known
-
-
-def _to_points(pixels, width):
-  """Turns raster indices `[B, K]` into points `[B, K, 2]`, (x, y)."""
-  return jnp.stack([pixels % width, pixels // width], axis=-1)
 
 
 def _dilate(mask):

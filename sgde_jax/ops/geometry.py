@@ -3,18 +3,30 @@
 Conventions, here and everywhere: pixels are (x, y) with centres at integer
 coordinates; the camera looks along +z with x to the right and y down; lengths
 are metres (up to the unknown scale of monocular training), angles radians.
-`T_source_target` maps points of the target camera into the source camera.
+`T_source_target` maps points of the target camera into the source camera,
+intrinsics are pixels of the image at hand and hold for all frames of an
+example, depth is the camera's z.
 """
 
-import chex
+from collections.abc import Sequence
+
 import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Intrinsics = Float[Array, 'B 3 3']
+Transform = Float[Array, 'B 4 4']
 
 _SMALL_ANGLE = 1e-4  # Below it sin(a)/a is taken from its series.
 _AXIS_EPS = 1e-7  # Monodepth2's guard in the axis v / (|v| + eps).
 _DEPTH_EPS = 1e-7  # Monodepth2's guard against division by zero depth.
 
 
-def pose_vector_to_matrix(axis_angle, translation, *, invert=False):
+def pose_vector_to_matrix(
+  axis_angle: Float[Array, 'B 3'],
+  translation: Float[Array, 'B 3'],
+  *,
+  invert: bool = False,
+) -> Transform:
   """Returns the rigid transform T R of a rotation vector and a translation.
 
   Rodrigues' formula, R = cos|v| I + sin|v| [a] + (1 - cos|v|) a a^T with the
@@ -22,18 +34,11 @@ def pose_vector_to_matrix(axis_angle, translation, *, invert=False):
   v, so that the gradient there is the true one and finite.
 
   Args:
-    axis_angle: `[B, 3]` float, rotation axis times angle in radians.
-    translation: `[B, 3]` float, applied after the rotation.
-    invert: if True the inverse transform R^T T(-t) is returned, which is what
-      a source frame that precedes the target needs (Monodepth2).
-
-  Returns:
-    `[B, 4, 4]` transforms of the input's dtype.
-
-  Raises:
-    AssertionError: if an argument is not of shape `[B, 3]`.
+    axis_angle: rotation axis times angle.
+    translation: applied after the rotation.
+    invert: return the inverse transform R^T T(-t), for a source frame that
+      precedes the target (Monodepth2).
   """
-  chex.assert_shape([axis_angle, translation], (None, 3))
   square = jnp.sum(axis_angle**2, axis=-1)[:, None, None]
   small = square < _SMALL_ANGLE**2
   angle = jnp.sqrt(jnp.where(small, 1.0, square))
@@ -57,32 +62,32 @@ def pose_vector_to_matrix(axis_angle, translation, *, invert=False):
   return jnp.concatenate([top, bottom], axis=-2)
 
 
-def disparity_to_depth(disparity, *, min_depth=0.1, max_depth=100.0):
-  """Maps the network's sigmoid disparity to depth in metres.
+def disparity_to_depth(
+  disparity: Float[Array, '...'],
+  *,
+  min_depth: float = 0.1,
+  max_depth: float = 100.0,
+) -> Float[Array, '...']:
+  """Maps the network's sigmoid disparity in (0, 1) to depth in metres.
 
-  depth = 1 / (1/max + (1/min - 1/max) * disparity).
-
-  Args:
-    disparity: float array of any shape in (0, 1).
-    min_depth: depth at disparity 1, metres.
-    max_depth: depth at disparity 0, metres.
-
-  Returns:
-    Depth in [min_depth, max_depth], shape and dtype of `disparity`.
+  depth = 1 / (1/max + (1/min - 1/max) * disparity): `min_depth` at disparity
+  1, `max_depth` at disparity 0.
   """
-  return 1 / scale_disparity(
+  return 1 / disparity_to_inverse_depth(
     disparity, min_depth=min_depth, max_depth=max_depth
   )
 
 
-def scale_disparity(disparity, *, min_depth=0.1, max_depth=100.0):
+def disparity_to_inverse_depth(
+  disparity: Float[Array, '...'], *, min_depth: float, max_depth: float
+) -> Float[Array, '...']:
   """Maps the network's disparity in (0, 1) to inverse depth in 1/metres."""
   nearest, farthest = 1 / min_depth, 1 / max_depth
   return farthest + (nearest - farthest) * disparity
 
 
-def inverse_intrinsics(intrinsics):
-  """Inverts `[B, 3, 3]` upper-triangular pinhole matrices in closed form."""
+def inverse_intrinsics(intrinsics: Intrinsics) -> Intrinsics:
+  """Inverts upper-triangular pinhole matrices in closed form."""
   fx, skew, cx = jnp.moveaxis(intrinsics[:, 0], -1, 0)
   fy, cy = intrinsics[:, 1, 1], intrinsics[:, 1, 2]
   zero, one = jnp.zeros_like(fx), jnp.ones_like(fx)
@@ -94,70 +99,52 @@ def inverse_intrinsics(intrinsics):
   return jnp.moveaxis(jnp.stack(rows), -1, 0)
 
 
-def backproject(depth, intrinsics):
-  """Lifts every pixel to its 3-D point in the camera's frame.
-
-  Args:
-    depth: `[B, H, W, 1]` float, camera z in metres.
-    intrinsics: `[B, 3, 3]` float, pixels of the H x W image.
-
-  Returns:
-    `[B, H, W, 3]` points (x right, y down, z forward), metres.
-  """
-  chex.assert_rank([depth, intrinsics], [4, 3])
+def backproject(
+  depth: Float[Array, 'B H W 1'], intrinsics: Intrinsics
+) -> Float[Array, 'B H W 3']:
+  """Lifts every pixel to its 3-D point in the camera's frame, in metres."""
   grid = _grid(*depth.shape[1:3], depth.dtype)
   rays = _map_pixels(inverse_intrinsics(intrinsics), *grid)
   return jnp.stack(rays, axis=-1) * depth
 
 
-def project_to_source(depth, intrinsics, transform):
+def project_to_source(
+  depth: Float[Array, 'B H W 1'],
+  intrinsics: Intrinsics,
+  transform: Transform,
+) -> Float[Array, 'B H W 2']:
   """Finds where each target pixel appears in a source frame.
 
   p_source ~ K T_source_target (depth K^-1 p_target), which for a fixed camera
   pair is depth * (K R K^-1 p) + K t: one homography per image and no 3-D
   points kept.
 
-  Args:
-    depth: `[B, H, W, 1]` float, the target's camera z in metres.
-    intrinsics: `[B, 3, 3]` float, shared by both frames, zero last-row except
-      for its 1.
-    transform: `[B, 4, 4]` float, T_source_target.
-
-  Returns:
-    `[B, H, W, 2]` float, source pixels (x, y); outside [0, W-1] x [0, H-1]
-    where the point leaves the image. Points behind the camera project too
-    (their z is negative); values and gradients are finite.
-
-  Raises:
-    AssertionError: if ranks or matrix shapes are wrong.
+  Returns pixels (x, y), outside [0, W-1] x [0, H-1] where the point leaves the
+  image. Points behind the camera project too (their z is negative); values and
+  gradients are finite.
   """
-  chex.assert_rank(depth, 4)
   x, y = project_planes(depth[..., 0], intrinsics, transform)
   return jnp.stack([x, y], axis=-1)
 
 
-def project_planes(depth, intrinsics, transform):
-  """`project_to_source` of depth `[B, H, W]`: x and y, `[B, H, W]` each."""
-  chex.assert_rank(depth, 3)
+def project_planes(
+  depth: Float[Array, 'B H W'],
+  intrinsics: Intrinsics,
+  transform: Transform,
+) -> tuple[Float[Array, 'B H W'], Float[Array, 'B H W']]:
+  """As `project_to_source`, with x and y as two planes."""
   x, y = _grid(*depth.shape[1:], depth.dtype)
   return project_pixels(x, y, depth, intrinsics, transform)
 
 
-def project_pixels(x, y, depth, intrinsics, transform):
-  """`project_to_source` of any pixels.
-
-  Args:
-    x: `[B or 1, ...]` float, target pixels; likewise `y`.
-    y: see `x`.
-    depth: `[B, ...]` float, camera z at these pixels, metres.
-    intrinsics: `[B, 3, 3]`.
-    transform: `[B, 4, 4]`, T_source_target.
-
-  Returns:
-    x and y of the source pixels, `[B, ...]` each.
-  """
-  chex.assert_shape(intrinsics, (depth.shape[0], 3, 3))
-  chex.assert_shape(transform, (depth.shape[0], 4, 4))
+def project_pixels(
+  x: Float[Array, '...'],
+  y: Float[Array, '...'],
+  depth: Float[Array, ' B *points'],
+  intrinsics: Intrinsics,
+  transform: Transform,
+) -> tuple[Float[Array, ' B *points'], Float[Array, ' B *points']]:
+  """As `project_to_source`, at any target pixels, where depth is given."""
   rotation, translation = transform[:, :3, :3], transform[:, :3, 3:]
   homography = _matmul(
     _matmul(intrinsics, rotation), inverse_intrinsics(intrinsics)
@@ -172,10 +159,31 @@ def project_pixels(x, y, depth, intrinsics, transform):
   return x / z, y / z
 
 
-def flip_intrinsics(intrinsics, width):
-  """Mirrors `[..., 3, 3]` intrinsics with the image.
+def source_transforms(
+  axis_angle: Float[Array, 'B S 3'],
+  translation: Float[Array, 'B S 3'],
+  frame_offsets: Sequence[int],
+) -> Float[Array, 'B S 4 4']:
+  """T_source_target of the predicted motions.
 
-  cx becomes W - 1 - cx; a skew, if any, changes its sign.
+  Each motion is that from the earlier to the later frame of the pair;
+  `frame_offsets` are relative to the target, which is first.
+  """
+  transforms = [
+    pose_vector_to_matrix(
+      axis_angle[:, i], translation[:, i], invert=offset < 0
+    )
+    for i, offset in enumerate(frame_offsets[1:])
+  ]
+  return jnp.stack(transforms, axis=1)
+
+
+def flip_intrinsics(
+  intrinsics: Float[Array, ' *batch 3 3'], width: int
+) -> Float[Array, ' *batch 3 3']:
+  """Mirrors intrinsics with the image: cx becomes W - 1 - cx.
+
+  A skew changes its sign.
   """
   mirrored = intrinsics.at[..., 0, 1].multiply(-1)
   return mirrored.at[..., 0, 2].set(width - 1 - intrinsics[..., 0, 2])

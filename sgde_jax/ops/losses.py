@@ -1,233 +1,155 @@
-"""The losses: of self-supervised depth, as in Monodepth2, and of semantics.
+"""The losses, each a named, weighted term of `weighted_terms`.
 
-Godard et al., "Digging Into Self-Supervised Monocular Depth Estimation",
-ICCV 2019 (arXiv 1806.01260), sections 3.1 and 3.2. Images are `[B, H, W, 3]`
-float in [0, 1]; disparities are `[B, h, w, 1]` float in (0, 1).
+Photometric distance, smoothness, minimum over sources and auto-mask follow
+Monodepth2 (Godard et al., arXiv 1806.01260, sections 3.1 and 3.2); the priors
+on disparity are ours, neither the paper nor Monodepth2 has them.
+
+Images are in [0, 1], disparities in (0, 1), intrinsics in pixels of the H x W
+image, transforms T_source_target, points (x, y). S sources are the frames
+after the target.
 
 Inside, images are planes `[B, C, H, W]`: with only three channels, the width
 has to be the innermost axis for a processor to work on many pixels at once.
 """
 
 import functools
+from collections.abc import Sequence
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jaxtyping import Array, Bool, Float, Int, Integer
 
 from input_pipeline import cityscapes
 from sgde_jax.ops import geometry, warping
+
+# Shapes that several functions share.
+Scalar = Float[Array, '']
+Image = Float[Array, 'B H W 3']
+Sources = Float[Array, 'B S H W 3']
+SourceMaps = Float[Array, 'B S H W']
+Intrinsics = Float[Array, 'B 3 3']
+Transforms = Float[Array, 'B S 4 4']
+Points = Int[Array, 'B K 2']
+Terms = tuple[dict[str, Scalar], dict[str, Array]]
 
 _SSIM_C1 = 0.01**2
 _SSIM_C2 = 0.03**2
 _SSIM_WEIGHT = 0.85
 
 
-def ssim_distance(x, y):
-  """Returns clip((1 - SSIM) / 2, 0, 1) over 3 x 3 windows, per channel.
+def weighted_terms(
+  outputs,
+  labelled: Sequence[tuple[Array | None, Array]],
+  frames: Float[Array, 'B F H W 3'],
+  intrinsics: Intrinsics,
+  *,
+  frame_offsets: Sequence[int],
+  scale_weight: float,
+  segment_weight: float,
+  cross_entropy_weight: float,
+  class_weights: Sequence[float],
+  **options,
+) -> Terms:
+  """Computes all loss terms of the network's outputs, weighted.
 
-  Wang et al., "Image quality assessment", 2004, with uniform windows and the
-  image reflected by one pixel at its border.
-
-  Args:
-    x: `[B, H, W, 3]` float in [0, 1].
-    y: as `x`.
-
-  Returns:
-    `[B, H, W, 3]` in [0, 1]; 0 where the windows agree.
-
-  Raises:
-    AssertionError: if the shapes differ or are not rank 4.
-  """
-  chex.assert_rank(x, 4)
-  chex.assert_equal_shape([x, y])
-  x, y = _pad(_to_planes(x)), _pad(_to_planes(y))
-  return _to_image(_ssim(x, y, _window_mean))
-
-
-def photometric_distance(x, y):
-  """Returns 0.85 SSIM distance + 0.15 L1, averaged over the channels.
+  The total loss is the sum of the terms. A new term is added here, and its
+  weight to the config's `loss`.
 
   Args:
-    x: `[B, H, W, 3]` float in [0, 1].
-    y: as `x`.
+    outputs: `models.DepthOutputs` for the frames.
+    labelled: pairs of logits `[N, H, W, C]` and labels `[N, H, W]`; the
+      cross-entropy is one mean over all of them. Unused without semantics.
+    frames: the target and its sources, not jittered.
+    intrinsics: of all frames.
+    frame_offsets: time of each frame relative to the target, 0 first.
+    scale_weight: weight of `scale_prior`, as the next two of their terms.
+    segment_weight: see `scale_weight`.
+    cross_entropy_weight: see `scale_weight`.
+    class_weights: as for `cross_entropy`.
+    **options: keyword arguments of `self_supervised_losses`.
 
   Returns:
-    `[B, H, W, 1]` in [0, 1].
-
-  Raises:
-    AssertionError: if the shapes differ or are not rank 4.
+    The terms by name, and the pictures of `self_supervised_losses`.
   """
-  chex.assert_rank(x, 4)
-  chex.assert_equal_shape([x, y])
-  return _photometric_planes(_to_planes(x), _to_planes(y))[..., None]
-
-
-def edge_aware_smoothness(disparity, image):
-  """Penalises disparity gradients except where the image has its own.
-
-  mean |dx d*| exp(-|dx I|) + mean |dy d*| exp(-|dy I|) with d* the disparity
-  over its mean per image (Monodepth2, equation 3).
-
-  Args:
-    disparity: `[B, h, w, 1]` float.
-    image: `[B, h, w, 3]` float in [0, 1], at the disparity's size.
-
-  Returns:
-    A scalar.
-
-  Raises:
-    AssertionError: if the sizes of the two differ.
-  """
-  chex.assert_rank([disparity, image], 4)
-  chex.assert_equal_shape_prefix([disparity, image], 3)
-  mean = jnp.mean(disparity, axis=(1, 2), keepdims=True)
-  normalised = disparity / (mean + 1e-7)
-  total = 0.0
-  for axis in (1, 2):
-    change = jnp.abs(jnp.diff(normalised, axis=axis))
-    contrast = jnp.mean(
-      jnp.abs(jnp.diff(image, axis=axis)), axis=-1, keepdims=True
-    )
-    total += jnp.mean(change * jnp.exp(-contrast))
-  return total
-
-
-def identity_distances(target, sources):
-  """Photometric distance of each unwarped source to the target.
-
-  Args:
-    target: `[B, H, W, 3]`.
-    sources: `[B, S, H, W, 3]`.
-
-  Returns:
-    `[B, S, H, W]`.
-  """
-  target = _to_planes(target)
-  return jnp.stack(
-    [_photometric_planes(source, target) for source in _split(sources)], 1
+  enhanced = None
+  if outputs.points is not None:
+    enhanced = outputs.enhanced_disparity, outputs.points, outputs.point_mask
+  terms, pictures = self_supervised_losses(
+    frames[:, 0],
+    frames[:, 1:],
+    outputs.disparities,
+    intrinsics,
+    geometry.source_transforms(
+      outputs.axis_angle, outputs.translation, frame_offsets
+    ),
+    enhanced=enhanced,
+    **options,
   )
-
-
-def reprojection_distances(target, sources, disparity, intrinsics, transforms):
-  """Rebuilds the target from each source and measures the distance.
-
-  Args:
-    target: `[B, H, W, 3]`.
-    sources: `[B, S, H, W, 3]`.
-    disparity: `[B, h, w, 1]` in (0, 1); upsampled to H x W first.
-    intrinsics: `[B, 3, 3]`, pixels of the H x W image.
-    transforms: `[B, S, 4, 4]`, T_source_target per source.
-
-  Returns:
-    distances `[B, S, H, W]` and the rebuilt frames `[B, S, H, W, 3]`.
-  """
-  height, width = target.shape[1:3]
-  disparity = warping.resize_bilinear(disparity, height, width)
-  depth = geometry.disparity_to_depth(disparity)[..., 0]
-  target = _to_planes(target)
-  rebuilt = [
-    warping.synthesize_planes(source, depth, intrinsics, transforms[:, i])
-    for i, source in enumerate(_split(sources))
-  ]
-  distances = [_photometric_planes(frame, target) for frame in rebuilt]
-  frames = jnp.stack([_to_image(frame) for frame in rebuilt], axis=1)
-  return jnp.stack(distances, axis=1), frames
-
-
-def minimum_reprojection(distances, identity):
-  """Per-pixel minimum over sources with Monodepth2's auto-mask.
-
-  Args:
-    distances: `[B, S, H, W]`, photometric distances of the rebuilt frames.
-    identity: `[B, S, H, W]`, those of the unwarped sources (with the tie
-      noise already added), or None to switch the auto-mask off.
-
-  Returns:
-    The minimum `[B, H, W]` and a bool mask `[B, H, W]`, True where a rebuilt
-    frame won, that is, where the pixel teaches depth.
-  """
-  best = _minimum(distances)
-  if identity is None:
-    return best, jnp.ones_like(best, dtype=bool)
-  still = _minimum(identity)
-  return jnp.minimum(still, best), best < still
-
-
-def cross_entropy(logits, labels, *, class_weights=()):
-  """Sums the cross-entropy of the labelled pixels.
-
-  The sum and its weight add over batches; their ratio is the loss, as in
-  PyTorch's weighted mean.
-
-  Args:
-    logits: `[B, H, W, C]` float class scores, finite.
-    labels: `[B, H, W]` uint8 train ids, 255 = unlabelled, which does not
-      count.
-    class_weights: C numbers; () weighs all classes alike.
-
-  Returns:
-    Two scalars: the weighted sum, and the weights' sum, both 0 where nothing
-    is labelled.
-
-  Raises:
-    AssertionError: if the shapes do not fit.
-  """
-  chex.assert_rank([logits, labels], [4, 3])
-  chex.assert_equal_shape_prefix([logits, labels], 3)
-  labelled = labels != cityscapes.UNLABELLED
-  classes = jnp.where(labelled, labels, 0).astype(jnp.int32)
-  weights = labelled.astype(logits.dtype)
-  if class_weights:
-    chex.assert_shape(jnp.asarray(class_weights), (logits.shape[-1],))
-    weights *= jnp.asarray(class_weights, logits.dtype)[classes]
-  distances = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
-  return jnp.sum(weights * distances), jnp.sum(weights)
+  terms['scale_prior'] = scale_weight * scale_prior(outputs.disparity_logits)
+  if outputs.points is not None:
+    terms['segment_prior'] = segment_weight * segment_prior(
+      outputs.point_logits,
+      outputs.inside_logits,
+      outputs.inside_mask,
+      num_pixels=outputs.disparity_logits[0].size,
+    )
+  if outputs.logits is not None:
+    mean = _mean_cross_entropy(labelled, class_weights)
+    terms['cross_entropy'] = cross_entropy_weight * mean
+  return terms, pictures
 
 
 def self_supervised_losses(
-  target,
-  sources,
-  disparities,
-  intrinsics,
-  transforms,
+  target: Image,
+  sources: Sources,
+  disparities: Sequence[Float[Array, 'B _ _ 1']],
+  intrinsics: Intrinsics,
+  transforms: Transforms,
   *,
-  enhanced=None,
-  tie_noise=None,
-  automask=True,
-  smoothness_weight=1e-3,
-  enhanced_weight=1.0,
-):
-  """The photometric terms of every scale and of SEEM's points, smoothness.
+  min_depth: float,
+  max_depth: float,
+  automask: bool,
+  smoothness_weight: float,
+  enhanced_weight: float,
+  enhanced: tuple[Array, Array, Array] | None = None,
+  tie_noise: SourceMaps | None = None,
+) -> Terms:
+  """Computes the photometric terms and smoothness.
 
   Args:
-    target: `[B, H, W, 3]`.
-    sources: `[B, S, H, W, 3]`.
+    target: the frame to rebuild.
+    sources: the frames it is rebuilt from.
     disparities: one `[B, H / 2^s, W / 2^s, 1]` per scale s.
-    intrinsics: `[B, 3, 3]`, pixels of the H x W image.
-    transforms: `[B, S, 4, 4]`, T_source_target per source.
-    enhanced: SEEM's disparity `[B, H, W, 1]`, its points `[B, K, 2]` int and
-      their mask `[B, K]`; or None.
-    tie_noise: `[B, S, H, W]` small noise that breaks ties of the auto-mask
-      (Monodepth2 draws N(0, 1) * 1e-5), or None.
+    intrinsics: of all frames.
+    transforms: T_source_target per source.
+    min_depth: depth at disparity 1, metres.
+    max_depth: depth at disparity 0, metres.
     automask: whether unwarped sources compete in the minimum.
     smoothness_weight: weight at scale 0; halved at each further scale.
-    enhanced_weight: of the mean over all pixels, 0 where no point is (ours).
+    enhanced_weight: weight of the loss at SEEM's points.
+    enhanced: SEEM's disparity `[B, H, W, 1]`, points `[B, K, 2]` and their
+      mask `[B, K]`.
+    tie_noise: breaks ties of the auto-mask (Monodepth2: N(0, 1) * 1e-5).
 
   Returns:
-    A dict of weighted scalar terms, `photometric` and `smoothness`, each the
-    mean over scales, and with `enhanced` also `enhanced`; and a dict of
-    pictures at scale 0: `rebuilt` `[B, S, H, W, 3]` and `automask`
+    Scalar terms: `photometric` and `smoothness`, means over scales; with
+    `enhanced` also `enhanced`, a sum over its points divided by the number of
+    pixels. Pictures at scale 0: `rebuilt` `[B, S, H, W, 3]` and `automask`
     `[B, H, W]` bool.
   """
+  to_depth = functools.partial(
+    geometry.disparity_to_depth, min_depth=min_depth, max_depth=max_depth
+  )
   identity = identity_distances(target, sources) if automask else None
   if identity is not None and tie_noise is not None:
     identity = identity + tie_noise
   photometric, smoothness, pictures = 0.0, 0.0, {}
   image = target
   for scale, disparity in enumerate(disparities):
+    full_size = warping.resize_bilinear(disparity, *target.shape[1:3])
     distances, rebuilt = reprojection_distances(
-      target, sources, disparity, intrinsics, transforms
+      target, sources, to_depth(full_size), intrinsics, transforms
     )
     minimum, mask = minimum_reprojection(distances, identity)
     photometric += jnp.mean(minimum)
@@ -241,38 +163,130 @@ def self_supervised_losses(
     'smoothness': smoothness_weight * smoothness / count,
   }
   if enhanced is not None:
-    terms['enhanced'] = enhanced_weight * _enhanced_loss(
-      target, sources, enhanced, intrinsics, transforms, identity
+    disparity, points, mask = enhanced
+    minimum = point_minimum(
+      target,
+      sources,
+      to_depth(neighbourhoods(disparity, points)[..., 0]),
+      intrinsics,
+      transforms,
+      points,
+      identity,
     )
+    total = jnp.sum(jnp.where(mask, minimum, 0))
+    terms['enhanced'] = enhanced_weight * (total / disparity.size)
   return terms, pictures
 
 
-def point_distances(target, sources, disparity, intrinsics, transforms, points):
-  """`reprojection_distances` of a full-size disparity, at points alone.
+def ssim_distance(x: Image, y: Image) -> Image:
+  """Returns clip((1 - SSIM) / 2, 0, 1) over 3 x 3 windows, per channel.
 
-  The same values as those of the whole map, from 3 x 3 pixels around each
-  point: a few thousand points cost a fraction of it.
+  Wang et al., "Image quality assessment", 2004, with uniform windows and the
+  image reflected by one pixel at its border. 0 where the windows agree.
+  """
+  x, y = _pad(_to_planes(x)), _pad(_to_planes(y))
+  return _to_image(_ssim(x, y, _window_mean))
+
+
+def photometric_distance(x: Image, y: Image) -> Float[Array, 'B H W 1']:
+  """Returns 0.85 SSIM distance + 0.15 L1, averaged over the channels."""
+  return _photometric_planes(_to_planes(x), _to_planes(y))[..., None]
+
+
+def edge_aware_smoothness(
+  disparity: Float[Array, 'B h w 1'], image: Float[Array, 'B h w 3']
+) -> Scalar:
+  """Penalises disparity gradients except where the image has its own.
+
+  mean |dx d*| exp(-|dx I|) + mean |dy d*| exp(-|dy I|) with d* the disparity
+  over its mean per image (Monodepth2, equation 3).
+  """
+  mean = jnp.mean(disparity, axis=(1, 2), keepdims=True)
+  normalised = disparity / (mean + 1e-7)
+  total = 0.0
+  for axis in (1, 2):
+    change = jnp.abs(jnp.diff(normalised, axis=axis))
+    contrast = jnp.mean(
+      jnp.abs(jnp.diff(image, axis=axis)), axis=-1, keepdims=True
+    )
+    total += jnp.mean(change * jnp.exp(-contrast))
+  return total
+
+
+def identity_distances(target: Image, sources: Sources) -> SourceMaps:
+  """Photometric distance of each unwarped source to the target."""
+  target = _to_planes(target)
+  return jnp.stack(
+    [_photometric_planes(source, target) for source in _split(sources)], 1
+  )
+
+
+def reprojection_distances(
+  target: Image,
+  sources: Sources,
+  depth: Float[Array, 'B H W 1'],
+  intrinsics: Intrinsics,
+  transforms: Transforms,
+) -> tuple[SourceMaps, Sources]:
+  """Photometric distances of the target rebuilt from each source; rebuilt."""
+  depth = depth[..., 0]
+  target = _to_planes(target)
+  rebuilt = [
+    warping.synthesize_planes(source, depth, intrinsics, transforms[:, i])
+    for i, source in enumerate(_split(sources))
+  ]
+  distances = [_photometric_planes(frame, target) for frame in rebuilt]
+  frames = jnp.stack([_to_image(frame) for frame in rebuilt], axis=1)
+  return jnp.stack(distances, axis=1), frames
+
+
+def minimum_reprojection(
+  distances: Float[Array, ' B S *points'],
+  identity: Float[Array, ' B S *points'] | None,
+) -> tuple[Float[Array, ' B *points'], Bool[Array, ' B *points']]:
+  """Minimum over sources with Monodepth2's auto-mask.
 
   Args:
-    target: `[B, H, W, 3]`.
-    sources: `[B, S, H, W, 3]`.
-    disparity: `[B, H, W, 1]` in (0, 1).
-    intrinsics: `[B, 3, 3]`.
-    transforms: `[B, S, 4, 4]`, T_source_target per source.
-    points: `[B, K, 2]` int, (x, y).
+    distances: photometric distances of the rebuilt frames.
+    identity: those of the unwarped sources, tie noise included; None switches
+      the auto-mask off.
 
   Returns:
-    `[B, S, K]`.
+    The minimum, and a mask that is True where a rebuilt frame won, that is,
+    where the pixel teaches depth.
   """
-  height, width = target.shape[1:3]
-  step_y, step_x = jnp.mgrid[-1:2, -1:2].reshape(2, 1, 1, 9)
-  x = _reflect(points[..., :1] + step_x, width)
-  y = _reflect(points[..., 1:] + step_y, height)  # [B, K, 9]
-  patches = jnp.stack([x, y], axis=-1)
-  depth = geometry.disparity_to_depth(
-    warping.gather_points(disparity, patches)[..., 0]
-  )
-  wanted = _to_planes(warping.gather_points(target, patches))
+  best = _minimum(distances)
+  if identity is None:
+    return best, jnp.ones_like(best, dtype=bool)
+  still = _minimum(identity)
+  return jnp.minimum(still, best), best < still
+
+
+def neighbourhoods(
+  maps: Float[Array, 'B H W C'], points: Points
+) -> Float[Array, 'B K 9 C']:
+  """Reads the 3 x 3 pixels around each point, reflected at the border."""
+  x, y = _patches(points, *maps.shape[1:3])
+  return warping.gather_points(maps, jnp.stack([x, y], axis=-1))
+
+
+def point_minimum(
+  target: Image,
+  sources: Sources,
+  depth: Float[Array, 'B K 9'],
+  intrinsics: Intrinsics,
+  transforms: Transforms,
+  points: Points,
+  identity: SourceMaps | None,
+) -> Float[Array, 'B K']:
+  """`minimum_reprojection` at points alone.
+
+  The same values as those of the whole map, from the depth of the 3 x 3
+  pixels around each point (`neighbourhoods`): a few thousand points cost a
+  fraction of it.
+  """
+  wanted = _to_planes(neighbourhoods(target, points))
+  x, y = _patches(points, *target.shape[1:3])
   x, y = x.astype(depth.dtype), y.astype(depth.dtype)
   distances = []
   for i, source in enumerate(_split(sources)):
@@ -281,37 +295,76 @@ def point_distances(target, sources, disparity, intrinsics, transforms, points):
     ssim = _ssim(rebuilt, wanted, lambda patch: jnp.mean(patch, axis=-1))
     centres = rebuilt[..., 4], wanted[..., 4]
     distances.append(_photometric_planes(*centres, ssim))
-  return jnp.stack(distances, axis=1)
-
-
-def point_minimum(
-  target, sources, disparity, intrinsics, transforms, points, identity
-):
-  """`minimum_reprojection` at points alone.
-
-  The arguments are those of `point_distances`, and the `identity`
-  `[B, S, H, W]`, or None, of `minimum_reprojection`. Returns `[B, K]`.
-  """
-  distances = point_distances(
-    target, sources, disparity, intrinsics, transforms, points
-  )
   if identity is not None:
     maps = jnp.moveaxis(identity, 1, -1)
     identity = jnp.moveaxis(warping.gather_points(maps, points), -1, 1)
-  return minimum_reprojection(distances, identity)[0]
+  return minimum_reprojection(jnp.stack(distances, axis=1), identity)[0]
 
 
-def _enhanced_loss(target, sources, enhanced, intrinsics, transforms, identity):
-  """Minimum reprojection summed over SEEM's valid points, per pixel."""
-  disparity, points, mask = enhanced
-  minimum = point_minimum(
-    target, sources, disparity, intrinsics, transforms, points, identity
-  )
-  return jnp.sum(jnp.where(mask, minimum, 0)) / disparity.size
+def cross_entropy(
+  logits: Float[Array, 'N H W C'],
+  labels: Integer[Array, 'N H W'],
+  *,
+  class_weights: Sequence[float] = (),
+) -> tuple[Scalar, Scalar]:
+  """Sums the cross-entropy of the labelled pixels.
+
+  Returns the weighted sum and the sum of the weights, both 0 where nothing is
+  labelled. They add over batches; their ratio is the loss, as in PyTorch's
+  weighted mean. Labels are train ids, 255 = unlabelled; `class_weights` holds
+  a number per class, () weighs all classes alike.
+  """
+  labelled = labels != cityscapes.UNLABELLED
+  classes = jnp.where(labelled, labels, 0).astype(jnp.int32)
+  weights = labelled.astype(logits.dtype)
+  if class_weights:
+    weights *= jnp.asarray(class_weights, logits.dtype)[classes]
+  distances = optax.softmax_cross_entropy_with_integer_labels(logits, classes)
+  return jnp.sum(weights * distances), jnp.sum(weights)
+
+
+def scale_prior(disparity_logits: Sequence[Float[Array, 'B _ _ 1']]) -> Scalar:
+  """Squared excess of the mean logit over [-4, 0], mean over scales.
+
+  Monocular video leaves the scale of depth free: while the motions are wrong
+  it drifts, until the sigmoid is 1 or 0 everywhere and has no gradient. The
+  prior is 0 for mean disparities of 0.02 to 0.5 (depths of 5 m to 0.2 m).
+  """
+  means = jnp.stack([jnp.mean(logits) for logits in disparity_logits])
+  return jnp.mean(jnp.maximum(jnp.abs(means + 2) - 2, 0) ** 2)
+
+
+def segment_prior(
+  point_logits: Float[Array, 'B K 1'],
+  inside_logits: Float[Array, 'B K 1'],
+  mask: Bool[Array, 'B K'],
+  *,
+  num_pixels: int,
+) -> Scalar:
+  """How far SEEM's points are from the inside of their own segments.
+
+  Where two classes meet, depth steps, and the coarse disparity is a smooth
+  surface. So near a border a pixel's own segment says more about its depth
+  than the photometric loss, which sees occlusions and windows of 3 x 3 pixels.
+  `inside_logits` are those of `edges.from_inside`. The sum of the absolute
+  differences is divided by the number of pixels of the batch, so that a point
+  weighs as much as a pixel.
+  """
+  distances = jnp.abs(point_logits - inside_logits)[..., 0]
+  return jnp.sum(jnp.where(mask, distances, 0)) / num_pixels
+
+
+def _mean_cross_entropy(labelled, class_weights):
+  """One mean over all pairs of logits and labels; 0 if nothing is labelled."""
+  sums = [
+    cross_entropy(*pair, class_weights=class_weights) for pair in labelled
+  ]
+  total, weight = map(sum, zip(*sums, strict=True))
+  return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
 
 
 def _ssim(x, y, mean):
-  """The SSIM distance of planes, given what averages over windows.
+  """The SSIM distance of planes; `mean` averages over windows.
 
   In float32 at least: with fewer bits the variances, which are differences of
   means, would be nothing but rounding.
@@ -364,9 +417,15 @@ _window_mean.defvjp(
 )
 
 
-def _reflect(index, size):
-  """Mirrors pixels one step outside of [0, size - 1] back inside."""
-  return size - 1 - jnp.abs(size - 1 - jnp.abs(index))
+def _patches(points, height, width):
+  """The 3 x 3 pixels around points, reflected: x and y `[B, K, 9]`."""
+
+  def reflect(index, size):
+    return size - 1 - jnp.abs(size - 1 - jnp.abs(index))
+
+  step_y, step_x = jnp.mgrid[-1:2, -1:2].reshape(2, 1, 1, 9)
+  x = reflect(points[..., :1] + step_x, width)
+  return x, reflect(points[..., 1:] + step_y, height)
 
 
 def _minimum(maps):

@@ -1,32 +1,22 @@
 """Bilinear sampling at points and view synthesis."""
 
-import chex
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
 
 from sgde_jax.ops import geometry
 
 
-def sample_bilinear(image, pixels):
-  """Samples an image at real-valued pixels, clamping to its border.
+def sample_bilinear(
+  image: Float[Array, 'B H W C'], pixels: Float[Array, 'B *points 2']
+) -> Float[Array, 'B *points C']:
+  """Samples an image at real-valued pixels (x, y), clamping to its border.
 
-  The gathers run per example under `vmap`, so that a batch sharded over
-  devices is never gathered onto one of them.
-
-  Args:
-    image: `[B, H, W, C]` float; sample (x, y) = (0, 0) is the centre of its
-      first pixel, (W - 1, H - 1) that of its last.
-    pixels: `[B, ..., 2]` float, (x, y). Outside the image the nearest border
-      pixel is returned and the gradient to the coordinate is 0.
-
-  Returns:
-    `[B, ..., C]` samples of the image's dtype.
-
-  Raises:
-    AssertionError: if the image is not rank 4 or pixels do not end in 2.
+  (0, 0) is the centre of the first pixel, (W - 1, H - 1) that of the last.
+  Outside the image the nearest border pixel is returned and the gradient to
+  the coordinate is 0.
   """
-  chex.assert_rank(image, 4)
-  chex.assert_axis_dimension(pixels, -1, 2)
+  # Per example, so that a batch sharded over devices is never gathered.
   return jax.vmap(
     lambda image, pixels: _sample(
       image, pixels[..., 0], pixels[..., 1], channel_axis=-1
@@ -34,16 +24,12 @@ def sample_bilinear(image, pixels):
   )(image, pixels)
 
 
-def gather_points(maps, points):
-  """Reads maps at whole pixels.
+def gather_points(
+  maps: Shaped[Array, 'B H W C'], points: Int[Array, 'B *points 2']
+) -> Shaped[Array, 'B *points C']:
+  """Reads maps at whole pixels (x, y) of 0 or more.
 
-  Args:
-    maps: `[B, H, W, C]`.
-    points: `[B, ..., 2]` int, (x, y) of 0 or more; beyond the map the last
-      row or column is read.
-
-  Returns:
-    `[B, ..., C]` of the dtype of `maps`.
+  Beyond the map the last row or column is read.
   """
 
   def gather(pixels, points):
@@ -52,42 +38,47 @@ def gather_points(maps, points):
   return jax.vmap(gather)(maps, points)
 
 
-def synthesize_view(source, depth, intrinsics, transform):
+def synthesize_view(
+  source: Float[Array, 'B H W 3'],
+  depth: Float[Array, 'B H W 1'],
+  intrinsics: Float[Array, 'B 3 3'],
+  transform: Float[Array, 'B 4 4'],
+) -> Float[Array, 'B H W 3']:
   """Rebuilds the target frame from a source frame, depth and motion.
 
-  Args:
-    source: `[B, H, W, 3]` float, the neighbouring frame.
-    depth: `[B, H, W, 1]` float, the target's camera z in metres.
-    intrinsics: `[B, 3, 3]` float, pixels of the H x W image.
-    transform: `[B, 4, 4]` float, T_source_target.
-
-  Returns:
-    `[B, H, W, 3]`, the source's colours where the target's pixels see them.
+  Depth is the target's camera z, `transform` is T_source_target.
   """
   return sample_bilinear(
     source, geometry.project_to_source(depth, intrinsics, transform)
   )
 
 
-def synthesize_planes(source, depth, intrinsics, transform):
-  """`synthesize_view` of planes: `[B, C, H, W]` and depth `[B, H, W]`."""
+def synthesize_planes(
+  source: Float[Array, 'B C H W'],
+  depth: Float[Array, 'B H W'],
+  intrinsics: Float[Array, 'B 3 3'],
+  transform: Float[Array, 'B 4 4'],
+) -> Float[Array, 'B C H W']:
+  """As `synthesize_view`, channels first."""
   x, y = geometry.project_planes(depth, intrinsics, transform)
   return sample_planes(source, x, y)
 
 
-def sample_planes(planes, x, y):
-  """`sample_bilinear` of planes `[B, C, H, W]` at x and y `[B, ...]`.
-
-  Returns:
-    `[B, C, ...]`.
-  """
+def sample_planes(
+  planes: Float[Array, 'B C H W'],
+  x: Float[Array, ' B *points'],
+  y: Float[Array, ' B *points'],
+) -> Float[Array, 'B C *points']:
+  """As `sample_bilinear`, channels first, at x and y."""
   return jax.vmap(lambda image, x, y: _sample(image, x, y, channel_axis=0))(
     planes, x, y
   )
 
 
-def resize_bilinear(maps, height, width):
-  """Resizes `[B, h, w, C]` maps, half-pixel convention, no antialiasing."""
+def resize_bilinear(
+  maps: Float[Array, 'B h w C'], height: int, width: int
+) -> Float[Array, 'B H W C']:
+  """Resizes maps with the half-pixel convention, without antialiasing."""
   batch, _, _, channels = maps.shape
   return jax.image.resize(
     maps, (batch, height, width, channels), 'bilinear', antialias=False

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import optax
 from flax import traverse_util
 
-from sgde_jax import models
 from sgde_jax.inference import steps as inference
-from sgde_jax.ops import augmentation, geometry, losses, priors
+from sgde_jax.ops import augmentation, losses
 
 _TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
 # Pixels whose attention is drawn, as fractions of width and height.
@@ -57,7 +56,7 @@ def train_step(
     model: the network.
     optimizer: an Optax transformation.
     augmentation_options: keyword arguments of `augmentation.augment`.
-    loss_options: the config's `loss` as a dict, see `compute_losses`.
+    loss_options: the config's `loss` as a dict, see `losses.weighted_terms`.
 
   Returns:
     The new state and float32 scalars by name: each weighted loss term, their
@@ -81,8 +80,8 @@ def train_step(
       # The running statistics stay the video's, which prediction sees.
       logits, _ = apply(variables, images, method='segment')
       labelled.append((logits, labels))
-    terms, _ = compute_losses(
-      outputs, labelled, batch, model.frame_offsets, noise, **loss_options
+    terms, _ = _compute_losses(
+      outputs, labelled, batch, model, loss_options, noise
     )
     loss = sum(terms.values())
     spread = _relative_spread(outputs.disparities[0])
@@ -125,9 +124,7 @@ def preview_step(variables, batch, *, model, loss_options):
   batch = batch | {'frames': inference.to_float(batch['frames'])}
   outputs = model.apply(variables, batch['frames'], train=False)
   labelled = [(outputs.logits, batch['labels'])]
-  _, pictures = compute_losses(
-    outputs, labelled, batch, model.frame_offsets, None, **loss_options
-  )
+  _, pictures = _compute_losses(outputs, labelled, batch, model, loss_options)
   target = batch['frames'][:, 0]
   pictures |= {'frame': target, 'disparity': outputs.disparities[0]}
   if outputs.logits is not None:
@@ -148,94 +145,18 @@ def preview_step(variables, batch, *, model, loss_options):
   return pictures
 
 
-def compute_losses(
-  outputs: models.DepthOutputs,
-  labelled,
-  batch,
-  frame_offsets,
-  tie_noise,
-  *,
-  cross_entropy_weight,
-  class_weights,
-  scale_weight,
-  segment_weight,
-  **loss_options,
-):
-  """All losses of the network's outputs, weighted.
-
-  Args:
-    outputs: `DepthOutputs` for the frames.
-    labelled: pairs of logits `[N, H, W, C]` and labels `[N, H, W]`, over all
-      of which the cross-entropy is one mean; logits may be None.
-    batch: `frames` `[B, F, H, W, 3]` float in [0, 1], not jittered, and
-      `intrinsics` `[B, 3, 3]`.
-    frame_offsets: time of each frame relative to the target, 0 first.
-    tie_noise: `[B, F-1, H, W]` or None.
-    cross_entropy_weight: weight of the cross-entropy.
-    class_weights: see `losses.cross_entropy`.
-    scale_weight: weight of `priors.scale_prior`.
-    segment_weight: weight of `priors.segment_prior`.
-    **loss_options: keyword arguments of `losses.self_supervised_losses`.
-
-  Returns:
-    As `losses.self_supervised_losses`, with `scale_prior`, if there are logits
-    `cross_entropy`, and if there are points `segment_prior`.
-  """
-  enhanced = None
-  if outputs.points is not None:
-    enhanced = outputs.enhanced_disparity, outputs.points, outputs.point_mask
-  frames = batch['frames']
-  terms, pictures = losses.self_supervised_losses(
-    frames[:, 0],
-    frames[:, 1:],
-    outputs.disparities,
+def _compute_losses(outputs, labelled, batch, model, options, tie_noise=None):
+  return losses.weighted_terms(
+    outputs,
+    labelled,
+    batch['frames'],
     batch['intrinsics'],
-    source_transforms(outputs, frame_offsets),
-    enhanced=enhanced,
+    frame_offsets=model.frame_offsets,
+    min_depth=model.min_depth,
+    max_depth=model.max_depth,
     tie_noise=tie_noise,
-    **loss_options,
+    **options,
   )
-  scale = priors.scale_prior(outputs.disparity_logits)
-  terms['scale_prior'] = scale_weight * scale
-  if outputs.points is not None:
-    terms['segment_prior'] = segment_weight * priors.segment_prior(
-      outputs.point_logits,
-      outputs.inside_logits,
-      outputs.inside_mask,
-      num_pixels=outputs.disparity_logits[0].size,
-    )
-  if outputs.logits is not None:
-    mean = _mean_cross_entropy(labelled, class_weights)
-    terms['cross_entropy'] = cross_entropy_weight * mean
-  return terms, pictures
-
-
-def source_transforms(outputs, frame_offsets):
-  """T_source_target `[B, F-1, 4, 4]` of the predicted motions.
-
-  Args:
-    outputs: `DepthOutputs` for frames.
-    frame_offsets: time of each frame relative to the target, 0 first.
-  """
-  transforms = [
-    geometry.pose_vector_to_matrix(
-      outputs.axis_angle[:, i],
-      outputs.translation[:, i],
-      invert=offset < 0,
-    )
-    for i, offset in enumerate(frame_offsets[1:])
-  ]
-  return jnp.stack(transforms, axis=1)
-
-
-def _mean_cross_entropy(labelled, class_weights):
-  """One mean over all pairs of logits and labels; 0 if nothing is labelled."""
-  sums = [
-    losses.cross_entropy(*pair, class_weights=class_weights)
-    for pair in labelled
-  ]
-  total, weight = map(sum, zip(*sums, strict=True))
-  return jnp.where(weight > 0, total / jnp.where(weight > 0, weight, 1), 0)
 
 
 def _augment(key, batch, options):
@@ -270,7 +191,7 @@ def _attention_gain(params, model):
   parts = traverse_util.flatten_dict(params).items()
   gains = jnp.concatenate([gain for name, gain in parts if name[-1] == 'gain'])
   rms = jnp.sqrt(jnp.mean(jnp.square(gains)))
-  return {'attention_gain': model.attention.gain_rate * rms}
+  return {'attention_gain': model.attention['gain_rate'] * rms}
 
 
 def _relative_spread(disparity):

@@ -14,7 +14,7 @@ _FOCAL = 20.0
 
 
 def _to_logit(depth):
-  farthest, nearest = map(geometry.scale_disparity, (0.0, 1.0))
+  farthest, nearest = 1 / 100.0, 1 / 0.1
   disparity = (1 / depth - farthest) / (nearest - farthest)
   return jnp.log(disparity / (1 - disparity))[None, ..., None]
 
@@ -55,6 +55,7 @@ def _measure(count, batch_changes=None, width=4, automask=False):
       width=width,
       count=count,
       automask=automask,
+      to_depth=geometry.disparity_to_depth,
     )
   )
 
@@ -94,6 +95,8 @@ def test_perfect_disparity_is_in_the_networks_scale(scale):
   coarse = jax.random.uniform(jax.random.key(0), (2, 8, 12, 1), minval=0.05)
   depth = scale * geometry.disparity_to_depth(coarse)
   depth = depth.at[0, :2].set(0)
-  perfect, known = edge_points.perfect_disparity(depth, coarse)
+  perfect, known = edge_points.perfect_disparity(
+    depth, coarse, geometry.disparity_to_depth
+  )
   assert known.sum() == known.size - 24
   np.testing.assert_allclose(perfect[known], coarse[known], rtol=1e-4)

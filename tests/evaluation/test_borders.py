@@ -21,7 +21,7 @@ def _image(seed=0):
 
 
 def _measure(depth, labels, prediction, *, found=None, dense=True):
-  aligned = metrics.align_depth(
+  aligned = metrics.depth.align_depth(
     depth, prediction, crop='none', median_scaling=False
   )
   return borders.measure(

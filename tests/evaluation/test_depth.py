@@ -147,7 +147,7 @@ def test_the_second_inverse_depth_is_that_of_the_mirrored_frame(coded_root):
   evaluator = _make_evaluator(config)
   disparity = np.random.default_rng(0).uniform(0.1, 1, (2, *_SIZE))
   depth, reverse = (
-    metrics.native_depth(metrics.flip_post_process(*pair), _SIZE)
+    metrics.depth.native_depth(metrics.depth.flip_post_process(*pair), _SIZE)
     for pair in (disparity, disparity[::-1])
   )
   found = evaluator.native_depth(

@@ -14,10 +14,11 @@ import input_pipeline
 from input_pipeline import street
 from input_pipeline.sources import odometry as odometry_files
 from sgde_jax import models, parallel
+from sgde_jax.configs import default
 from sgde_jax.evaluation import odometry, run
 from sgde_jax.inference import steps as inference
 from sgde_jax.metrics import trajectories
-from sgde_jax.training import steps
+from sgde_jax.ops import losses
 from sgde_jax.weights import initial
 from tests.support import runs
 
@@ -90,8 +91,8 @@ def _photometric_loss(config):
   disparity = jnp.asarray(disparity[None, :, :, None], jnp.float32)
   logits = (jax.scipy.special.logit(disparity),)
   batch = {
-    'frames': fields['frames'][None].astype(np.float32) / 255,
-    'intrinsics': fields['intrinsics'][None],
+    'frames': jnp.asarray(fields['frames'][None], jnp.float32) / 255,
+    'intrinsics': jnp.asarray(fields['intrinsics'][None]),
   }
 
   @jax.jit
@@ -101,17 +102,15 @@ def _photometric_loss(config):
       axis_angle=vectors[None, :2, :3],
       translation=vectors[None, :2, 3:],
     )
-    terms, _ = steps.compute_losses(
+    terms, _ = losses.weighted_terms(
       outputs,
       [],
-      batch,
-      (0, -1, 1),
-      None,
-      cross_entropy_weight=0.0,
-      class_weights=(),
-      scale_weight=0.0,
-      segment_weight=0.0,
-      automask=False,
+      batch['frames'],
+      batch['intrinsics'],
+      frame_offsets=(0, -1, 1),
+      min_depth=0.1,
+      max_depth=100.0,
+      **default.get_config().loss.to_dict() | {'automask': False},
     )
     return terms['photometric']
 

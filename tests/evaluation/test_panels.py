@@ -69,7 +69,9 @@ def test_training_panel_shows_what_it_is_given():
 def test_evaluation_panel(given, columns):
   rng = np.random.default_rng(0)
   truth = rng.uniform(2, 60, (40, 80)) * (rng.random((40, 80)) < 0.5)
-  aligned = metrics.align_depth(truth, np.full((40, 80), 10.0), crop='none')
+  aligned = metrics.depth.align_depth(
+    truth, np.full((40, 80), 10.0), crop='none'
+  )
   frame = rng.integers(0, 256, (*_SIZE, 3), np.uint8)
   sizes = {'labels': _SIZE, 'true_labels': truth.shape}
   labels = {name: rng.integers(0, 19, sizes[name], np.uint8) for name in given}

@@ -19,13 +19,15 @@ def test_mode_evaluate_writes_the_table(trained, tmp_path):
     os.symlink(trained / name, tmp_path / name)
   output, _ = runs.run_main('--mode=evaluate', f'--workdir={tmp_path}')
   head, row, last = output.splitlines()[:3]
-  assert head.split() == list(metrics.DEPTH_ERRORS)
+  assert head.split() == list(metrics.depth.DEPTH_ERRORS)
   assert row.split()[:2] == ['step', '20']
   assert last.startswith('3 images; truth lidar')
   results = json.loads((tmp_path / 'evaluation/metrics.json').read_text())
   assert results['step'] == 20
   assert results['images'] == 3
-  for name, printed in zip(metrics.DEPTH_ERRORS, row.split()[2:], strict=True):
+  for name, printed in zip(
+    metrics.depth.DEPTH_ERRORS, row.split()[2:], strict=True
+  ):
     assert float(printed) == pytest.approx(results[name], abs=5e-5)
     # As when training ended.
     during = runs.read_scalars(trained, f'eval/{name}')[20]

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -37,7 +38,7 @@ def test_three_lines_predict_an_image(trained, root, tmp_path):
   expected = predict(state.variables, frames)
   np.testing.assert_allclose(
     prediction.inverse_depth,
-    metrics.resize_bilinear(expected.inverse_depth[0], (40, 80)),
+    metrics.depth.resize_bilinear(expected.inverse_depth[0], (40, 80)),
     rtol=1e-4,
   )
   labels = images.resize_nearest(
@@ -73,10 +74,11 @@ def test_points_project_to_their_own_pixels():
   )
   # A source camera that is turned and moved sees them where geometry says.
   transform = geometry.pose_vector_to_matrix(
-    np.array([[0.02, -0.1, 0.05]]), np.array([[0.3, -0.2, 0.4]])
+    jnp.array([[0.02, -0.1, 0.05]]), jnp.array([[0.3, -0.2, 0.4]])
   )
+  depth = jnp.asarray(prediction.depth(5.0))[None, ..., None]
   pixels = geometry.project_to_source(
-    prediction.depth(5.0)[None, ..., None], intrinsics[None], transform
+    depth, jnp.asarray(intrinsics)[None], transform
   )
   transform = np.asarray(transform[0])
   seen = points @ transform[:3, :3].T + transform[:3, 3]

@@ -5,17 +5,17 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from sgde_jax import models
 from sgde_jax.inference import steps
-from sgde_jax.ops import geometry
 
 _RAMP = np.linspace(0.9, 0.1, 64, dtype=np.float32)
 
 
 class _Network:
   """Stands in for the network: red, and darker to the right."""
+
+  min_depth, max_depth = 0.1, 100.0
 
   def apply(self, variables, frames, *, train):
     del variables
@@ -42,6 +42,5 @@ def test_prediction_of_the_mirrored_frames_is_mirrored_back():
   np.testing.assert_allclose(both[:, 1], mirrored[:, :, ::-1], rtol=1e-6)
   # In 1/metres, between those of 100 m and 0.1 m.
   disparity = frames[..., 0] / 255 * _RAMP
-  expected = geometry.scale_disparity(disparity)
+  expected = 0.01 + (10 - 0.01) * disparity
   np.testing.assert_allclose(once.inverse_depth, expected, rtol=1e-5)
-  assert geometry.scale_disparity(jnp.zeros(())) == pytest.approx(0.01)

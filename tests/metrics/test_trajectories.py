@@ -51,14 +51,12 @@ def test_odometry_error_sees_rotation_and_counts_snippets():
   assert deviation == pytest.approx(np.std(windows))
 
 
-def test_odometry_error_refuses():
+def test_odometry_error_raises_without_enough_poses():
   poses = _poses(4)
-  with pytest.raises(ValueError, match='snippet=5 for 4 poses'):
+  with pytest.raises(ValueError, match='a snippet of 5'):
     metrics.odometry_error(poses, poses)
-  with pytest.raises(ValueError, match=r'\(4, 4, 4\) and \(3, 4, 4\)'):
+  with pytest.raises(ValueError, match='4 true and 3 predicted'):
     metrics.odometry_error(poses, poses[1:], snippet=3)
-  with pytest.raises(ValueError, match='NaN'):
-    metrics.odometry_error(poses, poses * np.nan, snippet=3)
 
 
 def test_chain_goes_through_the_poses():
@@ -109,7 +107,7 @@ def test_monodepth2_errors_are_those_of_its_loop():
   np.testing.assert_allclose(
     trajectories.monodepth2_errors(true, predicted), errors, rtol=1e-9
   )
-  with pytest.raises(ValueError, match='snippet=5 for 4 poses'):
+  with pytest.raises(ValueError, match='a snippet of 5'):
     trajectories.monodepth2_errors(true[:4], predicted[:4])
 
 
@@ -164,11 +162,3 @@ def test_path_length_by_hand():
   poses[1, :3, 3] = [3, 0, 4]
   poses[2, :3, 3] = [3, 2, 4]
   assert trajectories.path_length(poses) == pytest.approx(7)
-
-
-def test_align_refuses():
-  poses = _poses(4)
-  with pytest.raises(ValueError, match=r'\(4, 4, 4\) and \(3, 4, 4\)'):
-    trajectories.align(poses, poses[1:])
-  with pytest.raises(ValueError, match='NaN'):
-    trajectories.align(poses, poses * np.nan)

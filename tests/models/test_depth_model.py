@@ -100,7 +100,7 @@ def test_the_reference_setting_is_the_full_method():
   )
 
 
-def test_an_unknown_part_is_refused():
+def test_an_unknown_part_raises():
   with pytest.raises(SystemExit, match='attention, seem, full'):
     ablation.get_config('everything')
 
@@ -109,7 +109,7 @@ def test_an_unknown_part_is_refused():
   ('field', 'value'),
   [('attention.levels', (2,)), ('seem.enabled', True)],
 )
-def test_parts_without_semantics_are_refused(field, value):
+def test_parts_without_semantics_raise(field, value):
   config = baseline.get_config().model
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match='need config.model.semantics'):
@@ -148,7 +148,7 @@ def test_prediction_refines_every_edge_and_nothing_else(full):
   assert outputs.logits.shape == (2, *_SIZE, 19)
   assert outputs.points is None
   labels = jnp.argmax(outputs.logits, axis=-1)
-  edge = np.asarray(edges.semantic_edges(labels))
+  edge = np.asarray(edges.semantic_edges(labels, width=1))
   assert edge.sum(axis=(1, 2)).min() > 100, 'several chunks'
   coarse = np.asarray(outputs.disparities[0][..., 0])
   enhanced = np.asarray(outputs.enhanced_disparity[..., 0])
@@ -169,7 +169,7 @@ def test_training_refines_the_points_it_draws(full):
     image[points[:, 1], points[:, 0]] = True
   assert drawn.sum() == 2 * _POINTS
   labels = jnp.argmax(outputs.logits, axis=-1)
-  assert np.asarray(edges.semantic_edges(labels))[drawn].all()
+  assert np.asarray(edges.semantic_edges(labels, width=1))[drawn].all()
   change = outputs.enhanced_disparity - outputs.disparities[0]
   np.testing.assert_array_equal(change[..., 0] != 0, drawn)
 
@@ -181,7 +181,7 @@ def test_training_looks_inside_the_points_own_segments(full):
   values, known = edges.from_inside(
     outputs.disparity_logits[0],
     labels,
-    edges.semantic_edges(labels),
+    edges.semantic_edges(labels, width=1),
     rounds=_config().seem.edge_width + 1,
   )
   image, (x, y) = np.arange(2)[:, None], np.moveaxis(outputs.points, -1, 0)
@@ -286,5 +286,5 @@ def test_segment_gives_the_classes_of_a_call_without_any_depth(full):
     lambda variables: model.apply(
       variables, _frames()[:, 0], train=False, method='segment'
     )
-  )(kept)  # Flax refuses to read what is not there.
+  )(kept)  # Flax raises where a parameter is missing.
   np.testing.assert_allclose(logits, wanted, rtol=1e-3, atol=1e-2)

@@ -1,4 +1,4 @@
-"""The networks: shapes, dtypes, layers, frame order and refusals."""
+"""The networks: shapes, dtypes, frame order and errors."""
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +8,7 @@ from flax import linen as nn
 
 from sgde_jax import models
 from sgde_jax.configs import baseline
-from sgde_jax.models import decoders, layers, pose
-from sgde_jax.models import resnet as encoder
+from sgde_jax.models import decoders, pose, resnet
 
 
 def _model(frame_offsets=(0, -1, 1), **overrides):
@@ -75,7 +74,7 @@ def test_output_shapes(shapes, size, train):
   ],
 )
 def test_encoder_features(num_layers, channels):
-  network = encoder.ResNetEncoder(num_layers)
+  network = resnet.ResNetEncoder(num_layers)
   features, _ = jax.eval_shape(
     lambda image: network.init_with_output(
       jax.random.key(0), image, train=False
@@ -90,11 +89,11 @@ def test_encoder_features(num_layers, channels):
 def test_parameter_counts_are_the_published_ones(shapes):
   # ResNet-18 has 11,689,512 with its classifier of 513,000; 9,408 are the
   # filters of a second frame. Decoders: Monodepth2's published networks.
-  resnet = 11_689_512 - 513_000
+  encoder = 11_689_512 - 513_000
   expected = {
-    'encoder': resnet,
+    'encoder': encoder,
     'depth': 3_152_724,
-    'pose/encoder': resnet + 9_408,
+    'pose/encoder': encoder + 9_408,
     'pose/conv': 1_314_572,
   }
   counts = dict.fromkeys(expected, 0)
@@ -106,7 +105,7 @@ def test_parameter_counts_are_the_published_ones(shapes):
 
 
 def test_resnet_50_has_its_published_size():
-  network = encoder.ResNetEncoder(50)
+  network = resnet.ResNetEncoder(50)
   shapes = jax.eval_shape(
     lambda image: network.init(jax.random.key(0), image, train=False),
     jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32),
@@ -194,95 +193,13 @@ def test_pairs_reach_the_pose_network_in_temporal_order(offsets):
     (2, 3, 64, 90, 3),
     (2, 3, 48, 96, 3),
     (2, 2, 64, 96, 3),
-    (2, 3, 64, 96, 1),
-    (3, 64, 96, 3),
   ],
 )
-def test_frames_that_do_not_fit_are_refused(shape):
+def test_frames_that_do_not_fit_raise(shape):
   frames = jax.ShapeDtypeStruct(shape, jnp.float32)
   with pytest.raises(ValueError, match='multiples of 32') as error:
     _apply(_model(), {}, frames)
   assert str(shape) in str(error.value)
-
-
-def test_unknown_settings_are_refused():
-  with pytest.raises(ValueError, match="model.dtype = 'float8'.*float32"):
-    _model(dtype='float8')
-  with pytest.raises(ValueError, match=r'layers = 20.*\[10, 18, 34, 50, 101\]'):
-    _variables(_model(encoder_layers=20), _frames())
-
-
-def test_max_pool_is_the_3x3_stride_2_pool():
-  x = np.random.default_rng(0).normal(size=(2, 6, 10, 3)).astype(np.float32)
-
-  def reference(x):
-    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-
-  @jax.jit
-  def value_and_gradient(x):
-    outputs = []
-    for pool in (layers.max_pool, reference):
-      pooled, pull = jax.vjp(pool, x)
-      outputs.append((pooled, *pull(jnp.cos(7 * pooled))))
-    return outputs
-
-  (ours, our_gradient), (theirs, gradient) = value_and_gradient(x)
-  np.testing.assert_array_equal(ours, theirs)
-  np.testing.assert_allclose(our_gradient, gradient, atol=1e-6)
-  smallest = x[:, :2, :2]
-  np.testing.assert_array_equal(
-    layers.max_pool(smallest), smallest.max((1, 2), keepdims=True)
-  )
-
-
-def test_reflecting_conv_is_pad_and_valid():
-  x = np.random.default_rng(1).normal(size=(2, 5, 7, 4)).astype(np.float32)
-  network = layers.Conv(6, reflect=True)
-  variables = jax.jit(network.init)(jax.random.key(0), x)
-  kernel, bias = (variables['params']['conv'][n] for n in ('kernel', 'bias'))
-
-  def reference(x, kernel):
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
-    layout = ('NHWC', 'HWIO', 'NHWC')
-    convolved = jax.lax.conv_general_dilated(
-      padded, kernel, (1, 1), 'VALID', dimension_numbers=layout
-    )
-    return convolved + bias[None, None, None]
-
-  def ours(x, kernel):
-    return network.apply(
-      {'params': {'conv': {'kernel': kernel, 'bias': bias}}}, x
-    )
-
-  def value_and_gradients(function):
-    value, pull = jax.vjp(function, x, kernel)
-    return value, *pull(jnp.cos(value))
-
-  both = jax.jit(lambda: [*map(value_and_gradients, (ours, reference))])()
-  for actual, expected in zip(*both, strict=True):
-    np.testing.assert_allclose(actual, expected, atol=2e-5)
-
-
-def test_plain_conv_pads_by_zeros_and_starts_as_pytorch_does():
-  x = jnp.ones((1, 4, 5, 64))
-  value, variables = jax.jit(layers.Conv(128).init_with_output)(
-    jax.random.key(0), x
-  )
-  kernel, bias = (variables['params']['conv'][n] for n in ('kernel', 'bias'))
-  np.testing.assert_allclose(
-    value[0, 0, 0], jnp.sum(kernel[1:, 1:], (0, 1, 2)) + bias, atol=1e-4
-  )
-  bound = (9 * 64) ** -0.5
-  for tensor in (kernel, bias):
-    assert 0.9 * bound < np.abs(tensor).max() <= bound
-    assert abs(np.mean(tensor)) < 0.2 * bound
-
-
-def test_upsample_nearest_repeats_pixels():
-  x = np.arange(24.0).reshape(1, 3, 4, 2)
-  np.testing.assert_array_equal(
-    layers.upsample_nearest(x), x.repeat(2, axis=1).repeat(2, axis=2)
-  )
 
 
 def test_decoder_level_joins_the_skip_at_twice_the_size():

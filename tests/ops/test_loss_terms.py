@@ -1,4 +1,4 @@
-"""All losses of the network's outputs: what each option weighs."""
+"""All loss terms of the network's outputs: their weights and the priors."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from sgde_jax import models
 from sgde_jax.configs import default
-from sgde_jax.training import steps
+from sgde_jax.ops import losses
 
 
 def _make_losses(**options):
@@ -29,20 +29,19 @@ def _make_losses(**options):
     inside_logits=jax.random.normal(next(keys), (2, 5, 1)),
     inside_mask=jnp.ones((2, 5), bool),
   )
-  batch = {
-    'frames': jax.random.uniform(next(keys), (2, 2, 32, 64, 3)),
-    'intrinsics': jnp.tile(
-      jnp.array([[40, 0, 31.5], [0, 40, 15.5], [0, 0, 1]])[None], (2, 1, 1)
-    ),
-  }
+  frames = jax.random.uniform(next(keys), (2, 2, 32, 64, 3))
+  intrinsics = jnp.tile(
+    jnp.array([[40, 0, 31.5], [0, 40, 15.5], [0, 0, 1]])[None], (2, 1, 1)
+  )
   labels = jax.random.randint(next(keys), (2, 32, 64), 0, 19)
-  tie_noise = options.pop('tie_noise', None)
-  terms, _ = steps.compute_losses(
+  terms, _ = losses.weighted_terms(
     outputs,
     [(outputs.logits, labels)],
-    batch,
-    (0, 1),
-    tie_noise,
+    frames,
+    intrinsics,
+    frame_offsets=(0, 1),
+    min_depth=0.1,
+    max_depth=100.0,
     **default.get_config().loss.to_dict() | options,
   )
   return terms
@@ -76,7 +75,41 @@ def test_tie_noise_moves_the_unwarped_sources():
   )
 
 
-def test_tie_noise_is_small():
-  noise = steps._tie_noise(jax.random.key(0), jnp.zeros((4, 3, 32, 64, 3)))
-  assert noise.shape == (4, 2, 32, 64)
-  np.testing.assert_allclose(jnp.std(noise), 1e-5, rtol=0.05)
+def _constant_logits(*values):
+  return [jnp.full((2, 8 >> s, 16 >> s, 1), v) for s, v in enumerate(values)]
+
+
+def test_scale_prior_is_nothing_in_its_range_and_counts_means_alone():
+  assert losses.scale_prior(_constant_logits(-4.0, -2.0, -0.5, 0.0)) == 0
+  far = _constant_logits(-1.0, -7.0, 3.0, -2.0)
+  np.testing.assert_allclose(losses.scale_prior(far), (9 + 9) / 4)
+  wave = jnp.linspace(-50, 50, 16)[None, None, :, None]
+  spread = [far[0], far[1] + wave[:, :, :8] - wave[:, :, :8].mean(), *far[2:]]
+  np.testing.assert_allclose(losses.scale_prior(spread), 4.5, rtol=1e-5)
+  one_image = far[2].at[0].set(-4.0)  # The batch's mean is in the range.
+  assert losses.scale_prior([one_image]) == 0
+
+
+@pytest.mark.parametrize('value', [-200.0, -5.0, 1.0, 200.0])
+def test_scale_prior_pulls_back_where_the_sigmoid_cannot(value):
+  gradient = jax.grad(losses.scale_prior)(_constant_logits(value))[0]
+  assert np.isfinite(gradient).all()
+  assert (np.sign(gradient) == np.sign(value)).all()
+
+
+def test_segments_pull_the_points_that_count_alone():
+  points = jnp.array([[1.0, 5.0, -2.0], [0.0, 3.0, 4.0]])[..., None]
+  inside = jnp.array([[0.5, 7.0, -2.0], [1.0, 3.0, 0.0]])[..., None]
+  mask = jnp.array([[True, True, True], [True, True, False]])
+
+  def distance(points):
+    return losses.segment_prior(points, inside, mask, num_pixels=10)
+
+  np.testing.assert_allclose(distance(points), (0.5 + 2 + 1) / 10)
+  pull = 10 * jax.grad(distance)(points)[..., 0]
+  np.testing.assert_allclose(pull[0, :2], [1, -1], atol=1e-6)
+  np.testing.assert_allclose(pull[1, ::2], [-1, 0], atol=1e-6)
+  none = losses.segment_prior(
+    points, inside, jnp.zeros_like(mask), num_pixels=10
+  )
+  assert none == 0

@@ -25,7 +25,7 @@ def _reporter(workdir, *, start_step=0, num_steps=100, **options):
 
 
 def _summary(abs_rel, images=26):
-  values = dict.fromkeys(metrics.DEPTH_ERRORS, 0.5) | {'abs_rel': abs_rel}
+  values = dict.fromkeys(metrics.depth.DEPTH_ERRORS, 0.5) | {'abs_rel': abs_rel}
   return values | {'ratio': 31.25, 'ratio_std': 0.125, 'images': images}
 
 
@@ -221,7 +221,7 @@ def test_close_prints_every_evaluation_side_by_side(tmp_path, capsys):
   resumed = _reporter(tmp_path, start_step=1000)
   assert resumed.close() == _summary(0.125)
   header, first, last, note = capsys.readouterr().out.splitlines()
-  assert header.split() == list(metrics.DEPTH_ERRORS)
+  assert header.split() == list(metrics.depth.DEPTH_ERRORS)
   assert first.startswith('step 0 ') and '0.5000' in first
   assert last.startswith('step 1000 ') and '0.1250' in last
   assert note == (

@@ -15,6 +15,7 @@ from input_pipeline import street
 from sgde_jax import models, parallel
 from sgde_jax.configs import default
 from sgde_jax.models import attention
+from sgde_jax.ops import losses
 from sgde_jax.training import steps
 from sgde_jax.weights import initial
 from tests.support import runs
@@ -28,6 +29,8 @@ class TinyModel(nn.Module):
 
   frame_offsets: tuple[int, ...] = (0, 1)
   attention_levels: tuple[int, ...] = ()
+  min_depth: float = 0.1
+  max_depth: float = 100.0
 
   @nn.compact
   def __call__(self, frames, *, train):
@@ -119,6 +122,7 @@ class _Recorder:
 
   frame_offsets = (0, 1)
   attention_levels = ()
+  min_depth, max_depth = 0.1, 100.0
 
   def apply(self, variables, frames, *, train, mutable, rngs=None, method=''):
     if method == 'segment':
@@ -127,8 +131,8 @@ class _Recorder:
     self.frames = frames
     return TinyModel().apply(variables, frames, train=train, mutable=mutable)
 
-  def compute_losses(self, outputs, labelled, batch, *_, **options):
-    self.labelled, self.batch = labelled, batch
+  def weighted_terms(self, outputs, labelled, frames, *_, **options):
+    self.labelled, self.clean = labelled, frames
     return {'photometric': jnp.mean(outputs.disparity_logits[0] ** 2)}, {}
 
 
@@ -139,7 +143,7 @@ def test_networks_see_jittered_frames_and_losses_clean_ones(monkeypatch):
   stills = rng.integers(0, 256, (2, 32, 64, 3), np.uint8)
   masks = rng.integers(0, 19, (2, 32, 64), np.uint8)
   recorder = _Recorder()
-  monkeypatch.setattr(steps, 'compute_losses', recorder.compute_losses)
+  monkeypatch.setattr(losses, 'weighted_terms', recorder.weighted_terms)
   optimizer = optax.sgd(0.1)
   steps.train_step(
     0,
@@ -154,7 +158,7 @@ def test_networks_see_jittered_frames_and_losses_clean_ones(monkeypatch):
     loss_options=_LOSS,
   )
   mirrored = batch['frames'][:, :, :, ::-1] / np.float32(255)
-  np.testing.assert_allclose(recorder.batch['frames'], mirrored, atol=1e-6)
+  np.testing.assert_allclose(recorder.clean, mirrored, atol=1e-6)
   for seen, clean in (
     (recorder.frames, mirrored),
     (recorder.stills, stills[:, :, ::-1] / np.float32(255)),
@@ -180,19 +184,20 @@ def test_spread_is_relative_and_nothing_for_a_lost_depth():
 
 
 def test_attention_gain_is_over_all_levels_and_branches():
+  config = default.get_config().model
+  config.attention.levels = (2, 3)
+  model = models.create_model(config)
   maps = jnp.zeros((1, 4, 4, 8))
-  module = attention.SemanticGuidedAttention(heads=2, width=8)
+  module = attention.SemanticGuidedAttention(**model.attention)
   level = module.init(jax.random.key(0), maps, maps)['params']
   params = {'attentions_2': level, 'attentions_3': dict(level)}
-  options = models.network.AttentionOptions(gain_rate=10.0)
-  model = models.DepthModel(attention_levels=(2, 3), attention=options)
   assert steps._attention_gain(params, model) == {'attention_gain': 0}
   opened = level['depth_update'] | {'gain': jnp.full((8,), 0.03)}
   params['attentions_3']['depth_update'] = opened
   # A quarter of all gains are 0.3.
   gain = steps._attention_gain(params, model)['attention_gain']
   np.testing.assert_allclose(gain, 0.15, rtol=1e-6)
-  assert steps._attention_gain(params, models.DepthModel()) == {}
+  assert steps._attention_gain(params, model.clone(attention_levels=())) == {}
 
 
 def test_a_saturated_disparity_is_pulled_back(tiny):
@@ -317,11 +322,17 @@ def test_one_program_serves_every_seed():
 
   first, batch = compile_step(0)
   second, _ = compile_step(1)
-  losses = [
+  values = [
     float(step(start(), batch)[1]['loss'])
     for step in (first, second, functools.partial(first.func, *second.args))
   ]
-  assert losses[0] != losses[1] == losses[2]
+  assert values[0] != values[1] == values[2]
+
+
+def test_tie_noise_is_small():
+  noise = steps._tie_noise(jax.random.key(0), jnp.zeros((4, 3, 32, 64, 3)))
+  assert noise.shape == (4, 2, 32, 64)
+  np.testing.assert_allclose(jnp.std(noise), 1e-5, rtol=0.05)
 
 
 @pytest.mark.slow

@@ -196,7 +196,9 @@ def test_load_predicts_at_the_size_that_the_encoder_names(folder):
   assert prediction.labels is None
   assert prediction.inverse_depth.shape == (48, 80)
   resized = np.asarray(Image.fromarray(image).resize((96, 64), 1))
-  expected = metrics.resize_bilinear(predictor(resized).inverse_depth, (48, 80))
+  expected = metrics.depth.resize_bilinear(
+    predictor(resized).inverse_depth, (48, 80)
+  )
   np.testing.assert_allclose(prediction.inverse_depth, expected, rtol=1e-5)
 
 

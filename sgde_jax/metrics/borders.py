@@ -1,17 +1,23 @@
-"""How sharp a depth map is at depth edges, by Depth Pro's metrics.
+"""Depth at borders: errors near semantic ones, sharpness at depth edges.
 
-Both scores depend on ratios of neighbouring depths alone, so the scale of
-the prediction does not matter.
+Errors are pooled over pixels, not averaged per image, because an image may
+hold few pixels of a class, or none. A semantic border pixel is one with a
+4-neighbour of another class; 255 (unlabelled) neither is nor makes one.
+
+Sharpness is Depth Pro's boundary F1 and recall. Both depend on ratios of
+neighbouring depths alone, so the scale of the prediction does not matter.
 
 References:
   Bochkovskii et al., Depth Pro: Sharp Monocular Metric Depth in Less Than a
     Second (2024), section 3.2: scale-invariant boundary F1 and recall.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from input_pipeline import cityscapes
-from sgde_jax.metrics import segmentation
+from sgde_jax.metrics import totals
 
 _THRESHOLDS = np.linspace(1.05, 1.25, 10)
 # Train ids that make up one foreground mask each.
@@ -21,6 +27,96 @@ _MASKS = {
 }
 # The axes of the four directions: right, down, left, up.
 _AXES = (1, 0, 1, 0)
+
+
+def border_distance(labels: np.ndarray, *, limit: int = 5) -> np.ndarray:
+  """City-block distance to the nearest semantic border, in pixels.
+
+  The border runs between pixels, so the pixels on either side of it are at
+  distance 1; each further unit dilates once by 4-neighbours, also across
+  unlabelled pixels.
+
+  Args:
+    labels: `[H, W]` integer train ids, 255 = unlabelled.
+    limit: the largest distance to measure.
+
+  Returns:
+    `[H, W]` int: 1..limit, and limit + 1 for all that is farther.
+  """
+  near = np.zeros(labels.shape, bool)
+  for axis in (0, 1):
+    first, second = _neighbours(labels, axis)
+    differs = (first != second) & (first != cityscapes.UNLABELLED)
+    differs &= second != cityscapes.UNLABELLED
+    for side in _neighbours(near, axis):
+      side |= differs
+  distance = np.where(near, 1, limit + 1)
+  for step in range(2, limit + 1):
+    grown = near.copy()
+    for axis in (0, 1):
+      for source, target in zip(
+        _neighbours(near, axis), reversed(_neighbours(grown, axis)), strict=True
+      ):
+        target |= source
+    distance[grown & ~near] = step
+    near = grown
+  return distance
+
+
+def border_errors(
+  ground_truth: np.ndarray,
+  prediction: np.ndarray,
+  valid: np.ndarray,
+  labels: np.ndarray,
+  *,
+  radii: Sequence[int] = (1, 3, 5),
+) -> totals.Totals:
+  """Depth errors near semantic borders and away from them.
+
+  Args:
+    ground_truth: `[H, W]`, metres.
+    prediction: `[H, W]`, metres, aligned (`depth.align_depth`).
+    valid: `[H, W]` bool, the pixels that count; unlabelled ones never do.
+    labels: `[H, W]` integer train ids, 255 = unlabelled.
+    radii: pixels; see `border_distance`.
+
+  Returns:
+    `abs_rel/border_R` and `square_error/border_R` for each radius R (all
+    pixels within R, so that a larger radius includes the smaller), and
+    `.../away` for the pixels beyond the largest.
+  """
+  _check_labels(labels)
+  distance = border_distance(labels, limit=max(radii))
+  labelled = valid & (labels != cityscapes.UNLABELLED)
+  groups = {f'border_{r}': labelled & (distance <= r) for r in radii}
+  groups['away'] = labelled & (distance > max(radii))
+  return _error_totals(ground_truth, prediction, groups)
+
+
+def class_errors(
+  ground_truth: np.ndarray,
+  prediction: np.ndarray,
+  valid: np.ndarray,
+  labels: np.ndarray,
+) -> totals.Totals:
+  """Depth errors per semantic class and for the thin classes together.
+
+  Args:
+    ground_truth: `[H, W]`, metres.
+    prediction: `[H, W]`, metres, aligned (`depth.align_depth`).
+    valid: `[H, W]` bool, the pixels that count.
+    labels: `[H, W]` integer train ids, 255 = unlabelled.
+
+  Returns:
+    `abs_rel/NAME` and `square_error/NAME` for each class and for `thin`.
+  """
+  _check_labels(labels)
+  groups = {
+    name: valid & (labels == index)
+    for index, name in enumerate(cityscapes.NAMES)
+  }
+  groups['thin'] = valid & np.isin(labels, cityscapes.THIN_CLASSES)
+  return _error_totals(ground_truth, prediction, groups)
 
 
 def boundary_f1(
@@ -44,8 +140,8 @@ def boundary_f1(
   Returns:
     F1 in [0, 1]; 0 where there is no boundary.
   """
-  true_ratios = _neighbour_ratios(ground_truth, 'ground_truth', valid)
-  found_ratios = _neighbour_ratios(prediction, 'prediction', valid)
+  true_ratios = _neighbour_ratios(ground_truth, valid)
+  found_ratios = _neighbour_ratios(prediction, valid)
   scores = []
   for threshold in _THRESHOLDS:
     recalls, precisions = [], []
@@ -75,7 +171,7 @@ def boundary_recall(
 
   Args:
     prediction: `[H, W]` positive depth, any scale.
-    mask: `[H, W]` bool, True on what stands in front.
+    mask: `[H, W]` bool, True on the foreground.
     valid: `[H, W]` bool; contour pairs with a pixel outside of it do not
       count. All pixels when None.
 
@@ -83,12 +179,7 @@ def boundary_recall(
     Recall in [0, 1]; 0 where the mask has no contour.
   """
   contours = _mask_contours(mask, valid)
-  ratios = _neighbour_ratios(prediction, 'prediction', None)
-  if contours[0].shape != ratios[0].shape:
-    raise ValueError(
-      f'mask and prediction must have the same shape, got {mask.shape} and '
-      f'{prediction.shape}.'
-    )
+  ratios = _neighbour_ratios(prediction, None)
   recalls = []
   for threshold in _THRESHOLDS:
     shares = []
@@ -104,7 +195,7 @@ def boundary_totals(
   labels: np.ndarray,
   *,
   dense_truth: np.ndarray | None = None,
-) -> segmentation.Totals:
+) -> totals.Totals:
   """The boundary scores of one image, ready to be averaged over images.
 
   Args:
@@ -113,11 +204,11 @@ def boundary_totals(
     dense_truth: `[H, W]` depth, 0 = none; None where the truth is sparse.
 
   Returns:
-    `boundary_recall/objects` (everything that stands in front of the scene)
-    and `boundary_recall/thin`, from the labels; `boundary_f1` from the dense
-    truth. What an image lacks, a contour or a boundary, counts 0 there.
+    `boundary_recall/objects` (everything in the foreground) and
+    `boundary_recall/thin`, from the labels; `boundary_f1` from the dense truth.
+    The count is 0 where an image has no such contour or boundary.
   """
-  segmentation.check_labels(labels, 'labels')
+  _check_labels(labels)
   known = labels != cityscapes.UNLABELLED
   pairs = {}
   for name, classes in _MASKS.items():
@@ -130,20 +221,50 @@ def boundary_totals(
   pairs['boundary_f1'] = (0.0, 0)
   if dense_truth is not None:
     valid = dense_truth > 0
-    ratios = _neighbour_ratios(dense_truth, 'dense_truth', valid)
+    ratios = _neighbour_ratios(dense_truth, valid)
     if any((ratio > _THRESHOLDS[0]).any() for ratio in ratios):
       score = boundary_f1(dense_truth, prediction, valid=valid)
       pairs['boundary_f1'] = (score, 1)
-  return segmentation.Totals(pairs)
+  return totals.Totals(pairs)
+
+
+def _neighbours(array, axis):
+  """Views of all first and all second pixels of the pairs along an axis."""
+  if axis == 0:
+    return array[:-1], array[1:]
+  return array[:, :-1], array[:, 1:]
+
+
+def _error_totals(ground_truth, prediction, groups):
+  pairs = {}
+  for name, group in groups.items():
+    truth = np.asarray(ground_truth)[group].astype(np.float64)
+    error = np.asarray(prediction)[group] - truth
+    relative = np.abs(error) / truth
+    pairs[f'abs_rel/{name}'] = (float(np.sum(relative)), error.size)
+    pairs[totals.SQUARES + name] = (float(np.sum(error**2)), error.size)
+  return totals.Totals(pairs)
+
+
+def _check_labels(labels):
+  """Raises ValueError unless labels are train ids or 255."""
+  found = np.unique(labels)
+  wrong = found[(found >= cityscapes.NUM_CLASSES) | (found < 0)]
+  wrong = wrong[wrong != cityscapes.UNLABELLED]
+  if wrong.size:
+    raise ValueError(
+      f'labels hold {wrong[:5].tolist()}, which are neither train ids 0..18 nor'
+      ' 255; convert label ids to train ids first.'
+    )
 
 
 def _directed_pairs(array):
   """Views of each pixel and its neighbour, for the directions of `_AXES`."""
-  forward = [segmentation.neighbours(array, axis) for axis in (1, 0)]
+  forward = [_neighbours(array, axis) for axis in (1, 0)]
   return forward + [(second, first) for first, second in forward]
 
 
-def _neighbour_ratios(depth, name, valid):
+def _neighbour_ratios(depth, valid):
   """How many times nearer each pixel is than its right, lower, left, upper.
 
   Returns four arrays, along `_AXES`; 0 where a pixel of the pair is not
@@ -153,13 +274,8 @@ def _neighbour_ratios(depth, name, valid):
   usable = np.isfinite(depth) & (depth > 0)
   if valid is None:
     valid = np.ones(depth.shape, bool)
-  if depth.ndim != 2 or valid.shape != depth.shape:
-    raise ValueError(
-      f'{name} and its mask must be [H, W], got {depth.shape} and '
-      f'{valid.shape}.'
-    )
   if not usable[valid].all():
-    raise ValueError(f'{name} must be finite and positive wherever it counts.')
+    raise ValueError('depth must be finite and positive wherever it counts.')
   depth = np.where(usable, depth, 1.0)
   return [
     np.where(first & second, far / near, 0.0)
@@ -171,11 +287,6 @@ def _neighbour_ratios(depth, name, valid):
 
 def _mask_contours(mask, valid):
   """Pairs that step out of a mask to the right, down, left and up."""
-  mask = np.asarray(mask)
-  if mask.ndim != 2 or mask.dtype != bool:
-    raise ValueError(
-      f'mask must be [H, W] bool, got {mask.shape} {mask.dtype}.'
-    )
   if valid is None:
     valid = np.ones(mask.shape, bool)
   return [

@@ -1,4 +1,4 @@
-"""Batch normalisation against Flax's."""
+"""Convolutions, pooling; batch normalisation against Flax's."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from sgde_jax.models import normalization
+from sgde_jax.models import layers
 
 
 def _input(dtype=jnp.float32, offset=0.5):
@@ -25,7 +25,7 @@ def _variables():
 
 def _both(**options):
   options |= {'epsilon': 1e-3, 'momentum': 0.8}
-  return normalization.BatchNorm(**options), nn.BatchNorm(**options)
+  return layers.BatchNorm(**options), nn.BatchNorm(**options)
 
 
 def _run(module, variables, x, weight):
@@ -91,3 +91,76 @@ def test_a_constant_input_has_finite_gradients():
   bias = _variables()['params']['bias']
   np.testing.assert_allclose(y, jnp.broadcast_to(bias, y.shape), atol=0.05)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_max_pool_is_the_3x3_stride_2_pool():
+  x = np.random.default_rng(0).normal(size=(2, 6, 10, 3)).astype(np.float32)
+
+  def reference(x):
+    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+
+  @jax.jit
+  def value_and_gradient(x):
+    outputs = []
+    for pool in (layers.max_pool, reference):
+      pooled, pull = jax.vjp(pool, x)
+      outputs.append((pooled, *pull(jnp.cos(7 * pooled))))
+    return outputs
+
+  (ours, our_gradient), (theirs, gradient) = value_and_gradient(x)
+  np.testing.assert_array_equal(ours, theirs)
+  np.testing.assert_allclose(our_gradient, gradient, atol=1e-6)
+  smallest = jnp.asarray(x[:, :2, :2])
+  np.testing.assert_array_equal(
+    layers.max_pool(smallest), smallest.max((1, 2), keepdims=True)
+  )
+
+
+def test_reflecting_conv_is_pad_and_valid():
+  x = np.random.default_rng(1).normal(size=(2, 5, 7, 4)).astype(np.float32)
+  network = layers.Conv(6, reflect=True)
+  variables = jax.jit(network.init)(jax.random.key(0), x)
+  kernel, bias = (variables['params']['conv'][n] for n in ('kernel', 'bias'))
+
+  def reference(x, kernel):
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
+    layout = ('NHWC', 'HWIO', 'NHWC')
+    convolved = jax.lax.conv_general_dilated(
+      padded, kernel, (1, 1), 'VALID', dimension_numbers=layout
+    )
+    return convolved + bias[None, None, None]
+
+  def ours(x, kernel):
+    return network.apply(
+      {'params': {'conv': {'kernel': kernel, 'bias': bias}}}, x
+    )
+
+  def value_and_gradients(function):
+    value, pull = jax.vjp(function, x, kernel)
+    return value, *pull(jnp.cos(value))
+
+  both = jax.jit(lambda: [*map(value_and_gradients, (ours, reference))])()
+  for actual, expected in zip(*both, strict=True):
+    np.testing.assert_allclose(actual, expected, atol=2e-5)
+
+
+def test_plain_conv_pads_by_zeros_and_starts_as_pytorch_does():
+  x = jnp.ones((1, 4, 5, 64))
+  value, variables = jax.jit(layers.Conv(128).init_with_output)(
+    jax.random.key(0), x
+  )
+  kernel, bias = (variables['params']['conv'][n] for n in ('kernel', 'bias'))
+  np.testing.assert_allclose(
+    value[0, 0, 0], jnp.sum(kernel[1:, 1:], (0, 1, 2)) + bias, atol=1e-4
+  )
+  bound = (9 * 64) ** -0.5
+  for tensor in (kernel, bias):
+    assert 0.9 * bound < np.abs(tensor).max() <= bound
+    assert abs(np.mean(tensor)) < 0.2 * bound
+
+
+def test_upsample_nearest_repeats_pixels():
+  x = jnp.arange(24.0).reshape(1, 3, 4, 2)
+  np.testing.assert_array_equal(
+    layers.upsample_nearest(x), x.repeat(2, axis=1).repeat(2, axis=2)
+  )
