@@ -6,7 +6,7 @@ Importing this package imports no JAX: its functions do when they are used.
 
 import importlib
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 __all__ = ['create_model', 'load']
 _MODULES = {
   'create_model': 'sgde_jax.weights.initial',
