@@ -110,7 +110,7 @@ def _loss():
 
 def _data():
   data = ml_collections.ConfigDict()
-  # street (rendered if missing), kitti, or tfds: records of tfds_builder
+  # street (rendered if missing), kitti, or tfds: records of build_records
   data.source = 'street'
   data.root = 'runs/street'  # KITTI raw layout; for tfds its --output
   # memory (every process holds the whole split), or tf: read while training

@@ -1,4 +1,4 @@
-"""Reads what `tfds_builder` wrote: frames and examples in random access.
+"""Reads what `build_records` wrote: frames and examples in random access.
 
 A TFDS dataset in ArrayRecord files, found below `config.data.root`:
 
