@@ -83,63 +83,42 @@ def _make_tables():
 _TO_TRAIN_IDS, _TO_IDS = _make_tables()
 
 
-def ids_to_train_ids(array):
-  """Cityscapes ids -> train ids.
-
-  Args:
-    array: integers of any shape: 0 .. 33, and -1 or 255 for a licence plate.
-
-  Returns:
-    uint8 of the same shape: 0 .. 18, or 255 where the id has no train id.
+def ids_to_train_ids(array: np.ndarray) -> np.ndarray:
+  """Cityscapes ids 0 .. 33, -1 or 255 -> train ids 0 .. 18 or 255, uint8.
 
   Raises:
-    ValueError: the array has another type or another value.
+    ValueError: if there is another value.
   """
-  array = _check_values(array, last=LAST_ID, coding='ids')
-  return _TO_TRAIN_IDS[array]
+  return _TO_TRAIN_IDS[_check_values(array, coding='ids')]
 
 
-def train_ids_to_ids(array):
-  """Train ids -> Cityscapes ids.
-
-  Args:
-    array: integers of any shape: 0 .. 18, and -1 or 255 for unlabelled.
-
-  Returns:
-    uint8 of the same shape; unlabelled becomes id 0, `unlabeled`.
+def train_ids_to_ids(array: np.ndarray) -> np.ndarray:
+  """Train ids 0 .. 18, -1 or 255 -> Cityscapes ids, uint8; 0 = unlabelled.
 
   Raises:
-    ValueError: the array has another type or another value.
+    ValueError: if there is another value.
   """
-  array = _check_values(array, last=NUM_CLASSES - 1, coding='train_ids')
-  return _TO_IDS[array]
+  return _TO_IDS[_check_values(array, coding='train_ids')]
 
 
-def to_train_ids(array, *, coding):
-  """Values of a mask -> train ids.
+def to_train_ids(array: np.ndarray, *, coding: str) -> np.ndarray:
+  """Values of a mask -> train ids, uint8: 0 .. 18, 255 = unlabelled.
 
   Args:
     array: integers of any shape.
-    coding: `train_ids` or `ids`, what they mean.
-
-  Returns:
-    uint8 of the same shape: 0 .. 18, 255 = unlabelled.
+    coding: `train_ids` or `ids`, the meaning of the values.
 
   Raises:
-    ValueError: the coding is unknown, or a value is outside it.
+    ValueError: if a value is outside the coding.
   """
-  if coding == 'ids':
-    return ids_to_train_ids(array)
-  if coding == 'train_ids':
-    return _check_values(array, last=NUM_CLASSES - 1, coding=coding)
-  raise ValueError(f'labels are coded as one of {CODINGS}, not {coding!r}')
+  values = _check_values(array, coding=coding)
+  return _TO_TRAIN_IDS[values] if coding == 'ids' else values
 
 
-def _check_values(array, *, last, coding):
-  """Returns the array as uint8, or says which value is outside the coding."""
+def _check_values(array, *, coding):
+  """Returns the array as uint8; raises for a value outside the coding."""
+  last = {'ids': LAST_ID, 'train_ids': NUM_CLASSES - 1}[coding]
   array = np.asarray(array)
-  if not np.issubdtype(array.dtype, np.integer):
-    raise ValueError(f'labels must be integers, not {array.dtype}')
   valid = ((array >= 0) & (array <= last)) | (array == UNLABELLED)
   if np.issubdtype(array.dtype, np.signedinteger):
     valid |= array == -1

@@ -8,8 +8,9 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import ml_collections
 import numpy as np
 
 from input_pipeline import (
@@ -24,16 +25,18 @@ from input_pipeline import (
   truths,
 )
 from input_pipeline.batch import Batch
-from input_pipeline.sources import records, stills
+from input_pipeline.sources import kitti, records, stills
 
 _CHOICES = {
   'source': ('street', 'kitti', 'tfds'),
   'reader': ('memory', 'tf'),
   'unreadable': ('stop', 'replace'),
   'labels': ('none', *cityscapes.CODINGS),
+  'semantic_labels': cityscapes.CODINGS,
   'ground_truth': ('none', *truths.KINDS),
 }
 _SCANNED_MASKS = 64  # Enough to see whether a folder has the config's coding.
+_TOLERANCE = 0.01  # Of aspect ratios; a cropped picture differs more.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +52,7 @@ class Data:
     replaced: training examples that lack a frame and are replaced by others.
   """
 
-  config: object
+  config: ml_collections.ConfigDict
   train: examples.ExampleTable | records.RecordTable | None
   evaluation: examples.ExampleTable | records.RecordTable | None
   still_table: examples.ExampleTable | None
@@ -59,17 +62,17 @@ class Data:
   @property
   def train_examples(self) -> int:
     """Number of training examples."""
-    return 0 if self.train is None else len(self.train)
+    return len(self.train or ())
 
   @property
   def train_labelled(self) -> int:
     """Number of training examples that have a mask."""
-    return 0 if self.train is None else self.train.labelled
+    return self.train.labelled if self.train else 0
 
   @property
   def stills(self) -> int:
     """Number of labelled stills for training."""
-    return 0 if self.still_table is None else len(self.still_table)
+    return len(self.still_table or ())
 
   @property
   def eval_split(self) -> str:
@@ -79,19 +82,20 @@ class Data:
   @property
   def eval_lines(self) -> tuple[splits.Example, ...]:
     """The lines of the evaluation list, in the order of `index`."""
-    return () if self.evaluation is None else self.evaluation.lines
+    return self.evaluation.lines if self.evaluation else ()
 
   @property
   def digest(self) -> str:
     """A hash that is equal on hosts that see the same examples."""
     lines = [table.lines for table in (self.train, self.evaluation) if table]
-    names = [os.path.basename(path) for path in self._still_files()]
-    return hashlib.sha256(repr((str(self), lines, names)).encode()).hexdigest()
+    paths = self.still_table.frame_files if self.still_table else ()
+    content = str(self), lines, list(map(os.path.basename, paths))
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
   def __str__(self):
     parts, drives = [], []
     for name, table in (('train', self.train), ('eval', self.evaluation)):
-      if table is not None:
+      if table:
         drives.append({line.drive for line in table.lines})
         parts.append(
           f'{name}: {len(table)} examples from '
@@ -108,9 +112,8 @@ class Data:
       parts.append(
         f'{self.replaced} training examples lack frames and are replaced'
       )
-    if len(drives) == 2 and drives[0] & drives[1]:
-      shared = len(drives[0] & drives[1])
-      parts.append(f'{files.count_of(shared, "drive")} in both splits')
+    if len(drives) == 2 and (both := drives[0] & drives[1]):
+      parts.append(f'{files.count_of(len(both), "drive")} in both splits')
     return '; '.join(parts)
 
   def stills_per_batch(self, batch_size: int) -> int:
@@ -120,7 +123,7 @@ class Data:
       ValueError: if `config.data.semantic_share` gives no whole positive
         number.
     """
-    if self.still_table is None:
+    if not self.still_table:
       return 0
     count = self.config.semantic_share * batch_size
     if not (0 < count < math.inf and math.isclose(count, round(count))):
@@ -148,10 +151,6 @@ class Data:
       batch_size: global batch size, a multiple of `process_count`.
       process_index: this process, 0 .. process_count - 1.
       process_count: number of processes.
-
-    Raises:
-      ValueError: if the batch does not divide, or, while iterating, a file
-        cannot be read.
     """
 
     def read(table, size):
@@ -165,22 +164,15 @@ class Data:
         )[rows]
 
       steps = range(start_step, sys.maxsize)
-      replace = self.config.unreadable == 'replace'
+      options = {'replace': self.config.unreadable == 'replace'}
       if self.config.reader == 'tf':
-        return readers.tf_batches(
-          table,
-          indices,
-          steps=steps,
-          batch_size=size // process_count,
-          replace=replace,
-        )
-      memory = readers.MemoryReader(
-        table, np.arange(len(table)), replace=replace
-      )
+        options |= {'steps': steps, 'batch_size': size // process_count}
+        return readers.tf_batches(table, indices, **options)
+      memory = readers.MemoryReader(table, np.arange(len(table)), **options)
       return map(memory.batch, map(indices, steps))
 
     batches = read(self.train, batch_size)
-    if self.still_table is None:
+    if not self.still_table:
       return batches
     still_batches = read(self.still_table, self.stills_per_batch(batch_size))
     return map(_add_stills, batches, still_batches)
@@ -215,26 +207,22 @@ class Data:
       f'its examples are numbers {indices.tolist()} (from 0) of '
       f'{self.config.train_split}'
     )
-    if self.still_table is not None:
-      indices = order(
-        num_examples=self.stills, batch_size=self.stills_per_batch(batch_size)
-      )
+    if self.still_table:
+      size = self.stills_per_batch(batch_size)
+      indices = order(num_examples=self.stills, batch_size=size)
       text += (
         f', its stills numbers {indices.tolist()} (from 0, by name) of '
         f'{self.config.semantic_root}'
       )
     return text
 
-  def _still_files(self):
-    return () if self.still_table is None else self.still_table.frame_files
-
 
 def open_data(
-  config_data,
+  config_data: ml_collections.ConfigDict,
   *,
   train: bool = True,
   evaluation: bool = True,
-  eval_offsets: tuple[int, ...] = (0,),
+  eval_offsets: Sequence[int] = (0,),
 ) -> Data:
   """Opens and checks the data of a config, before any training.
 
@@ -244,36 +232,36 @@ def open_data(
   Args:
     config_data: the config's `data`.
     train: whether to open the training examples and the labelled stills.
-    evaluation: whether to open the evaluation examples; there are none where
+    evaluation: whether to open the evaluation examples; there are none if
       `config_data.ground_truth` is `none`.
     eval_offsets: frame offsets of an evaluation example, 0 first; the target
       alone by default, since test frames may have no neighbours.
 
   Raises:
-    FileNotFoundError: if the root, a list or another file is missing.
+    FileNotFoundError: if the root or a list is missing.
     ValueError: if a field of the config, a line of a list or a file is wrong,
       or files are missing: the message has their number and the first ten.
   """
   check_paths(config_data, train=train, evaluation=evaluation)
-  evaluation = evaluation and config_data.ground_truth != 'none'
   offsets = {}
   if train:
     offsets['train'] = tuple(config_data.frame_offsets)
-  if evaluation:
+  if evaluation and config_data.ground_truth != 'none':
     offsets['eval'] = tuple(eval_offsets)
+  replaced = 0
   if config_data.source == 'tfds':
     tables, sizes = records.open_tables(config_data, offsets)
-    replaced = 0
   else:
     tables, sizes, replaced = _open_folder_tables(config_data, offsets)
   still_table = None
   if train and config_data.semantic_root:
-    still_table = stills.open_table(config_data)
-    _check_masks(
-      'config.data.semantic_labels',
-      still_table,
-      replace=config_data.unreadable == 'replace',
+    still_table = stills.open_table(
+      config_data.semantic_root,
+      coding=config_data.semantic_labels,
+      split='train',
+      size=(config_data.height, config_data.width),
     )
+    _check_masks('semantic_labels', config_data, [still_table])
   return Data(
     config=config_data,
     train=tables.get('train'),
@@ -285,7 +273,10 @@ def open_data(
 
 
 def check_paths(
-  config_data, *, train: bool = True, evaluation: bool = True
+  config_data: ml_collections.ConfigDict,
+  *,
+  train: bool = True,
+  evaluation: bool = True,
 ) -> None:
   """Checks the fields of the config's `data` and that its paths exist.
 
@@ -297,61 +288,72 @@ def check_paths(
     evaluation: whether the evaluation list is needed.
 
   Raises:
-    FileNotFoundError: if the root, a list or another file is missing.
+    FileNotFoundError: if the root or a list is missing.
     ValueError: if a field has an impossible value.
   """
-  for name, choices in _CHOICES.items():
-    value = getattr(config_data, name)
-    if value not in choices:
-      raise ValueError(
-        f'config.data.{name} is {value!r}; choose one of {", ".join(choices)}'
-      )
-  if (
-    config_data.reader == 'tf'
-    and importlib.util.find_spec('tensorflow') is None
-  ):
-    raise ValueError(
-      "config.data.reader='tf' needs TensorFlow: install tensorflow-cpu, or "
-      'pass --config.data.reader=memory'
+  problems = [
+    f'{name} is {getattr(config_data, name)!r}; choose one of '
+    + ', '.join(choices)
+    for name, choices in _CHOICES.items()
+    if getattr(config_data, name) not in choices
+  ]
+  if config_data.reader == 'tf' and not importlib.util.find_spec('tensorflow'):
+    problems.append(
+      "reader='tf' needs TensorFlow: install tensorflow-cpu, or pass "
+      '--config.data.reader=memory'
     )
   if config_data.source == 'tfds' and config_data.unreadable == 'replace':
-    raise ValueError(
-      "config.data.unreadable is 'replace', but records hold only what could "
-      "be read: use 'stop' with config.data.source='tfds'"
+    problems.append(
+      "unreadable is 'replace', but records hold only what could be read: use "
+      "'stop' with --config.data.source=tfds"
     )
   offsets = tuple(config_data.frame_offsets)
   if offsets[:1] != (0,) or len(set(offsets)) != len(offsets):
-    raise ValueError(
-      'config.data.frame_offsets must start with 0 and name each offset once, '
-      f'got {offsets}'
+    problems.append(
+      f'frame_offsets must start with 0 and name each offset once: {offsets}'
     )
-  if not config_data.root:
-    raise ValueError(
-      'config.data.root is empty; pass --config.data.root=FOLDER, the folder '
-      'that holds 2011_09_26 and the other dates'
-    )
-  files.check_local(config_data.root)
+  if problems:
+    raise ValueError('; '.join(f'config.data.{text}' for text in problems))
+  root = config_data.root
+  files.check_local(root)
   if train and config_data.semantic_root:
     stills.find_layout(config_data.semantic_root, split='train')
-  if not os.path.isdir(config_data.root):
-    if config_data.source == 'street':
+  if not os.path.isdir(root):
+    if config_data.source == 'street' and root:
       return  # It will be rendered.
     raise FileNotFoundError(
-      f'there is no folder {config_data.root}; pass --config.data.root=FOLDER, '
-      'the folder that holds 2011_09_26 and the other dates'
+      f'there is no folder {root!r}; pass --config.data.root=FOLDER, the '
+      'folder that holds 2011_09_26 and the other dates'
     )
   if config_data.source != 'tfds':
     if train:
-      splits.find_split(config_data.train_split, config_data.root)
+      splits.find_split(config_data.train_split, root)
     if evaluation and config_data.ground_truth != 'none':
-      splits.find_split(config_data.eval_split, config_data.root)
+      splits.find_split(config_data.eval_split, root)
 
 
-def open_folder(config_data) -> examples.Folder:
+def open_folder(config_data: ml_collections.ConfigDict) -> kitti.Folder:
   """Opens the folder of the config; renders the street if it is missing."""
+  root = config_data.root
   if config_data.source == 'street':
-    _render_street(config_data.root, config_data.street)
-  return examples.Folder(config_data.root)
+    from input_pipeline import street
+
+    options = config_data.street.to_dict() | {'workers': os.cpu_count() or 1}
+    try:
+      try:
+        street.render_street(root, **options)
+      except OSError:
+        # Another process of this run may have finished the same street first.
+        if not os.path.isdir(root):
+          raise
+        street.render_street(root, **options)
+    except ValueError as error:
+      raise ValueError(
+        f'config.data.root and config.data.street: {error}. For KITTI raw or '
+        'other video take --config=configs/kitti_r18.py, or '
+        '--config.data.source=kitti'
+      ) from None
+  return kitti.Folder(root)
 
 
 def _open_folder_tables(config_data, offsets):
@@ -366,142 +368,95 @@ def _open_folder_tables(config_data, offsets):
     training examples that are replaced.
   """
   folder = open_folder(config_data)
-  truth = None
+  truth = {'train': None}
   if 'eval' in offsets:
-    truth = truths.open_truth(
+    truth['eval'] = truths.open_truth(
       config_data.ground_truth,
       folder,
       improved_root=config_data.ground_truth_root,
       file=config_data.ground_truth_file,
     )
-  lines, replaced, missing = {}, [], {}
+  lines, missing, replaced = {}, {}, set()
+  count = 0
   for name, frame_offsets in offsets.items():
     path = splits.find_split(getattr(config_data, f'{name}_split'), folder.root)
-    lines[name] = needed = splits.read_split(path)
-    if name == 'train' and config_data.unreadable == 'replace':
-      replaced = _find_replaceable(folder, needed, frame_offsets)
-      needed = _without(needed, replaced)
-    missing |= dict.fromkeys(
-      examples.find_missing(
-        folder,
-        needed,
-        frame_offsets=frame_offsets,
-        truth=truth if name == 'eval' else None,
-      )
+    lines[name] = splits.read_split(path)
+    find = functools.partial(
+      _find_missing, folder, frame_offsets=frame_offsets, truth=truth[name]
     )
+    lacking = {line: lack for line in lines[name] if (lack := find(line))}
+    if name == 'train' and config_data.unreadable == 'replace':
+      # A complete example of the same drive and side replaces another.
+      whole = {(x.drive, x.side) for x in lines[name] if x not in lacking}
+      replaced = {x for x in lacking if (x.drive, x.side) in whole}
+      count = sum(line in replaced for line in lines[name])
+    for line, paths in lacking.items():
+      if line not in replaced:
+        missing |= dict.fromkeys(paths)
   _check_missing(folder, list(missing))
   every_line = [line for part in lines.values() for line in part]
   sizes = examples.usual_sizes(
-    folder.file('image', line) for line in _without(every_line, replaced)
+    folder.file('image', line) for line in every_line if line not in replaced
   )
-  _check_cameras(folder, every_line, sizes)
-  if truth is not None:
-    _check_truths(folder, lines['eval'], sizes, truth)
-  tables = {}
-  for name, frame_offsets in offsets.items():
-    tables[name] = examples.make_table(
+  tables = {
+    name: examples.make_table(
       folder,
       lines[name],
       size=(config_data.height, config_data.width),
       native_sizes=sizes,
       frame_offsets=frame_offsets,
       coding=config_data.labels,
-      truth=truth if name == 'eval' else None,
+      truth=truth[name],
     )
-  _check_masks(
-    'config.data.labels',
-    *tables.values(),
-    replace=config_data.unreadable == 'replace',
-  )
-  return tables, tuple(sorted(set(sizes.values()))), len(replaced)
+    for name, frame_offsets in offsets.items()
+  }
+  _check_cameras(folder, every_line, sizes)
+  if 'eval' in tables:
+    _check_truths(folder, tables['eval'], sizes)
+  _check_masks('labels', config_data, list(tables.values()))
+  return tables, tuple(sorted(set(sizes.values()))), count
 
 
-def _without(lines, left_out):
-  left_out = set(left_out)
-  return [line for line in lines if line not in left_out]
-
-
-def _render_street(root, street_config):
-  """Renders the street unless exactly this street exists."""
-  from input_pipeline import street
-
-  render = functools.partial(
-    street.render_street,
-    root,
-    drives=street_config.drives,
-    frames=street_config.frames,
-    height=street_config.height,
-    width=street_config.width,
-    seed=street_config.seed,
-    test_drives=street_config.test_drives,
-    workers=os.cpu_count() or 1,
-  )
-  try:
-    try:
-      render()
-    except OSError:
-      # Another process of this run may have finished the same street first.
-      if not os.path.isdir(root):
-        raise
-      render()
-  except ValueError as error:
-    raise ValueError(
-      f'config.data.root and config.data.street: {error}. For KITTI raw or '
-      'other video take --config=configs/kitti_r18.py, or '
-      '--config.data.source=kitti'
-    ) from None
-
-
-def _find_replaceable(folder, lines, frame_offsets):
-  """The examples that lack a frame and that another one can replace.
-
-  An example is replaced by a complete one of its drive and side.
-  """
-  lacking = [
-    line
-    for line in lines
-    if examples.find_missing(folder, [line], frame_offsets=frame_offsets)
+def _find_missing(folder, line, *, frame_offsets, truth):
+  """Files that an example needs and the folder lacks, relative to the root."""
+  wanted = [folder.calibration_files(line)[0]]
+  wanted += [
+    folder.expected_file('image', line, offset) for offset in frame_offsets
   ]
-  complete = {(x.drive, x.side) for x in set(lines) - set(lacking)}
-  return [x for x in lacking if (x.drive, x.side) in complete]
+  return folder.missing(wanted) + (truth.missing(line) if truth else [])
 
 
 def _check_missing(folder, missing):
   """Raises ValueError if files are missing: how many, the first ten, hints."""
   if not missing:
     return
-  hints = [
-    'check the root, the lists and the kind of ground truth with its '
-    'own root or file'
-  ]
+  hints = ['check the root, the lists and the kind of ground truth']
   if any(path.split('/')[0].isdecimal() for path in missing):
     hints.append(
       'a list of numbered drives is one of KITTI odometry, and '
       'training takes KITTI raw'
     )
   if any('proj_depth' in path for path in missing):
-    hints.append(truths.IMPROVED_GAPS)
+    hints.append(
+      f'ground_truth_root names the folder of train/ and val/; '
+      f'{truths.IMPROVED_GAPS}'
+    )
   raise ValueError(
     f'{folder.root} lacks {files.count_of(len(missing), "file")} that '
-    'the split lists need, beginning with '
-    + ', '.join(missing[:10])
-    + '. Frames may be .png or .jpg; '
-    + '; '.join(hints)
+    f'the split lists need, beginning with {", ".join(missing[:10])}. Frames '
+    f'may be .png or .jpg; {"; ".join(hints)}'
   )
 
 
 def _check_cameras(folder, lines, sizes):
-  """Compares the size of the frames with their calibration.
+  """Raises ValueError for frames larger than their calibration's.
 
-  Raises ValueError if frames are larger, warns if they have another shape.
+  Warns if they have another aspect ratio.
   """
-  cameras = {(line.drive, line.camera): line for line in reversed(lines)}
-  for line in cameras.values():
-    calibration = folder.calibration(line)
-    calibration.check_camera(line.camera)
+  for line in {(x.drive, x.camera): x for x in reversed(lines)}.values():
     path = os.path.dirname(folder.expected_file('image', line))
     height, width = sizes[path]
-    rows, columns = calibration.sizes[line.camera]
+    rows, columns = folder.calibration(line).sizes[line.camera]
     message = (
       f'{path} holds frames of {width}x{height}, but S_rect_0{line.camera} '
       f'of {folder.calibration_files(line)[0]} is {columns}x{rows}'
@@ -511,22 +466,21 @@ def _check_cameras(folder, lines, sizes):
         f'{message}: use rectified frames (_sync drives), or the calibration '
         'that belongs to these'
       )
-    if images.stretch((height, width), (rows, columns)) > 0.01:
+    if images.stretch((height, width), (rows, columns)) > _TOLERANCE:
       logging.warning(
         '%s: correct if they were resized, wrong if cropped', message
       )
 
 
-def _check_truths(folder, lines, sizes, truth):
+def _check_truths(folder, table, sizes):
   """Raises ValueError if a depth map was cropped or stretched.
 
   Scans are projected to the camera's size; frames may have been resized.
   """
-  for line in lines:
+  for line, size in zip(table.lines, table.native_sizes.tolist(), strict=True):
     frame = sizes[os.path.dirname(folder.file('image', line))]
     camera = folder.calibration(line).sizes[line.camera]
-    size = truth.size(line)
-    if all(images.stretch(size, other) > 0.01 for other in (frame, camera)):
+    if min(images.stretch(size, x) for x in (frame, camera)) > _TOLERANCE:
       raise ValueError(
         f'the ground truth of {line} is {size[1]}x{size[0]} and its frame '
         f'{frame[1]}x{frame[0]}: it was cropped or stretched, but a depth map '
@@ -534,11 +488,11 @@ def _check_truths(folder, lines, sizes, truth):
       )
 
 
-def _check_masks(field, *tables, replace):
-  """Scans some masks, spread over the tables, next to their pictures.
+def _check_masks(field, config_data, tables):
+  """Scans some masks, spread over the tables, together with their pictures.
 
   Raises ValueError for values outside the coding, and for unreadable masks and
-  other shapes unless such examples are replaced.
+  other aspect ratios unless such examples are replaced.
   """
   pairs = [
     (table.frame_files[rows[0]], mask)
@@ -547,19 +501,11 @@ def _check_masks(field, *tables, replace):
     if mask is not None
   ]
   some = pairs[:: max(1, len(pairs) // _SCANNED_MASKS)]
-  coding = tables[0].coding
-  if not some:
-    return
-  scan = masks.scan_masks(some, coding=coding, any_scale=True)
-  scan.check_coding(field)
-  if not replace:
-    try:
-      scan.check_problems()
-    except ValueError as error:
-      raise ValueError(
-        f'{field}: of {len(some)} scanned masks, {error}; python -m '
-        'input_pipeline.tools.labels check FOLDER scans all'
-      ) from None
+  if some:
+    scan = masks.scan_masks(some, coding=tables[0].coding, any_scale=True)
+    scan.check(
+      f'config.data.{field}', values_only=config_data.unreadable == 'replace'
+    )
 
 
 def _add_stills(batch, still_batch):

@@ -1,73 +1,64 @@
-"""Split lines + folder -> a table of examples, checked file by file.
+"""A split's examples: where every array comes from, and reading it.
 
-The table knows where every array of an example comes from, and reads it. It is
-the one source of both readers, so it also says what a batch holds.
+The table is the one source of both readers, so it also knows a batch's shapes.
 """
 
 import collections
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import os
-import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from input_pipeline import cityscapes, images
+from input_pipeline import cityscapes, images, splits, truths
 from input_pipeline.sources import kitti
 
-# Endings of a kind of file, the preferred ones first; .png where none is given.
-_SUFFIXES = {
-  'image': kitti.IMAGE_SUFFIXES,
-  'velodyne_points': ('.bin',),
-  'oxts': ('.txt',),
-}
-# Files of a folder whose headers tell the size of its frames.
-_PROBES = 9
-# Kinds that a drive has once and not per camera.
-_SHARED = ('velodyne_points', 'oxts')
+_PROBES = 9  # Files of a folder whose headers give the size of its frames.
+
+Size = tuple[int, int]  # (height, width)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExampleTable:
-  """N examples of a split, ready to be read.
+  """N examples, ready to be read.
 
   Attributes:
-    size: (height, width) of the frames.
+    size: (height, width) of the resized frames.
     frame_files: the frames' paths, each once.
     frame_rows: [N, F] int64, the rows of `frame_files` that make an example.
     label_files: N paths, None where a frame has no mask.
     coding: coding of the masks, or `none`.
-    intrinsics: [N, 3, 3] float32, pixels of the resized frames.
-    truths: N functions that give a depth map in metres, or None for training.
+    intrinsics: [N, 3, 3] float32, pixels of the resized frames; identities
+      where there are none.
+    truths: N functions that return a depth map in metres, or None for training.
     native_sizes: [N, 2] int32, height and width of the depth maps, or None.
     native_frame_sizes: (height, width) that each frame file must have; None
-      where any will do.
-    lines: N `splits.Example`; None where the examples are no list's but one
-      drive's, in order.
+      if any is accepted.
+    lines: N `splits.Example`; None if the examples are not of a list.
   """
 
-  size: tuple
-  frame_files: tuple
+  size: Size
+  frame_files: Sequence[str]
   frame_rows: np.ndarray
-  label_files: tuple
+  label_files: Sequence[str | None]
   coding: str
   intrinsics: np.ndarray
-  truths: tuple | None
-  native_sizes: np.ndarray | None
-  native_frame_sizes: tuple | None = None
-  lines: tuple | None = None
+  truths: Sequence[Callable[[], np.ndarray]] | None = None
+  native_sizes: np.ndarray | None = None
+  native_frame_sizes: Sequence[Size] | None = None
+  lines: tuple[splits.Example, ...] | None = None
 
   def __len__(self):
     return len(self.frame_rows)
 
   @property
-  def labelled(self):
+  def labelled(self) -> int:
     """Number of examples that have a mask."""
     return sum(path is not None for path in self.label_files)
 
-  def read_frame(self, row):
+  def read_frame(self, row: int) -> np.ndarray:
     """Reads one of `frame_files`: [H, W, 3] uint8."""
     height, width = self.size
     native_size = self.native_frame_sizes and self.native_frame_sizes[row]
@@ -75,12 +66,12 @@ class ExampleTable:
       self.frame_files[row], height=height, width=width, native_size=native_size
     )
 
-  def read(self, index):
+  def read(self, index: int) -> dict[str, np.ndarray]:
     """Reads an example: `read_fields` and `frames` [F, H, W, 3] uint8."""
     frames = [self.read_frame(row) for row in self.frame_rows[index]]
     return self.read_fields(index) | {'frames': np.stack(frames)}
 
-  def nearest(self, index):
+  def nearest(self, index: int) -> list[int]:
     """The other examples of its drive and side, the nearest frame first."""
     if self.lines:
       places = [((line.drive, line.side), line.frame) for line in self.lines]
@@ -94,21 +85,15 @@ class ExampleTable:
     ]
     return [row for _, row in sorted(distances) if row != index]
 
-  def read_fields(self, index):
-    """Reads everything of an example but its frames.
-
-    Args:
-      index: the example's index in its split.
-
-    Returns:
-      A dict of arrays, as `field_specs` describes them.
+  def read_fields(self, index: int) -> dict[str, np.ndarray]:
+    """Reads everything of an example but its frames; see `field_specs`.
 
     Raises:
-      images.UnreadableError: the mask cannot be read, or cannot be its frame's.
-      ValueError: another file cannot be read, or the mask holds a value outside
-        its coding; the message names the file.
+      images.UnreadableError: if the mask cannot be read, or shows something
+        else than its frame.
+      ValueError: if another file cannot be read, or the mask holds a value
+        outside its coding; the message names the file.
     """
-    height, width = self.size
     mask = None
     if self.label_files[index] is not None:
       mask = images.read_mask(self.label_files[index], coding=self.coding)
@@ -116,7 +101,7 @@ class ExampleTable:
     fields = {
       'intrinsics': self.intrinsics[index],
       'index': np.int32(index),
-      'labels': _resize_labels(mask, height, width),
+      'labels': _resize_labels(mask, *self.size),
     }
     if self.truths is not None:
       native_size = self.native_sizes[index]
@@ -131,29 +116,25 @@ class ExampleTable:
     return fields
 
   def _check_mask(self, index, size):
-    """Refuses a mask that cannot be its frame's; another scale is fine."""
+    """Raises if a mask has another aspect ratio than its frame."""
     row = self.frame_rows[index][0]
-    if self.native_frame_sizes is None:  # Stills have no usual size.
+    if self.native_frame_sizes is None:
       frame = images.read_size(self.frame_files[row])
     else:
       frame = self.native_frame_sizes[row]
-    if frame and images.stretch(size, frame) > images.MASK_STRETCH:
+    if images.stretch(size, frame) > images.MASK_STRETCH:
       raise images.UnreadableError(
         f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '
         f'{frame[1]}x{frame[0]}: a mask must show what its frame shows'
       )
 
   @functools.cached_property
-  def truth_size(self):
+  def truth_size(self) -> Size:
     """(height, width) that all depth maps of the split are padded to."""
     return tuple(int(size) for size in self.native_sizes.max(axis=0))
 
-  def field_specs(self):
-    """Shape and dtype of every field of an example.
-
-    Returns:
-      Name -> (shape, NumPy dtype), the frames included.
-    """
+  def field_specs(self) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Name -> (shape, NumPy dtype) of every field, the frames included."""
     specs = {
       'frames': ((self.frame_rows.shape[1], *self.size, 3), np.uint8),
       'intrinsics': ((3, 3), np.float32),
@@ -168,252 +149,105 @@ class ExampleTable:
     return specs
 
 
-class Folder:
-  """A KITTI raw folder; lists each of its folders once.
-
-  Attributes:
-    root: path of the folder.
-  """
-
-  def __init__(self, root):
-    self.root = root
-    self._calibrations = {}
-    self._listings = {}
-    self._files = functools.cache(_list_files)
-
-  def frames(self, kind, example):
-    """Lists what the example's drive and camera have of a kind.
-
-    Args:
-      kind: `image`, `semantic`, `depth`, `velodyne_points` or `oxts`.
-      example: a `splits.Example`; its frame does not matter.
-
-    Returns:
-      Frame number -> path; empty where there is no such folder.
-    """
-    folder = self._data_folder(kind, example)
-    if folder not in self._listings:
-      self._listings[folder] = kitti.list_frames(
-        folder, _SUFFIXES.get(kind, ('.png',))
-      )
-    return self._listings[folder]
-
-  def file(self, kind, example, offset=0):
-    """Finds a file of an example.
-
-    Args:
-      kind: as for `frames`.
-      example: a `splits.Example`.
-      offset: frame offset from the example's target frame.
-
-    Returns:
-      Its path, or None where it is absent.
-    """
-    return self.frames(kind, example).get(example.frame + offset)
-
-  def expected_file(self, kind, example, offset=0):
-    """Path of the file that `file` looks for, as KITTI names it."""
-    suffix = _SUFFIXES.get(kind, ('.png',))[0]
-    return os.path.join(
-      self._data_folder(kind, example), f'{example.frame + offset:010d}{suffix}'
-    )
-
-  def is_file(self, path):
-    """Whether there is a file; a link that leads nowhere is none.
-
-    Args:
-      path: the file's path, below the root or elsewhere.
-
-    Returns:
-      A bool, by a list of its folder: a network's disk answers one question
-      for each folder much sooner than one for each file.
-    """
-    folder, name = os.path.split(path)
-    return name in self._files(folder)
-
-  def calibration(self, example):
-    """Reads the calibration of the example's date, each date once."""
-    folder = self._date_folder(example)
-    if folder not in self._calibrations:
-      self._calibrations[folder] = kitti.read_calibration(folder)
-    return self._calibrations[folder]
-
-  def calibration_files(self, example):
-    """Paths of the two calibration files of the example's date."""
-    folder = self._date_folder(example)
-    return (
-      os.path.join(folder, kitti.CAMERA_FILE),
-      os.path.join(folder, kitti.VELODYNE_FILE),
-    )
-
-  def digest(self, paths):
-    """A fingerprint of files.
-
-    Args:
-      paths: the files; absent ones do not count.
-
-    Returns:
-      A string that changes with their names relative to the root, their sizes
-      and what is written in those of calibration.
-    """
-    total = hashlib.sha256()
-    for path in sorted(set(paths)):
-      if os.path.isfile(path):
-        total.update(
-          f'{os.path.relpath(path, self.root)} '
-          f'{os.path.getsize(path)}\n'.encode()
-        )
-        if os.path.basename(path) in (kitti.CAMERA_FILE, kitti.VELODYNE_FILE):
-          total.update(pathlib.Path(path).read_bytes())
-    return total.hexdigest()
-
-  def _date_folder(self, example):
-    return os.path.dirname(os.path.join(self.root, example.drive))
-
-  def _data_folder(self, kind, example):
-    camera = None if kind in _SHARED else example.camera
-    return kitti.data_folder(
-      os.path.join(self.root, example.drive), kind, camera
-    )
-
-
-def _list_files(folder):
-  """Names of a folder's files; the disk is asked again about links alone."""
-  if not os.path.isdir(folder):
-    return frozenset()
-  with os.scandir(folder) as entries:
-    return frozenset(
-      entry.name
-      for entry in entries
-      if (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file())
-    )
-
-
-def find_missing(folder, examples, *, frame_offsets, truth=None):
-  """Files that a split needs and the folder lacks.
+def make_table(
+  folder: kitti.Folder,
+  lines: Sequence[splits.Example],
+  *,
+  size: Size,
+  native_sizes: Mapping[str, Size],
+  frame_offsets: Sequence[int],
+  coding: str,
+  truth: truths.Truth | truths.StoredTruth | None = None,
+) -> ExampleTable:
+  """Makes the table of a split of a folder.
 
   Args:
-    folder: a `Folder`.
-    examples: list of `splits.Example`.
+    folder: the folder.
+    lines: the examples; reading one whose frames are missing fails.
+    size: (height, width) of the resized frames.
+    native_sizes: what `usual_sizes` returns.
     frame_offsets: frame offsets of an example, 0 first.
-    truth: what `truths.open_truth` returns, or None for training.
-
-  Returns:
-    Their paths relative to the root, each once, in the order of the split.
+    coding: coding of the masks: `none`, `train_ids` or `ids`.
+    truth: the ground truth; None for training.
   """
-  missing = {}
-  for example in examples:
-    wanted = [folder.calibration_files(example)[0]]
-    wanted += [
-      folder.file('image', example, offset)
-      or folder.expected_file('image', example, offset)
-      for offset in frame_offsets
+  rows, frame_rows, cameras = {}, [], {}
+  for line in lines:
+    paths = [
+      folder.expected_file('image', line, offset) for offset in frame_offsets
     ]
-    missing |= dict.fromkeys(
-      os.path.relpath(path, folder.root)
-      for path in wanted
-      if not folder.is_file(path)
-    )
-    if truth is not None:
-      missing |= dict.fromkeys(truth.missing(example))
-  return list(missing)
+    frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
+    camera = os.path.dirname(line.drive), line.camera
+    if camera not in cameras:
+      cameras[camera] = kitti.intrinsics(
+        folder.calibration(line),
+        camera=line.camera,
+        height=size[0],
+        width=size[1],
+      )
+  label_files = [None] * len(lines)
+  if coding != 'none':
+    label_files = [folder.file('semantic', line) for line in lines]
+  depth = {}
+  if truth is not None:
+    depth = {
+      'truths': [functools.partial(truth.read, line) for line in lines],
+      'native_sizes': np.array(list(map(truth.size, lines)), np.int32),
+    }
+  return ExampleTable(
+    size=size,
+    frame_files=tuple(rows),
+    frame_rows=np.array(frame_rows, np.int64),
+    label_files=label_files,
+    coding=coding,
+    intrinsics=np.stack(
+      [cameras[os.path.dirname(line.drive), line.camera] for line in lines]
+    ),
+    native_frame_sizes=[native_sizes[os.path.dirname(path)] for path in rows],
+    lines=tuple(lines),
+    **depth,
+  )
 
 
-def usual_sizes(paths):
-  """The size that most frames of a folder have.
+def make_plain_table(
+  frame_files: Sequence[str],
+  frame_rows: np.ndarray,
+  *,
+  size: Size,
+  label_files: Sequence[str] | None = None,
+  coding: str = 'none',
+) -> ExampleTable:
+  """Makes a table of pictures that have no calibration and no depth."""
+  count = len(frame_rows)
+  return ExampleTable(
+    size=size,
+    frame_files=frame_files,
+    frame_rows=frame_rows,
+    label_files=label_files or (None,) * count,
+    coding=coding,
+    intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
+  )
 
-  Args:
-    paths: iterable of frame files.
 
-  Returns:
-    Folder -> (height, width), the most common one of some of its files.
+def usual_sizes(paths: Iterable[str]) -> dict[str, Size]:
+  """Folder -> the (height, width) that most of its probed frames have.
 
   Raises:
-    ValueError: if none of these files of a folder can be read.
+    ValueError: if no probed frame of a folder can be read.
   """
-  files = {}
+  files = collections.defaultdict(list)
   for path in paths:
-    files.setdefault(os.path.dirname(path), []).append(path)
+    files[os.path.dirname(path)].append(path)
   sizes = {}
   for folder, inside in files.items():
     found = collections.Counter()
     for path in inside[:: -(-len(inside) // _PROBES)]:
-      # Training reports or replaces an unreadable one when it reads it.
+      # An unreadable one is reported or replaced when it is read.
       with contextlib.suppress(images.UnreadableError):
         found[images.read_size(path)] += 1
     if not found:
       raise ValueError(f'no frame of {folder} can be read')
     sizes[folder] = found.most_common(1)[0][0]
   return sizes
-
-
-def make_table(
-  folder, examples, *, size, native_sizes, frame_offsets, coding, truth=None
-):
-  """Makes the table of a split.
-
-  Args:
-    folder: a `Folder`.
-    examples: list of `splits.Example`; reading one of which `find_missing`
-      names a frame fails.
-    size: (height, width) of the resized frames.
-    native_sizes: what `usual_sizes` returns.
-    frame_offsets: frame offsets of an example, 0 first.
-    coding: coding of the masks: `none`, `train_ids` or `ids`.
-    truth: what `truths.open_truth` returns, or None for training.
-
-  Returns:
-    An `ExampleTable`.
-
-  Raises:
-    ValueError: a calibration file or the header of a depth map cannot be read.
-  """
-  rows, frame_rows = {}, []
-  for example in examples:
-    paths = [
-      folder.file('image', example, offset)
-      or folder.expected_file('image', example, offset)
-      for offset in frame_offsets
-    ]
-    frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
-  cameras = {}
-  for example in examples:
-    key = (os.path.dirname(example.drive), example.camera)
-    if key not in cameras:
-      cameras[key] = kitti.intrinsics(
-        folder.calibration(example),
-        camera=example.camera,
-        height=size[0],
-        width=size[1],
-      )
-  label_files = [None] * len(examples)
-  if coding != 'none':
-    label_files = [folder.file('semantic', example) for example in examples]
-  readers, truth_sizes = None, None
-  if truth is not None:
-    readers = tuple(
-      functools.partial(truth.read, example) for example in examples
-    )
-    truth_sizes = np.array(list(map(truth.size, examples)), np.int32)
-  return ExampleTable(
-    size=tuple(size),
-    frame_files=tuple(rows),
-    native_frame_sizes=tuple(
-      native_sizes[os.path.dirname(path)] for path in rows
-    ),
-    frame_rows=np.array(frame_rows, np.int64),
-    lines=tuple(examples),
-    label_files=tuple(label_files),
-    coding=coding,
-    truths=readers,
-    native_sizes=truth_sizes,
-    intrinsics=np.stack(
-      [
-        cameras[os.path.dirname(example.drive), example.camera]
-        for example in examples
-      ]
-    ),
-  )
 
 
 def _resize_labels(mask, height, width):
@@ -424,7 +258,5 @@ def _resize_labels(mask, height, width):
 
 def _pad(array, size, *, value):
   """Pads [h, w] at the bottom and the right to `size`."""
-  rows, columns = (
-    new - old for new, old in zip(size, array.shape, strict=True)
-  )
+  rows, columns = np.subtract(size, array.shape)
   return np.pad(array, ((0, rows), (0, columns)), constant_values=value)

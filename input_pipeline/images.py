@@ -1,22 +1,25 @@
 """Reads picture files with Pillow: frames, label masks, 16-bit depth.
 
-The one decode-and-resize function of the project, `read_frame`, is here: every
-reader calls it, so that their batches agree bit for bit (the Lanczos filters
-and JPEG decoders of other libraries give other values).
+All readers call `read_frame`, so that their batches agree bit for bit: the
+Lanczos filters and JPEG decoders of other libraries give other values.
 """
 
+import contextlib
 import errno
+import os
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from input_pipeline import cityscapes
 
+Path = str | os.PathLike[str]
+
 # Modes that Pillow converts to RGB without a loss of range; 16-bit and float
 # pictures would be clipped to white instead.
 _EIGHT_BIT_MODES = ('RGB', 'RGBA', 'L', 'LA', 'P', 'CMYK', 'YCbCr')
-# What a disk, a network or a machine fails with, whichever file is read: no
-# other picture may take the place of one that is whole.
+# Failures of a disk, a network or a machine, whichever file is read: no other
+# picture may replace an intact one.
 _MACHINE_ERRORS = (
   errno.EIO,
   errno.ESTALE,
@@ -29,7 +32,7 @@ _MACHINE_ERRORS = (
 _PNG = b'\x89PNG\r\n\x1a\n'
 # A mask whose aspect ratio differs more from its frame's shows something else.
 MASK_STRETCH = 0.05
-# What makes a picture of each EXIF orientation upright.
+# EXIF orientation -> what makes the picture upright.
 _TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -45,78 +48,69 @@ class UnreadableError(ValueError):
   """A picture file is absent, damaged or not of the right size or kind."""
 
 
-def open_image(path):
-  """Reads a whole picture file.
+@contextlib.contextmanager
+def _reading(path):
+  """Turns Pillow's many exceptions into one that names the file and reason."""
+  try:
+    yield
+  except Exception as error:  # Each of Pillow's plugins has its own.
+    reason = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+      reason = error.strerror
+    elif 'cannot identify image file' in reason:
+      reason = 'not a picture in a known format'
+    kind = UnreadableError
+    if isinstance(error, MemoryError):
+      kind = MemoryError
+    elif getattr(error, 'errno', None) in _MACHINE_ERRORS:
+      kind = OSError
+    raise kind(f'{path} cannot be read: {reason}') from error
 
-  Args:
-    path: the file, in any format that Pillow knows.
 
-  Returns:
-    A loaded `PIL.Image.Image`.
+def open_image(path: Path) -> Image.Image:
+  """Reads a whole picture file, in any format that Pillow knows.
 
   Raises:
-    UnreadableError: the file is absent, truncated or no picture; the message
-      names it and the reason.
-    OSError, MemoryError: the disk, the network or the machine fails.
+    UnreadableError: if the file is absent, truncated or not a picture.
+    OSError, MemoryError: if the disk, the network or the machine fails.
   """
-  try:
-    with Image.open(path) as image:
-      image.load()
-  except Exception as error:  # Each of Pillow's plugins fails in its own way.
-    raise _failure(path, error) from error
+  with _reading(path), Image.open(path) as image:
+    image.load()
   return image
 
 
-def turn_upright(image):
-  """Turns a loaded `PIL.Image.Image` as its EXIF data says.
+def turn_upright(image: Image.Image) -> Image.Image:
+  """Turns a loaded picture as its EXIF data says.
 
-  Unlike `PIL.ImageOps.exif_transpose` it reads nothing but the orientation:
-  what else is damaged there does not spoil the picture.
+  Unlike `PIL.ImageOps.exif_transpose` it reads the orientation alone, so other
+  damaged EXIF data does no harm.
   """
   try:
     turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-  except Exception:  # As in open_image.
+  except Exception:  # As in _reading.
     turn = None
   return image if turn is None else image.transpose(turn)
 
 
-def read_size(path):
-  """Height and width of a picture, from its header alone.
-
-  Args:
-    path: the file.
-
-  Returns:
-    (height, width) in pixels.
-
-  Raises:
-    UnreadableError, OSError, MemoryError: as `open_image`.
-  """
-  try:
-    with Image.open(path) as image:
-      return image.height, image.width
-  except Exception as error:  # As in open_image.
-    raise _failure(path, error) from error
+def read_size(path: Path) -> tuple[int, int]:
+  """(height, width) of a picture, from its header; raises as `open_image`."""
+  with _reading(path), Image.open(path) as image:
+    return image.height, image.width
 
 
-def decode_frame(path, *, native_size=None):
-  """Decodes a frame.
-
-  Args:
-    path: a PNG or JPEG file with 8 bits per channel.
-    native_size: (height, width) that the file must have, or None.
-
-  Returns:
-    A `PIL.Image.Image` of mode RGB.
+def decode_frame(
+  path: Path, *, native_size: tuple[int, int] | None = None
+) -> Image.Image:
+  """Decodes a picture with 8 bits per channel to mode RGB.
 
   Raises:
-    UnreadableError: the file cannot be read, has another size or more than 8
-      bits per channel.
+    UnreadableError: if the file cannot be read, has another (height, width)
+      than `native_size` or more than 8 bits per channel.
   """
   image = open_image(path)
   if native_size not in (None, (image.height, image.width)):
     raise UnreadableError(
-      f'{path} is {image.width}x{image.height}, and the other frames of its '
+      f'{path} is {image.width}x{image.height}, but the other frames of its '
       f'drive are {native_size[1]}x{native_size[0]}'
     )
   if image.mode not in _EIGHT_BIT_MODES:
@@ -127,84 +121,49 @@ def decode_frame(path, *, native_size=None):
   return image.convert('RGB')
 
 
-def resize_frame(image, *, height, width):
-  """Resizes a frame with Pillow's Lanczos filter.
-
-  Args:
-    image: a `PIL.Image.Image` of mode RGB.
-    height: rows of the result.
-    width: columns of the result.
-
-  Returns:
-    [height, width, 3] uint8, RGB.
-  """
+def resize_frame(image: Image.Image, *, height: int, width: int) -> np.ndarray:
+  """Resizes an RGB picture by Lanczos filtering: [height, width, 3] uint8."""
   return np.array(image.resize((width, height), Image.Resampling.LANCZOS))
 
 
-def read_frame(path, *, height, width, native_size=None):
-  """Decodes and resizes a frame: `decode_frame`, then `resize_frame`.
-
-  Args:
-    path: a PNG or JPEG file with 8 bits per channel.
-    height: rows of the result.
-    width: columns of the result.
-    native_size: (height, width) that the file must have, or None.
-
-  Returns:
-    [height, width, 3] uint8, RGB.
-
-  Raises:
-    UnreadableError: see `decode_frame`.
-  """
+def read_frame(
+  path: Path,
+  *,
+  height: int,
+  width: int,
+  native_size: tuple[int, int] | None = None,
+) -> np.ndarray:
+  """`decode_frame`, then `resize_frame`: [height, width, 3] uint8, RGB."""
   image = decode_frame(path, native_size=native_size)
   return resize_frame(image, height=height, width=width)
 
 
-def open_mask(path):
-  """Opens a mask whose values have yet to be looked at.
-
-  Args:
-    path: an 8-bit greyscale or palette PNG file.
-
-  Returns:
-    A loaded `PIL.Image.Image` of 8-bit values.
+def open_mask(path: Path) -> Image.Image:
+  """Opens a mask, an 8-bit greyscale or palette picture of class ids.
 
   Raises:
-    UnreadableError: the file cannot be read or is no one-channel 8-bit
-      picture; the message names it.
+    UnreadableError: if the file cannot be read or is another kind of picture.
   """
   image = open_image(path)
-  if image.mode not in ('L', 'P'):
-    raise UnreadableError(
-      f'{path} has Pillow mode {image.mode}: a mask needs one channel of 8 '
-      'bits that holds class ids'
-    )
   with open(path, 'rb') as file:
     header = file.read(26)
   # Bit depth and colour type; Pillow stretches fewer greys to 0 .. 255.
-  if header.startswith(_PNG) and header[24] < 8 and header[25] == 0:
+  stretched = header.startswith(_PNG) and header[24] < 8 and header[25] == 0
+  if image.mode not in ('L', 'P') or stretched:
     raise UnreadableError(
-      f'{path} is greyscale of {header[24]} bits: a mask needs 8 bits, or a '
-      'palette'
+      f'{path} has Pillow mode {image.mode}'
+      + (f' and {header[24]} bits' if stretched else '')
+      + ': a mask needs one channel of 8 bits, or a palette, of class ids'
     )
   return image
 
 
-def read_mask(path, *, coding):
-  """Reads a mask at its own size.
-
-  Args:
-    path: an 8-bit greyscale or palette PNG file.
-    coding: `train_ids` or `ids`, what its values mean.
-
-  Returns:
-    [H, W] uint8 train ids.
+def read_mask(path: Path, *, coding: str) -> np.ndarray:
+  """Reads a mask, coded as `train_ids` or `ids`: [H, W] uint8 train ids.
 
   Raises:
-    UnreadableError: the file cannot be read, or is no one-channel 8-bit
-      picture; the message names it.
-    ValueError: it holds a value outside the coding; the message names file and
-      value.
+    UnreadableError: see `open_mask`.
+    ValueError: if it holds a value outside the coding.
   """
   array = np.array(open_mask(path))
   try:
@@ -213,17 +172,11 @@ def read_mask(path, *, coding):
     raise ValueError(f'{path}: {error}') from None
 
 
-def read_depth(path):
-  """Reads a depth map in KITTI's coding: 16 bits, metres x 256, 0 = none.
-
-  Args:
-    path: a 16-bit greyscale PNG file.
+def read_depth(path: Path) -> np.ndarray:
+  """Reads a depth map in KITTI's coding: a 16-bit PNG, metres x 256, 0 = none.
 
   Returns:
     [H, W] float32, metres; 0 where nothing was measured.
-
-  Raises:
-    ValueError: the file cannot be read or is no 16-bit greyscale picture.
   """
   image = open_image(path)
   if not image.mode.startswith('I'):
@@ -234,36 +187,12 @@ def read_depth(path):
   return np.array(image).astype(np.float32) / np.float32(256)
 
 
-def stretch(size, other):
-  """How far two (height, width) are from the same shape; 0 if one scales."""
+def stretch(size: tuple[int, int], other: tuple[int, int]) -> float:
+  """How much the aspect ratios of two (height, width) differ; 0 if equal."""
   return abs(size[0] * other[1] / (size[1] * other[0]) - 1)
 
 
-def resize_nearest(array, *, height, width):
-  """Resizes labels to the nearest neighbour, half-pixel.
-
-  Args:
-    array: [H, W] uint8.
-    height: rows of the result.
-    width: columns of the result.
-
-  Returns:
-    [height, width] uint8.
-  """
+def resize_nearest(array: np.ndarray, *, height: int, width: int) -> np.ndarray:
+  """Resizes labels [H, W] uint8 to the nearest neighbour, half-pixel."""
   image = Image.fromarray(array)
   return np.array(image.resize((width, height), Image.Resampling.NEAREST))
-
-
-def _failure(path, error):
-  """What to raise where a picture could not be read."""
-  reason = str(error) or type(error).__name__
-  if isinstance(error, OSError) and error.strerror:
-    reason = error.strerror
-  elif 'cannot identify image file' in reason:
-    reason = 'not a picture in a known format'
-  message = f'{path} cannot be read: {reason}'
-  if isinstance(error, MemoryError):
-    return MemoryError(message)
-  if getattr(error, 'errno', None) in _MACHINE_ERRORS:
-    return OSError(message)
-  return UnreadableError(message)

@@ -35,29 +35,27 @@ class Scan:
   problems: dict[str, list[str]]
   misfit: str
 
-  def check_problems(self) -> None:
-    """Raises ValueError with counts and examples if there is any problem."""
-    if self.problems:
-      raise ValueError(
-        '; '.join(
-          f'{what}: {len(lines)}, the first: {lines[0]}'
-          for what, lines in self.problems.items()
-        )
-      )
-
-  def check_coding(self, field: str) -> None:
-    """Raises ValueError if masks hold values outside the coding.
+  def check(self, field: str, *, values_only: bool = False) -> None:
+    """Raises ValueError with counts and examples if there is any problem.
 
     Logs a warning if the values are possible but look like the other coding.
 
     Args:
       field: the config field that names the coding, for messages.
+      values_only: whether values outside the coding are the only problem.
     """
-    outside = self.problems.get(OUTSIDE)
-    if outside:
+    problems = {
+      what: lines
+      for what, lines in self.problems.items()
+      if what == OUTSIDE or not values_only
+    }
+    if problems:
       raise ValueError(
-        f'{field} is {self.coding!r}, but {len(outside)} of the scanned masks '
-        f'hold other values, the first: {outside[0]}'
+        f'{field} is {self.coding!r}: '
+        + '; '.join(
+          f'{what}: {len(lines)}, the first: {lines[0]}'
+          for what, lines in problems.items()
+        )
       )
     if self.misfit:
       logging.warning('check %s = %s: %s', field, self.coding, self.misfit)

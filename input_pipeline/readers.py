@@ -2,37 +2,35 @@
 
 Both readers call the same functions of the table, in the same order, so their
 batches agree bit for bit. TensorFlow is imported by `tf_batches` alone.
+
+A table is an `examples.ExampleTable` or a `records.RecordTable`.
 """
 
 import functools
 import logging
 import threading
 import weakref
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from input_pipeline import images, progress, sampling
+from input_pipeline.batch import Batch
 
-# Batches that the tf.data graph makes ahead.
-_PREFETCH = 2
+_PREFETCH = 2  # Batches that the tf.data graph makes ahead.
 
 
 class MemoryReader:
   """Holds decoded examples; each frame file is decoded once."""
 
-  def __init__(self, table, indices, *, replace=False):
+  def __init__(self, table, indices: np.ndarray, *, replace: bool = False):
     """Decodes the examples.
 
     Args:
-      table: an `examples.ExampleTable`.
-      indices: the examples that will be asked for, any order, any number of
-        times.
-      replace: what to do about an example of which a picture file is absent or
-        damaged: put the nearest readable one of its drive in its place, or
-        raise.
-
-    Raises:
-      ValueError: a file cannot be read; the message names it.
+      table: the table.
+      indices: the examples that `batch` may ask for.
+      replace: whether an example with an absent or damaged picture is replaced
+        by the nearest readable one of its drive; else it raises.
     """
     indices = np.unique(indices)
     frames, rows = np.unique(table.frame_rows[indices], return_inverse=True)
@@ -40,13 +38,13 @@ class MemoryReader:
     self._positions = np.full(len(table), -1, np.int64)
     self._positions[indices] = np.arange(len(indices))
     self._frame_rows = rows.reshape(len(indices), -1)
+    specs = table.field_specs()
     self._frames = np.empty(
-      (len(frames), *table.field_specs()['frames'][0][1:]), np.uint8
+      (len(frames), *specs.pop('frames')[0][1:]), np.uint8
     )
     self._fields = {
       name: np.empty((len(indices), *shape), dtype)
-      for name, (shape, dtype) in table.field_specs().items()
-      if name != 'frames'
+      for name, (shape, dtype) in specs.items()
     }
     errors = {}  # By index in the split.
 
@@ -70,30 +68,19 @@ class MemoryReader:
 
     progress.for_each(read_frame, len(frames), 'decoding frames')
     progress.for_each(read_fields, len(indices), 'reading examples')
-    self._replace(table, errors)
 
-  def _replace(self, table, errors):
-    """Points the examples that failed to others."""
-    replacements = _Replacements(table)
-
-    def position(index):
+    def find(index):
       if index in errors:
         raise errors[index]
       return self._positions[index]
 
-    found = {index: replacements.read(index, position) for index in errors}
-    for index, place in found.items():
-      self._positions[index] = place
+    replacements = _Replacements(table)
+    found = {index: replacements.read(index, find) for index in errors}
+    for index, position in found.items():
+      self._positions[index] = position
 
-  def batch(self, indices):
-    """Gathers a batch.
-
-    Args:
-      indices: [B] integers, each among those that were decoded.
-
-    Returns:
-      Name -> [B, ...] array, as the table's `field_specs`.
-    """
+  def batch(self, indices: np.ndarray) -> Batch:
+    """Gathers a batch of examples, [B] integers."""
     positions = self._positions[indices]
     batch = {'frames': self._frames[self._frame_rows[positions]]}
     return batch | {
@@ -102,27 +89,33 @@ class MemoryReader:
 
 
 class OrderedBatches:
-  """Batches of every example of a table once, in order.
+  """Batches of every example of a table once, in order; can be iterated often.
 
-  The padding of the last batch repeats the last example under a False mask.
+  The last batch is padded with the last example, under a False `mask`.
   """
 
   def __init__(
-    self, table, *, reader, batch_size, process_index, process_count
+    self,
+    table,
+    *,
+    reader: str,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
   ):
     """Plans the batches and, with the `memory` reader, decodes the examples.
 
     Args:
-      table: an `examples.ExampleTable` or `records.RecordTable`.
+      table: the table.
       reader: `memory` or `tf`.
       batch_size: global batch size, a multiple of `process_count`.
       process_index: this process, 0 .. process_count - 1.
       process_count: number of processes.
     """
-    self._table = table
     rows = sampling.process_rows(
       batch_size, process_index=process_index, process_count=process_count
     )
+    self._table = table
     self._indices, self._masks = sampling.ordered_batches(
       len(table), batch_size=batch_size, rows=rows
     )
@@ -133,7 +126,7 @@ class OrderedBatches:
   def __len__(self):
     return len(self._indices)
 
-  def __iter__(self):
+  def __iter__(self) -> Iterator[Batch]:
     if self._reader is None:
       batches = tf_batches(
         self._table,
@@ -147,25 +140,27 @@ class OrderedBatches:
       yield batch | {'mask': mask}
 
 
-def tf_batches(table, indices, *, steps, batch_size, replace=False):
+def tf_batches(
+  table,
+  indices: Callable[[int], np.ndarray],
+  *,
+  steps: range,
+  batch_size: int,
+  replace: bool = False,
+) -> Iterator[Batch]:
   """Reads batches in a tf.data graph: parallel reads, fixed order, prefetch.
 
   Args:
-    table: an `examples.ExampleTable`.
-    indices: function of a step that gives its examples, [batch_size] int64.
-    steps: range of the steps to make batches for.
+    table: the table.
+    indices: maps a step to its examples, [batch_size] int64.
+    steps: the steps to make batches for.
     batch_size: rows per batch.
     replace: as for `MemoryReader`.
-
-  Yields:
-    Name -> [batch_size, ...] array, as the table's `field_specs`.
-
-  Raises:
-    ImportError: TensorFlow is not installed; `checking.check_fields` says so
-      before.
-    ValueError: a file cannot be read; the message names it.
   """
-  tf = _import_tensorflow()
+  import tensorflow as tf
+
+  for kind in ('GPU', 'TPU'):  # Their memory belongs to JAX.
+    tf.config.set_visible_devices([], kind)
   specs = table.field_specs()
   read = table.read
   if replace:
@@ -200,10 +195,10 @@ def tf_batches(table, indices, *, steps, batch_size, replace=False):
 
 
 def _make_batch(read, specs, indices, step):
-  """Reads a step's examples: their fields, and a message, empty if all went.
+  """Reads a step's examples: their fields, and a message, empty if all is well.
 
-  A failure travels as a value: it comes out at its place in the order, and
-  without a trace from inside TensorFlow.
+  A failure travels as a value: so it keeps its place in the order and comes
+  without a trace of TensorFlow's.
   """
   rows, error = indices(step), ''
   batch = {
@@ -220,7 +215,7 @@ def _make_batch(read, specs, indices, step):
 
 
 class _Replacements:
-  """Reads examples, and the nearest readable one where that fails."""
+  """Reads examples, or else the nearest readable one."""
 
   def __init__(self, table):
     self._table = table
@@ -228,17 +223,10 @@ class _Replacements:
     self._lock = threading.Lock()
 
   def read(self, index, read):
-    """Reads an example, or else the nearest one that can be read.
-
-    Args:
-      index: the example.
-      read: function of an index that raises `images.UnreadableError`.
-
-    Returns:
-      What `read` returns.
+    """Reads an example, or else the nearest readable one.
 
     Raises:
-      ValueError: no example of its drive and side can be read.
+      ValueError: if no example of its drive and side can be read.
     """
     try:
       return read(index)
@@ -249,29 +237,21 @@ class _Replacements:
         value = read(other)
       except images.UnreadableError:
         continue
-      self._count(int(index), other, error)
+      self._log(int(index), other, error)
       return value
     raise ValueError(f'{error}; nor can another example of its drive and side')
 
-  def _count(self, index, other, error):
+  def _log(self, index, other, error):
+    """Warns once for each replaced example."""
     with self._lock:
       if index in self._replaced:
         return
       self._replaced.add(index)
     logging.warning(
-      '%s: example %d takes the place of %d, %d of %d replaced so far',
+      '%s: example %d replaces %d, %d of %d replaced so far',
       error,
       other,
       index,
       len(self._replaced),
       len(self._table),
     )
-
-
-def _import_tensorflow():
-  import tensorflow as tf
-
-  # The accelerator's memory belongs to JAX.
-  for kind in ('GPU', 'TPU'):
-    tf.config.set_visible_devices([], kind)
-  return tf

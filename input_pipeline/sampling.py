@@ -1,8 +1,8 @@
 """Step -> examples, as a pure function of (seed, step).
 
 Step n takes positions nB .. nB + B - 1 of the endless concatenation of
-per-epoch permutations, so that a resumed run goes on exactly where it stopped,
-at no cost and on any number of hosts.
+per-epoch permutations, so that a resumed run continues exactly where it
+stopped, at no cost and on any number of hosts.
 """
 
 import functools
@@ -10,7 +10,9 @@ import functools
 import numpy as np
 
 
-def example_indices(step, *, seed, num_examples, batch_size):
+def example_indices(
+  step: int, *, seed: int, num_examples: int, batch_size: int
+) -> np.ndarray:
   """Examples of one training step, for all processes together.
 
   Args:
@@ -21,16 +23,7 @@ def example_indices(step, *, seed, num_examples, batch_size):
 
   Returns:
     [batch_size] int64, each in 0 .. num_examples - 1.
-
-  Raises:
-    ValueError: an argument is out of its range.
   """
-  if step < 0 or seed < 0 or num_examples < 1 or batch_size < 1:
-    raise ValueError(
-      'a step and a seed of at least 0, and at least one example and a batch '
-      f'of one are needed, got step {step}, seed {seed}, {num_examples} '
-      f'examples, batch size {batch_size}'
-    )
   first = step * batch_size
   epochs = range(
     first // num_examples, (first + batch_size - 1) // num_examples + 1
@@ -42,44 +35,35 @@ def example_indices(step, *, seed, num_examples, batch_size):
   return order[start : start + batch_size]
 
 
-def process_rows(batch_size, *, process_index, process_count):
-  """Rows of the global batch that one process feeds.
-
-  Args:
-    batch_size: global batch size B.
-    process_index: p, in 0 .. process_count - 1.
-    process_count: P.
-
-  Returns:
-    slice(p B / P, (p + 1) B / P).
+def process_rows(
+  batch_size: int, *, process_index: int, process_count: int
+) -> slice:
+  """Rows p B / P .. (p + 1) B / P of the global batch: those of process p.
 
   Raises:
-    ValueError: the batch does not divide, or there is no such process.
+    ValueError: if the batch does not divide by the number of processes.
   """
-  if not 0 <= process_index < process_count:
+  if batch_size % process_count:
     raise ValueError(
-      f'process_index {process_index} is not below '
-      f'process_count {process_count}'
-    )
-  if batch_size < 1 or batch_size % process_count:
-    raise ValueError(
-      f'the global batch size {batch_size} is not a positive multiple of the '
+      f'the global batch size {batch_size} is not a multiple of the '
       f'{process_count} processes; change the batch size'
     )
   share = batch_size // process_count
   return slice(process_index * share, (process_index + 1) * share)
 
 
-def ordered_batches(num_examples, *, batch_size, rows):
-  """Every example once, in order; the last one again where a batch is left.
+def ordered_batches(
+  num_examples: int, *, batch_size: int, rows: slice
+) -> tuple[np.ndarray, np.ndarray]:
+  """Every example once, in order; the last one pads the last batch.
 
   Args:
     num_examples: size of the split, at least 1.
     batch_size: global batch size B.
-    rows: slice of the global batch that is this process' share, b rows.
+    rows: this process' b rows of the global batch.
 
   Returns:
-    [N, b] int64 examples, and [N, b] bool, False for the repeated ones.
+    [N, b] int64 examples, and [N, b] bool, False for the padding.
   """
   positions = np.arange(-(-num_examples // batch_size) * batch_size)
   positions = positions.reshape(-1, batch_size)[:, rows]

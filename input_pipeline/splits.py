@@ -11,9 +11,10 @@ import dataclasses
 import hashlib
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 
 _CAMERAS = {'l': 2, 'r': 3}
-_FRAME = re.compile(r'[0-9]{1,10}')
+_LINE = re.compile(r'(?!/)(\S+?)/*\s+([0-9]{1,10})\s+([lr])')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Example:
   side: str
 
   @property
-  def camera(self):
+  def camera(self) -> int:
     """Number of the KITTI camera: 2 (left colour) or 3 (right colour)."""
     return _CAMERAS[self.side]
 
@@ -39,19 +40,11 @@ class Example:
     return f'{self.drive} {self.frame} {self.side}'
 
 
-def find_split(split, root):
-  """Where a split list lies.
-
-  Args:
-    split: path of the list: absolute, relative to the working directory, or
-      else below the root.
-    root: the data folder.
-
-  Returns:
-    The path of an existing file.
+def find_split(split: str, root: str) -> str:
+  """Path of a split list: as given, or else below the root.
 
   Raises:
-    FileNotFoundError: there is no such file in either place.
+    FileNotFoundError: if there is no such file in either place.
   """
   below = os.path.join(root, split)
   for path in (split, below):
@@ -64,51 +57,45 @@ def find_split(split, root):
   )
 
 
-def read_split(path):
-  """Reads a split list.
-
-  Args:
-    path: the text file.
-
-  Returns:
-    A non-empty list of `Example`, in the order of the file.
-
-  Raises:
-    ValueError: a line does not parse (the message names file and line) or the
-      list is empty.
-  """
-  # Bytes that are no UTF-8 become marks that fail below, with their line.
+def read_split(path: str | os.PathLike[str]) -> list[Example]:
+  """Reads a split list; see `parse_lines`."""
+  # Bytes that are not UTF-8 become marks, which do not parse.
   with open(path, encoding='utf-8-sig', errors='replace') as file:
     return parse_lines(file.read().split('\n'), source=path)
 
 
-def parse_lines(lines, *, source):
-  """Parses the lines of a split list.
+def parse_lines(lines: Iterable[str], *, source: object) -> list[Example]:
+  """Parses the lines of a split list; returns at least one example.
 
   Args:
-    lines: iterable of strings.
-    source: what to call the list in messages, its path as a rule.
-
-  Returns:
-    A non-empty list of `Example`.
+    lines: the lines.
+    source: the name of the list in messages, usually its path.
 
   Raises:
-    ValueError: a line does not parse, or there is no example at all.
+    ValueError: if a line does not parse, or there is no example.
   """
   examples = []
   for number, line in enumerate(lines, start=1):
     text = line.strip()
     if text and not text.startswith('#'):
-      examples.append(_parse_line(text, where=f'{source}, line {number}'))
+      match = _LINE.fullmatch(text)
+      if not match or '..' in match[1].split('/') or '\0' in match[1]:
+        raise ValueError(
+          f'{source}, line {number}: expected `DRIVE FRAME SIDE`, a folder '
+          'below the root, a number of at most ten digits and l or r, found '
+          f'{text[:80]!r}'
+        )
+      examples.append(Example(match[1], int(match[2]), match[3]))
   if not examples:
     raise ValueError(
-      f'{source} names no example: it needs at least one line '
-      '`DRIVE FRAME SIDE`'
+      f'{source} has no example: it needs at least one line `DRIVE FRAME SIDE`'
     )
   return examples
 
 
-def split_by_drive(sizes, *, share, seed):
+def split_by_drive(
+  sizes: Mapping[str, int], *, share: float, seed: int
+) -> set[str]:
   """Chooses the drives to validate on.
 
   In an order that the seed decides, takes every drive that does not exceed the
@@ -120,7 +107,7 @@ def split_by_drive(sizes, *, share, seed):
     seed: integer.
 
   Returns:
-    The chosen drives, a set; neither empty nor all.
+    The chosen drives; neither none nor all.
   """
   # A hash, so that the order of the others stays when a drive is added.
   order = sorted(
@@ -140,20 +127,21 @@ def split_by_drive(sizes, *, share, seed):
   return chosen
 
 
-def split_by_time(examples, *, share, frame_offsets):
+def split_by_time(
+  examples: Sequence[Example], *, share: float, frame_offsets: Sequence[int]
+) -> tuple[list[Example], list[Example]]:
   """Splits a single drive: its end validates.
 
-  Between the parts lies a gap, so that no frame is the target or a neighbour
-  of both.
+  A gap lies between the parts, so that no frame is the target or a neighbour of
+  both.
 
   Args:
-    examples: `Example` of one drive.
+    examples: examples of one drive.
     share: share of its moments to validate on, in (0, 1).
     frame_offsets: offsets of the neighbours.
 
   Returns:
-    Training and validation examples; the former are none where there are too
-    few.
+    Training and validation examples; no training examples if there are too few.
   """
   moments = sorted({example.frame for example in examples})
   first = moments[-max(round(share * len(moments)), 1)]
@@ -162,27 +150,3 @@ def split_by_time(examples, *, share, frame_offsets):
     [example for example in examples if example.frame < end],
     [example for example in examples if example.frame >= first],
   )
-
-
-def _parse_line(text, *, where):
-  fields = text.split()
-  if len(fields) != 3:
-    raise ValueError(
-      f'{where}: expected the three fields `DRIVE FRAME SIDE`, '
-      f'found {len(fields)}: {text[:80]!r}'
-    )
-  drive, frame, side = fields
-  if not _FRAME.fullmatch(frame):
-    raise ValueError(
-      f'{where}: the frame must be a number of at most ten '
-      f'digits, found {frame[:80]!r}'
-    )
-  if side not in _CAMERAS:
-    raise ValueError(f'{where}: the side must be l or r, found {side[:80]!r}')
-  folders = drive.split('/')
-  if os.path.isabs(drive) or '..' in folders or '\0' in drive:
-    raise ValueError(
-      f'{where}: the drive must be a folder below the root, '
-      f'found {drive[:80]!r}'
-    )
-  return Example(drive=drive.rstrip('/'), frame=int(frame), side=side)

@@ -1,4 +1,4 @@
-"""The KITTI raw layout: files of a drive, calibration, LiDAR -> depth.
+"""The KITTI raw layout: drives, calibration, and LiDAR scans to depth maps.
 
     ROOT/DATE/calib_cam_to_cam.txt, calib_velo_to_cam.txt
     ROOT/DATE/DRIVE/image_02/data/0000000000.png (or .jpg)
@@ -10,14 +10,115 @@ centres lie at integer coordinates.
 """
 
 import dataclasses
+import functools
+import hashlib
 import os
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+
+from input_pipeline import splits
 
 CAMERA_FILE = 'calib_cam_to_cam.txt'
 VELODYNE_FILE = 'calib_velo_to_cam.txt'
 # Endings of frames, the preferred one first.
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
+_SUFFIXES = {
+  'image': IMAGE_SUFFIXES,
+  'velodyne_points': ('.bin',),
+  'oxts': ('.txt',),
+}
+_PER_DRIVE = ('velodyne_points', 'oxts')  # The other kinds are per camera.
+
+
+class Folder:
+  """A KITTI raw folder; lists each of its folders once.
+
+  The kinds of files are `image`, `semantic`, `depth`, `velodyne_points` and
+  `oxts`.
+
+  Attributes:
+    root: path of the folder.
+  """
+
+  def __init__(self, root: str):
+    self.root = root
+    self._frames = functools.cache(list_frames)
+    self._files = functools.cache(_list_files)
+    self._calibration = functools.cache(read_calibration)
+
+  def frames(self, kind: str, example: splits.Example) -> dict[int, str]:
+    """Frame number -> path, for the drive and camera of an example."""
+    return self._frames(
+      self._data_folder(kind, example), _SUFFIXES.get(kind, ('.png',))
+    )
+
+  def file(
+    self, kind: str, example: splits.Example, offset: int = 0
+  ) -> str | None:
+    """Path of a file at a frame offset from the example; None if absent."""
+    return self.frames(kind, example).get(example.frame + offset)
+
+  def expected_file(
+    self, kind: str, example: splits.Example, offset: int = 0
+  ) -> str:
+    """Path of the file that `file` looks for, existing or not."""
+    found = self.file(kind, example, offset)
+    suffix = _SUFFIXES.get(kind, ('.png',))[0]
+    name = f'{example.frame + offset:010d}{suffix}'
+    return found or os.path.join(self._data_folder(kind, example), name)
+
+  def is_file(self, path: str) -> bool:
+    """Whether a file exists; False for a broken link.
+
+    Lists the file's folder: on a network's disk one question per folder is much
+    faster than one per file.
+    """
+    folder, name = os.path.split(path)
+    return name in self._files(folder)
+
+  def missing(self, paths: Iterable[str]) -> list[str]:
+    """The paths that are no files, relative to the root."""
+    return [
+      os.path.relpath(path, self.root)
+      for path in paths
+      if not self.is_file(path)
+    ]
+
+  def calibration(self, example: splits.Example) -> 'Calibration':
+    """The calibration of the example's date."""
+    return self._calibration(self._date_folder(example))
+
+  def calibration_files(self, example: splits.Example) -> tuple[str, str]:
+    """Paths of the two calibration files of the example's date."""
+    folder = self._date_folder(example)
+    return (
+      os.path.join(folder, CAMERA_FILE),
+      os.path.join(folder, VELODYNE_FILE),
+    )
+
+  def digest(self, paths: Iterable[str]) -> str:
+    """A hash of files: relative names, sizes, and calibrations' content.
+
+    Args:
+      paths: the files; absent ones do not count.
+    """
+    total = hashlib.sha256()
+    for path in sorted(set(paths)):
+      if os.path.isfile(path):
+        name = os.path.relpath(path, self.root)
+        total.update(f'{name} {os.path.getsize(path)}\n'.encode())
+        if os.path.basename(path) in (CAMERA_FILE, VELODYNE_FILE):
+          total.update(pathlib.Path(path).read_bytes())
+    return total.hexdigest()
+
+  def _date_folder(self, example):
+    return os.path.dirname(os.path.join(self.root, example.drive))
+
+  def _data_folder(self, kind, example):
+    camera = None if kind in _PER_DRIVE else example.camera
+    return data_folder(os.path.join(self.root, example.drive), kind, camera)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,91 +126,60 @@ class Calibration:
   """Calibration of one date, float64.
 
   Attributes:
-    folder: the folder that it was read from.
+    path: the file of the cameras.
     projections: camera number -> [3, 4], P_rect_0N: rectified camera 0 to the
       pixels of camera N.
     sizes: camera number -> (height, width) of its rectified images.
     rectification: [3, 3], R_rect_00: camera 0 to rectified camera 0.
-    velo_to_cam: [4, 4], velodyne to camera 0; None where the date has no
+    velo_to_cam: [4, 4], velodyne to camera 0; None if the date has no
       calib_velo_to_cam.txt.
   """
 
-  folder: str
-  projections: dict
-  sizes: dict
+  path: str
+  projections: dict[int, np.ndarray]
+  sizes: dict[int, tuple[int, int]]
   rectification: np.ndarray
   velo_to_cam: np.ndarray | None
 
-  def check_camera(self, camera):
-    """Raises ValueError where the file does not describe this camera."""
-    path = os.path.join(self.folder, CAMERA_FILE)
-    names = f'P_rect_{camera:02d}', f'S_rect_{camera:02d}'
-    if camera not in self.projections:
-      raise ValueError(f'{path} has no {names[0]} and {names[1]}')
-    projection, (height, width) = self.projections[camera], self.sizes[camera]
-    if np.abs(projection[2, :3] - (0, 0, 1)).max() > 1e-4:
-      raise ValueError(
-        f'{path}: the last row of {names[0]} does not begin with 0 0 1'
-      )
-    centre = projection[0, 2]  # The other one may be, above a cropped sky.
-    if not -0.5 <= centre <= width - 0.5:
-      raise ValueError(
-        f'{path}: {names[0]} has its principal point in column {centre:g}, '
-        f'outside of the {width}x{height} pixels of {names[1]}: give both for '
-        'images of one size'
-      )
 
-
-def read_calibration(date_folder):
-  """Reads calib_cam_to_cam.txt and, where present, calib_velo_to_cam.txt.
-
-  Args:
-    date_folder: the folder of a date, as in `KITTI/2011_09_26`.
-
-  Returns:
-    A `Calibration`.
+def read_calibration(date_folder: str | os.PathLike[str]) -> Calibration:
+  """Reads the calibration of a date, as of `KITTI/2011_09_26`.
 
   Raises:
-    FileNotFoundError: there is no calib_cam_to_cam.txt.
-    ValueError: a needed line is absent, doubled or does not parse; the message
-      names file and line.
+    FileNotFoundError: if there is no calib_cam_to_cam.txt.
+    ValueError: if a needed line is absent or does not parse.
   """
   path = os.path.join(date_folder, CAMERA_FILE)
-  matrices = {'R_rect_00': 9}
+  lengths = {'R_rect_00': 9}
   for camera in range(4):
-    matrices |= {f'P_rect_{camera:02d}': 12, f'S_rect_{camera:02d}': 2}
-  values = _read_values(path, matrices)
-  _require(values, ['R_rect_00'], path)
+    lengths |= {f'P_rect_{camera:02d}': 12, f'S_rect_{camera:02d}': 2}
+  values = _read_values(path, lengths, required=['R_rect_00'])
   projections, sizes = {}, {}
   for camera in range(4):
-    names = [f'P_rect_{camera:02d}', f'S_rect_{camera:02d}']
-    if not any(name in values for name in names):
-      continue
-    _require(values, names, path)
-    projection, size = (values[name] for name in names)
-    if projection[0] <= 0 or projection[5] <= 0:
-      raise ValueError(f'{path}: {names[0]} has no positive focal lengths')
-    if (size < 1).any() or (size != np.round(size)).any():
-      raise ValueError(f'{path}: {names[1]} is no width and height in pixels')
-    projections[camera] = projection.reshape(3, 4)
-    sizes[camera] = (int(size[1]), int(size[0]))
-  return Calibration(
-    folder=os.fspath(date_folder),
-    projections=projections,
-    sizes=sizes,
-    rectification=values['R_rect_00'].reshape(3, 3),
-    velo_to_cam=_read_velo_to_cam(date_folder),
-  )
+    names = f'P_rect_{camera:02d}', f'S_rect_{camera:02d}'
+    if all(name in values for name in names):
+      width, height = map(int, values[names[1]])
+      projections[camera] = values[names[0]].reshape(3, 4)
+      sizes[camera] = height, width
+  velo_path, velo_to_cam = os.path.join(date_folder, VELODYNE_FILE), None
+  if os.path.isfile(velo_path):
+    velo = _read_values(velo_path, {'R': 9, 'T': 3}, required=['R', 'T'])
+    velo_to_cam = np.eye(4)
+    velo_to_cam[:3, :3] = velo['R'].reshape(3, 3)
+    velo_to_cam[:3, 3] = velo['T']
+  rectification = values['R_rect_00'].reshape(3, 3)
+  return Calibration(path, projections, sizes, rectification, velo_to_cam)
 
 
-def intrinsics(calibration, *, camera, height, width):
+def intrinsics(
+  calibration: Calibration, *, camera: int, height: int, width: int
+) -> np.ndarray:
   """Intrinsics of a camera whose images are resized, half-pixel.
 
-  Scaling by s sends f to f s and c to (c + 0.5) s - 0.5, per axis, with s the
-  ratio of the given to the native size.
+  Scaling by s sends f to f s and c to (c + 0.5) s - 0.5, per axis.
 
   Args:
-    calibration: a `Calibration`.
+    calibration: the calibration.
     camera: number of the camera.
     height: rows of the resized image.
     width: columns of the resized image.
@@ -118,27 +188,30 @@ def intrinsics(calibration, *, camera, height, width):
     [3, 3] float32, pixels of the resized image.
 
   Raises:
-    ValueError: the calibration does not describe this camera.
+    ValueError: if the calibration lacks the camera, or its projection and size
+      belong to different images.
   """
-  calibration.check_camera(camera)
-  native_height, native_width = calibration.sizes[camera]
-  scale = np.array([width / native_width, height / native_height])
-  matrix = calibration.projections[camera][:, :3].copy()
+  native = calibration.sizes.get(camera)
+  matrix = calibration.projections.get(camera, np.zeros((3, 4)))[:, :3].copy()
+  # The row of the principal point may be outside, above a cropped sky.
+  if native is None or not -0.5 <= matrix[0, 2] <= native[1] - 0.5:
+    raise ValueError(
+      f'{calibration.path} needs P_rect_{camera:02d} and S_rect_{camera:02d} '
+      f'of the same images: principal point in column {matrix[0, 2]:g}, '
+      f'(height, width) {native}'
+    )
   matrix[:2, 2] += 0.5
-  matrix[:2] *= scale[:, None]
+  matrix[:2] *= np.array([[width / native[1]], [height / native[0]]])
   matrix[:2, 2] -= 0.5
   return matrix.astype(np.float32)
 
 
-def list_frames(folder, suffixes):
-  """Files of a `data` folder by frame number.
+def list_frames(folder: str, suffixes: Sequence[str]) -> dict[int, str]:
+  """Frame number -> path of the files of a folder, as in `0000000005.png`.
 
   Args:
-    folder: a folder of files named by number, as in `0000000005.png`.
+    folder: the folder; no files if it does not exist.
     suffixes: accepted endings, the preferred ones first.
-
-  Returns:
-    Frame number -> path; empty where there is no such folder.
   """
   names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
   files = {}
@@ -150,22 +223,13 @@ def list_frames(folder, suffixes):
   return files
 
 
-def data_folder(drive_folder, kind, camera=None):
-  """Folder of a drive's files: `image`, `semantic`, `depth`, `velodyne_points`.
-
-  Args:
-    drive_folder: folder of the drive.
-    kind: first part of the folder's name.
-    camera: number of the camera, for what exists per camera.
-
-  Returns:
-    A path as in `DRIVE/image_02/data`.
-  """
+def data_folder(drive_folder: str, kind: str, camera: int | None = None) -> str:
+  """Folder of a kind of files of a drive, as in `DRIVE/image_02/data`."""
   name = kind if camera is None else f'{kind}_{camera:02d}'
   return os.path.join(drive_folder, name, 'data')
 
 
-def read_scan(path):
+def read_scan(path: str | os.PathLike[str]) -> np.ndarray:
   """Reads a velodyne scan.
 
   Args:
@@ -173,26 +237,20 @@ def read_scan(path):
 
   Returns:
     [N, 4] float32; the first three columns are metres in the velodyne frame.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is truncated or holds values that are not finite.
   """
-  if not os.path.isfile(path):
-    raise FileNotFoundError(f'no velodyne scan at {path}')
   size = os.path.getsize(path)
   if size % 16:
-    raise ValueError(
-      f'{path} is truncated: {size} bytes are no whole number '
-      'of points (four float32 each)'
-    )
-  points = np.fromfile(path, '<f4').reshape(-1, 4)
-  if not np.isfinite(points).all():
-    raise ValueError(f'{path} holds values that are not finite')
-  return points
+    raise ValueError(f'{path} is truncated: {size} bytes, points have 16 each')
+  return np.fromfile(path, '<f4').reshape(-1, 4)
 
 
-def lidar_depth(drive_folder, frame, *, camera=2, forward_distance=True):
+def scan_depth(
+  points: np.ndarray,
+  calibration: Calibration,
+  *,
+  camera: int = 2,
+  forward_distance: bool = True,
+) -> np.ndarray:
   """Depth map of a velodyne scan, as the field's evaluations make it.
 
   As Monodepth2's `generate_depth_map` (the usual raw ground truth): drop points
@@ -200,52 +258,15 @@ def lidar_depth(drive_folder, frame, *, camera=2, forward_distance=True):
   of several points in a pixel the nearest wins.
 
   Args:
-    drive_folder: folder of the drive; its parent holds the calibration.
-    frame: number of the frame.
+    points: [N, 4] float32, metres in the velodyne frame.
+    calibration: the date's calibration, with `velo_to_cam`.
     camera: number of the camera.
     forward_distance: store the velodyne's forward distance (the usual); else
       the camera's z.
 
   Returns:
     [H, W] float32, metres, at the camera's native size; 0 = no measurement.
-
-  Raises:
-    FileNotFoundError: the scan or a calibration file is absent.
-    ValueError: the scan or the calibration cannot be read.
   """
-  calibration = read_calibration(os.path.dirname(os.path.abspath(drive_folder)))
-  path = os.path.join(
-    data_folder(drive_folder, 'velodyne_points'), f'{frame:010d}.bin'
-  )
-  return scan_depth(
-    read_scan(path),
-    calibration,
-    camera=camera,
-    forward_distance=forward_distance,
-  )
-
-
-def scan_depth(points, calibration, *, camera=2, forward_distance=True):
-  """Projects a scan; see `lidar_depth`.
-
-  Args:
-    points: [N, 4] float32, metres in the velodyne frame.
-    calibration: a `Calibration` with `velo_to_cam`.
-    camera: number of the camera.
-    forward_distance: as for `lidar_depth`.
-
-  Returns:
-    [H, W] float32, metres; 0 = no measurement.
-
-  Raises:
-    FileNotFoundError: the date has no calib_velo_to_cam.txt.
-    ValueError: the calibration does not describe this camera.
-  """
-  calibration.check_camera(camera)
-  if calibration.velo_to_cam is None:
-    raise FileNotFoundError(
-      f'LiDAR depth needs {os.path.join(calibration.folder, VELODYNE_FILE)}'
-    )
   height, width = calibration.sizes[camera]
   rectification = np.eye(4)
   rectification[:3, :3] = calibration.rectification
@@ -272,79 +293,50 @@ def scan_depth(points, calibration, *, camera=2, forward_distance=True):
   return np.maximum(depth, 0)
 
 
-def parse_numbers(text, count, *, what):
-  """Parses numbers that white space separates.
-
-  Args:
-    text: the text.
-    count: how many there must be.
-    what: the subject of messages: where the text stands and what it is.
-
-  Returns:
-    [count] float64, finite.
+def parse_numbers(text: str, count: int, *, what: str) -> np.ndarray:
+  """Parses `count` finite numbers that white space separates.
 
   Raises:
-    ValueError: the text is something else.
+    ValueError: if the text is something else; `what` is the subject of the
+      message: the place and the name of the numbers.
   """
   try:
     values = np.array([float(word) for word in text.split()])
   except ValueError:
+    values = np.empty(0)
+  if len(values) != count or not np.isfinite(values).all():
     raise ValueError(
-      f'{what} holds what is no number: {text.strip()[:80]!r}'
-    ) from None
-  if len(values) != count:
-    raise ValueError(f'{what} needs {count} numbers, found {len(values)}')
-  if not np.isfinite(values).all():
-    raise ValueError(f'{what} holds numbers that are not finite')
+      f'{what} needs {count} finite numbers, found {text.strip()[:80]!r}'
+    )
   return values
 
 
-def _read_velo_to_cam(date_folder):
-  path = os.path.join(date_folder, VELODYNE_FILE)
-  if not os.path.isfile(path):
-    return None
-  values = _read_values(path, {'R': 9, 'T': 3})
-  _require(values, ['R', 'T'], path)
-  matrix = np.eye(4)
-  matrix[:3, :3] = values['R'].reshape(3, 3)
-  matrix[:3, 3] = values['T']
-  return matrix
-
-
-def _require(values, names, path):
-  for name in names:
-    if name not in values:
-      raise ValueError(f'{path} has no line `{name}: ...`')
-
-
-def _read_values(path, lengths):
-  """Reads the wanted `name: numbers` lines of a calibration file.
-
-  Args:
-    path: the file.
-    lengths: wanted name -> how many numbers it must have.
-
-  Returns:
-    Name -> [length] float64, for the wanted names that the file has.
-
-  Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: a wanted line is doubled or does not parse.
-  """
-  if not os.path.isfile(path):
-    raise FileNotFoundError(
-      f'no calibration at {path}; KITTI ships it per date (calib.zip)'
-    )
+def _read_values(
+  path: str, lengths: Mapping[str, int], *, required: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Reads the `name: numbers` lines of a file whose names are in `lengths`."""
   with open(path, encoding='utf-8-sig', errors='replace') as file:
     lines = file.read().split('\n')
   values = {}
   for number, line in enumerate(lines, start=1):
     name, _, text = line.partition(':')
     name = name.strip()
-    if name not in lengths:
-      continue
-    where = f'{path}, line {number}'
-    if name in values:
-      raise ValueError(f'{where}: {name} is given twice')
-    values[name] = parse_numbers(text, lengths[name], what=f'{where}: {name}')
+    if name in lengths:
+      what = f'{path}, line {number}: {name}'
+      values[name] = parse_numbers(text, lengths[name], what=what)
+  absent = [name for name in required if name not in values]
+  if absent:
+    raise ValueError(f'{path} has no line `{absent[0]}: ...`')
   return values
+
+
+def _list_files(folder):
+  """Names of a folder's files; only links cost another question."""
+  if not os.path.isdir(folder):
+    return frozenset()
+  with os.scandir(folder) as entries:
+    return frozenset(
+      entry.name
+      for entry in entries
+      if (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file())
+    )

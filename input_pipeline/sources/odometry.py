@@ -1,6 +1,6 @@
 """Sequences with true camera poses, for measuring predicted motion.
 
-Two layouts, told apart by the folder `sequences`:
+Two layouts, distinguished by the folder `sequences`:
 
     ROOT/sequences/09/image_2/000000.png (or .jpg)   KITTI odometry
     ROOT/poses/09.txt
@@ -9,12 +9,13 @@ Two layouts, told apart by the folder `sequences`:
 
 A pose file has a line of 12 numbers for every frame: the upper three rows of
 the left camera's pose, camera to world, in metres. KITTI odometry's are those
-of camera 0, 6 cm from camera 2; the field takes them for camera 2 and so does
-this. No intrinsics are read: the pose network takes none.
+of camera 0, 6 cm from camera 2; like the field, we use them for camera 2. No
+intrinsics are read: the pose network needs none.
 """
 
 import dataclasses
 import os
+from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
@@ -36,50 +37,26 @@ class Sequence:
   """
 
   name: str
-  files: tuple
+  files: tuple[str, ...]
   poses: np.ndarray
-
-  def pair_table(self, *, height, width):
-    """Makes the table of the pairs of frames t and t + 1.
-
-    Args:
-      height: rows of the resized frames.
-      width: columns of the resized frames.
-
-    Returns:
-      An `examples.ExampleTable` of N - 1 examples of two frames, in temporal
-      order; its intrinsics mean nothing.
-    """
-    count = len(self.files) - 1
-    return examples.ExampleTable(
-      size=(height, width),
-      frame_files=self.files,
-      frame_rows=np.arange(count)[:, None] + np.arange(2),
-      label_files=(None,) * count,
-      coding='none',
-      truths=None,
-      native_sizes=None,
-      intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
-    )
 
 
 def pair_batches(
-  config_data, sequence, *, batch_size, process_index=0, process_count=1
-):
+  config_data,
+  sequence: Sequence,
+  *,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> readers.OrderedBatches:
   """Batches of the pairs of frames t and t + 1 of a sequence, in order.
 
-  Args:
-    config_data: the config's `data`.
-    sequence: a `Sequence`.
-    batch_size: global batch size, a multiple of `process_count`.
-    process_index: this process, 0 .. process_count - 1.
-    process_count: number of processes.
-
-  Returns:
-    As `Data.eval_batches`, of two frames and without depth.
+  As `Data.eval_batches`, of two frames and without depth.
   """
-  table = sequence.pair_table(
-    height=config_data.height, width=config_data.width
+  table = examples.make_plain_table(
+    sequence.files,
+    np.arange(len(sequence.files) - 1)[:, None] + np.arange(2),
+    size=(config_data.height, config_data.width),
   )
   return readers.OrderedBatches(
     table,
@@ -90,12 +67,12 @@ def pair_batches(
   )
 
 
-def is_odometry_root(root):
+def is_odometry_root(root: str) -> bool:
   """Whether a folder has KITTI odometry's layout, which has no depth."""
   return os.path.isdir(os.path.join(root, 'sequences'))
 
 
-def open_sequences(config_data, names=()):
+def open_sequences(config_data, names: SequenceOf[str] = ()) -> list[Sequence]:
   """Reads the poses of sequences and lists their frames.
 
   Args:
@@ -104,62 +81,40 @@ def open_sequences(config_data, names=()):
       poses: of KITTI odometry those of the folder, else those drives of the
       evaluation split.
 
-  Returns:
-    A non-empty list of `Sequence`, no two of one name.
-
   Raises:
-    FileNotFoundError: a file or folder is absent, or nothing has poses.
-    ValueError: a line of a pose file is wrong, frames are missing, their number
-      is not that of the poses, or two sequences have the same name.
+    FileNotFoundError: if a file or folder is absent, or nothing has poses.
+    ValueError: if a line of a pose file is wrong, frames are missing, or their
+      number is not that of the poses.
   """
-  root = config_data.root
+  root, names = (
+    config_data.root,
+    dict.fromkeys(name.rstrip('/') for name in names),
+  )
   data.check_paths(config_data, train=False, evaluation=False)
-  if config_data.source == 'tfds' and not is_odometry_root(root):
-    raise ValueError(
-      f'config.eval.odometry: the records in {root} hold no poses; pass the '
-      'folder they were built from with --config.data.source=kitti and '
-      '--config.data.root'
-    )
-  if is_odometry_root(root):
-    chosen = names or _list_sequences(root)
-    where = f'no NAME in {root} has both sequences/NAME and poses/NAME.txt'
-  else:
-    folder = data.open_folder(config_data)
-    chosen = names or _list_drives(config_data.eval_split, folder)
-    where = f'no drive of {config_data.eval_split} has a poses.txt in {root}'
-  if not chosen:
+  if not names and is_odometry_root(root):
+    names = sorted(os.listdir(os.path.join(root, 'sequences')))
+    names = [name for name in names if os.path.isfile(_pose_file(root, name))]
+  elif not names and config_data.source != 'tfds':  # Records have no poses.
+    data.open_folder(config_data)
+    lines = splits.read_split(splits.find_split(config_data.eval_split, root))
+    names = dict.fromkeys(line.drive for line in lines)
+    names = [name for name in names if os.path.isfile(_pose_file(root, name))]
+  if not names:
     raise FileNotFoundError(
-      f'config.eval.odometry needs true poses, but {where}: pass '
-      '--config.data.root=FOLDER, one with KITTI odometry (sequences/09/image_2'
-      ' and poses/09.txt) or with drives that hold poses.txt'
+      f'config.eval.odometry needs true poses, but neither drives of '
+      f'{config_data.eval_split} in {root} have a poses.txt nor has it '
+      'sequences/NAME with poses/NAME.txt: pass --config.data.source=kitti '
+      'and --config.data.root=FOLDER, one with either'
     )
-  found = [_read_sequence(root, name) for name in chosen]
-  seen = set()
-  for name in (sequence.name for sequence in found):
-    if name in seen:
-      raise ValueError(
-        f'config.eval.odometry_sequences: {name} is there twice, and results '
-        'are named by it: evaluate one at a time'
-      )
-    seen.add(name)
-  return found
+  return [_read_sequence(root, name) for name in names]
 
 
-def read_poses(path):
-  """Reads a pose file.
-
-  Args:
-    path: the text file, 12 numbers a line.
-
-  Returns:
-    [N, 4, 4] float64, finite and rigid, N >= 1.
+def read_poses(path: str | os.PathLike[str]) -> np.ndarray:
+  """Reads a pose file: [N, 4, 4] float64, finite and rigid, N >= 1.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: a line is no pose; the message names file and line.
+    ValueError: if a line is not a pose.
   """
-  if not os.path.isfile(path):
-    raise FileNotFoundError(f'no poses at {path}')
   with open(path, encoding='utf-8-sig', errors='replace') as file:
     lines = file.read().rstrip().split('\n')
   poses = np.tile(np.eye(4), (len(lines), 1, 1))
@@ -180,22 +135,6 @@ def read_poses(path):
   return poses
 
 
-def _list_sequences(root):
-  return sorted(
-    name
-    for name in os.listdir(os.path.join(root, 'sequences'))
-    if os.path.isfile(_pose_file(root, name))
-  )
-
-
-def _list_drives(split, folder):
-  lines = splits.read_split(splits.find_split(split, folder.root))
-  drives = dict.fromkeys(example.drive for example in lines)
-  return [
-    drive for drive in drives if os.path.isfile(_pose_file(folder.root, drive))
-  ]
-
-
 def _pose_file(root, name):
   if is_odometry_root(root):
     return os.path.join(root, 'poses', f'{name}.txt')
@@ -209,26 +148,17 @@ def _read_sequence(root, name):
     folder = os.path.join(root, 'sequences', name, f'image_{_CAMERA}')
   poses = read_poses(path)
   files = kitti.list_frames(folder, kitti.IMAGE_SUFFIXES)
-  if not files:
-    raise FileNotFoundError(
-      f'no frames in {folder}, to which the poses of {path} belong'
-    )
   numbers = sorted(files)
-  for number, expected in zip(
-    numbers, range(numbers[0], numbers[-1] + 1), strict=False
-  ):
-    if number != expected:
-      raise ValueError(
-        f'{folder} has no frame {expected}, but later ones: motion is measured '
-        'between consecutive frames'
-      )
-  if len(files) != len(poses):
+  if len(files) != len(poses) or numbers[-1] - numbers[0] + 1 != len(files):
+    expected = range(numbers[0], numbers[-1] + 1) if numbers else ()
+    gaps = sorted(set(expected) - set(numbers))
     raise ValueError(
-      f'{path} has {len(poses)} poses for the {len(files)} '
-      f'frames in {folder}: it needs a line for each'
+      f'{path} has {len(poses)} poses for the {len(files)} frames in {folder}: '
+      'it needs one per frame, and the frames must be consecutive'
+      + (f'; frame {gaps[0]} is missing' if gaps else '')
     )
   return Sequence(
-    name=os.path.basename(name.rstrip('/')),
+    name=os.path.basename(name),
     files=tuple(files[number] for number in numbers),
     poses=poses,
   )

@@ -1,4 +1,4 @@
-"""Labelled stills: pictures with masks, to teach or to measure semantics alone.
+"""Labelled stills: pictures with masks, to train or to measure semantics alone.
 
 Two layouts, found by their folders:
 
@@ -15,8 +15,9 @@ import pathlib
 
 import numpy as np
 
-from input_pipeline import cityscapes as labels
 from input_pipeline import examples, files
+
+Path = str | os.PathLike[str]
 
 SPLITS = ('train', 'val')
 ENDINGS = {
@@ -25,7 +26,7 @@ ENDINGS = {
 }
 
 
-def find_layout(root, *, split):
+def find_layout(root: Path, *, split: str) -> pathlib.Path:
   """Returns the folder of the pictures: Cityscapes' or KITTI semantic's.
 
   Raises:
@@ -42,7 +43,9 @@ def find_layout(root, *, split):
   )
 
 
-def list_files(root, *, coding, split):
+def list_files(
+  root: Path, *, coding: str, split: str
+) -> tuple[list[str], list[str], list[str]]:
   """Lists the pictures of a folder and the masks, existing or not.
 
   Args:
@@ -51,11 +54,8 @@ def list_files(root, *, coding, split):
     split: `train` or `val`.
 
   Returns:
-    The pictures, the mask that belongs to each, and the masks that exist: three
-    sorted lists of paths, the first two in the same order.
-
-  Raises:
-    FileNotFoundError: if the folder has neither layout.
+    The pictures, the mask that belongs to each, and the masks that exist:
+    sorted paths, the first two in the same order.
   """
   root, folder = pathlib.Path(root), find_layout(root, split=split)
   if folder.name == 'image_2':
@@ -75,82 +75,32 @@ def list_files(root, *, coding, split):
   )
 
 
-def find_stills(root, *, coding, split='train', section='config.data'):
-  """Lists the pictures of a folder and their masks.
+def open_table(
+  root: Path, *, coding: str, split: str, size: tuple[int, int]
+) -> examples.ExampleTable:
+  """Makes the table of the stills of a folder, single frames.
 
   Args:
     root: the folder.
     coding: coding of the masks, `ids` or `train_ids`.
     split: `train` or `val`.
-    section: part of the config that names the folder, for messages.
-
-  Returns:
-    Two lists of paths, sorted alike.
-
-  Raises:
-    FileNotFoundError: there is no such folder, it has neither layout or holds
-      no picture.
-    ValueError: the coding is unknown, or masks are missing: their number and
-      the first ten.
-  """
-  if coding not in labels.CODINGS:
-    raise ValueError(
-      f'{section}.semantic_labels is {coding!r}; choose one '
-      f'of {", ".join(labels.CODINGS)}'
-    )
-  pictures, masks, found = list_files(root, coding=coding, split=split)
-  if not pictures:
-    raise FileNotFoundError(f'{section}.semantic_root: no picture in {root}')
-  found = set(found)
-  missing = [path for path in masks if path not in found]
-  if missing:
-    raise ValueError(
-      f'{section}.semantic_root lacks '
-      f'{files.count_of(len(missing), "mask")}, beginning with '
-      f'{", ".join(missing[:10])}'
-    )
-  return pictures, masks
-
-
-def open_table(config_data):
-  """Makes the table of the labelled stills that training takes.
-
-  Args:
-    config_data: the config's `data`, with a `semantic_root`.
-
-  Returns:
-    An `examples.ExampleTable` of single frames, whose intrinsics mean nothing.
-
-  Raises:
-    FileNotFoundError, ValueError: as `find_stills`.
-  """
-  coding = config_data.semantic_labels
-  pictures, masks = find_stills(config_data.semantic_root, coding=coding)
-  return make_table(
-    pictures, masks, coding=coding, size=(config_data.height, config_data.width)
-  )
-
-
-def make_table(pictures, masks, *, coding, size):
-  """Makes a table of stills.
-
-  Args:
-    pictures: list of paths.
-    masks: the paths of their masks.
-    coding: coding of the masks, `ids` or `train_ids`.
     size: (height, width) that the pictures are resized to.
 
-  Returns:
-    An `examples.ExampleTable` of single frames, whose intrinsics mean nothing.
+  Raises:
+    FileNotFoundError: if the folder has neither layout.
+    ValueError: if it has no picture, or masks are missing.
   """
-  count = len(pictures)
-  return examples.ExampleTable(
+  pictures, masks, found = list_files(root, coding=coding, split=split)
+  missing = sorted(set(masks) - set(found))
+  if missing or not pictures:
+    raise ValueError(
+      f'{root} has {files.count_of(len(pictures), "picture")} and lacks '
+      f'{files.count_of(len(missing), "mask")}, {", ".join(missing[:10])}'
+    )
+  return examples.make_plain_table(
+    pictures,
+    np.arange(len(pictures))[:, None],
     size=size,
-    frame_files=tuple(pictures),
-    frame_rows=np.arange(count)[:, None],
-    label_files=tuple(masks),
+    label_files=masks,
     coding=coding,
-    truths=None,
-    native_sizes=None,
-    intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
   )

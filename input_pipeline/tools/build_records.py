@@ -34,7 +34,7 @@ from input_pipeline import (
   progress,
   truths,
 )
-from input_pipeline.sources import records
+from input_pipeline.sources import kitti, records
 
 # TFDS sorts records by keys of so many bits, in memory a thousandth at a time.
 _KEY_BITS = 128
@@ -60,6 +60,7 @@ class RecordsConfig(tfds.core.BuilderConfig):
   unreadable = 'stop'
   ground_truth_file = ''
   semantic_root = ''
+  semantic_labels = 'ids'
 
   @functools.cached_property
   def contents(self) -> 'Contents':
@@ -132,7 +133,7 @@ def read_contents(config: RecordsConfig) -> Contents:
 
 def _digest_files(config, lines, offsets):
   """A fingerprint of the files that a build reads."""
-  folder, paths = examples.Folder(config.root), set()
+  folder, paths = kitti.Folder(config.root), set()
   truth = truths.open_truth(
     config.ground_truth, folder, improved_root=config.ground_truth_root
   )

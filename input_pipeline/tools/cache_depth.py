@@ -17,12 +17,12 @@ import numpy as np
 
 from input_pipeline import (
   command_line,
-  examples,
   files,
   progress,
   splits,
   truths,
 )
+from input_pipeline.sources import kitti
 
 
 def write_truth(
@@ -51,7 +51,7 @@ def write_truth(
   """
   if os.path.isdir(output) or os.fspath(output).endswith('/'):
     raise ValueError(f'--output={output} is a folder; name a file')
-  folder = examples.Folder(root)
+  folder = kitti.Folder(root)
   lines = splits.read_split(splits.find_split(split, root))
   lines = list(dict.fromkeys(lines))
   truth = truths.open_truth(kind, folder, improved_root=improved_root)

@@ -21,14 +21,13 @@ from PIL import Image
 from input_pipeline import (
   cityscapes,
   command_line,
-  examples,
   files,
   images,
   masks,
   progress,
   splits,
 )
-from input_pipeline.sources import stills
+from input_pipeline.sources import kitti, stills
 
 # Layout -> the places of its masks.
 _LAYOUTS = {
@@ -156,7 +155,7 @@ def _still_group(root, coding, split):
 
 def _raw_groups(root):
   """A group for each drive, and for each camera that has masks anywhere."""
-  folder, groups = examples.Folder(root), []
+  folder, groups = kitti.Folder(root), []
   for side in ('l', 'r'):
     camera = splits.Example('', 0, side).camera
     masked = any(root.glob(f'*/*/semantic_{camera:02d}/data'))
@@ -226,7 +225,7 @@ def colour(
       f'{existing[0]} already exists: move it away, or use another output'
     )
   scan = masks.scan_masks([(None, path) for path in sources], coding=coding)
-  scan.check_problems()
+  scan.check('--coding')
 
   def write(number):
     train_ids = images.read_mask(sources[number], coding=scan.coding)

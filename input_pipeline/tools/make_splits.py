@@ -22,12 +22,12 @@ from typing import Any
 
 from input_pipeline import (
   command_line,
-  examples,
   files,
   progress,
   splits,
   truths,
 )
+from input_pipeline.sources import kitti
 from input_pipeline.tools import motion
 
 # The drives of Eigen et al.'s 697 test frames.
@@ -122,7 +122,7 @@ def make_splits(
       f'{output} exists and is not empty: give another --output or remove it'
     )
   with files.whole_folder(output) as made:
-    folder = examples.Folder(os.fspath(root))
+    folder = kitti.Folder(os.fspath(root))
     truth = truths.open_truth(
       ground_truth, folder, improved_root=ground_truth_root
     )
@@ -221,7 +221,9 @@ def _list_drive(folder, name, arguments):
     last = splits.Example(name, max(frames), side)
     # Raises if the name has a space or the number more than ten digits.
     splits.parse_lines([str(last)], source=f'a list with {frames[last.frame]}')
-    folder.calibration(last).check_camera(last.camera)
+    # Raises if the calibration lacks the camera.
+    calibration = folder.calibration(last)
+    kitti.intrinsics(calibration, camera=last.camera, height=1, width=1)
     for frame in sorted(frames):
       if all(frame + offset in frames for offset in arguments['frame_offsets']):
         drive.kept.append(splits.Example(name, frame, side))

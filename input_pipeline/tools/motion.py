@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from input_pipeline import examples, images, progress, splits
+from input_pipeline import images, progress, splits
+from input_pipeline.sources import kitti
 
 _PACKET_VALUES = 30
 # Of lat, lon, alt, roll, pitch, yaw, vn, ve, vf, vl, vu, ...: vf and vl.
@@ -51,7 +52,7 @@ def read_speed(path: str | os.PathLike) -> float:
 
 
 def find_standing(
-  folder: examples.Folder,
+  folder: kitti.Folder,
   frames: Sequence[splits.Example],
   *,
   neighbour: int,

@@ -32,19 +32,16 @@ def open_stills(config) -> examples.ExampleTable | None:
   options = config.eval
   if not options.semantic_root:
     return None
-  coding = options.semantic_labels
-  pictures, mask_files = stills.find_stills(
+  table = stills.open_table(
     options.semantic_root,
-    coding=coding,
+    coding=options.semantic_labels,
     split=options.semantic_split,
-    section='config.eval',
+    size=(config.data.height, config.data.width),
   )
-  pairs = list(zip(pictures, mask_files, strict=True))
-  scan = masks.scan_masks(pairs, coding=coding)
-  scan.check_problems()
-  scan.check_coding('config.eval.semantic_labels')
-  size = (config.data.height, config.data.width)
-  return stills.make_table(pictures, mask_files, coding=coding, size=size)
+  pairs = zip(table.frame_files, table.label_files, strict=True)
+  scan = masks.scan_masks(pairs, coding=table.coding)
+  scan.check('config.eval.semantic_labels')
+  return table
 
 
 def measure(

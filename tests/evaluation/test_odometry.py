@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import input_pipeline
-from input_pipeline import street
+from input_pipeline import images, street
 from input_pipeline.sources import odometry as odometry_files
 from sgde_jax import models, parallel
 from sgde_jax.configs import default
@@ -152,8 +152,9 @@ def test_true_motions_chain_to_the_true_trajectory(
   config = _make_config(street_root, eval__batch_size=batch_size)
   mesh = parallel.create_mesh(jax.devices()[:devices])
   (sequence,) = odometry.open_sequences(config)  # Of the held-out drive.
-  table = sequence.pair_table(height=32, width=64)
-  frames = [table.read_frame(row) for row in range(_FRAMES)]
+  frames = [
+    images.read_frame(path, height=32, width=64) for path in sequence.files
+  ]
   variables = {
     'frames': np.stack(frames).astype(np.float32) / 255,
     'vectors': np.pad(_true_vectors(sequence.poses), ((0, 1), (0, 0))),

@@ -163,7 +163,7 @@ def test_stills_are_measured_only_on_demand():
   ('change', 'message'),
   [
     ('nowhere', 'no labelled stills in .*nowhere'),
-    ('empty', 'config.eval.semantic_root: no picture in'),
+    ('empty', 'has 0 pictures'),
     ('value', 'outside the coding: 1, the first: .*a_.*: value 99'),
     ('size', 'another size than their picture: 1, .*a_.* is 10x5'),
     ('broken', 'cannot be read: 1, .*a_'),

@@ -165,8 +165,11 @@ def test_eval_batches_of_both_readers(root, ground_truth):
       root / OTHER_DRIVE / 'depth_02/data/0000000003.png'
     )
   else:
-    expected = kitti.lidar_depth(
-      root / OTHER_DRIVE, 3, forward_distance=ground_truth == 'lidar'
+    scan = root / OTHER_DRIVE / 'velodyne_points/data/0000000003.bin'
+    expected = kitti.scan_depth(
+      kitti.read_scan(scan),
+      kitti.read_calibration((root / OTHER_DRIVE).parent),
+      forward_distance=ground_truth == 'lidar',
     )
   np.testing.assert_array_equal(fields['depth'][1, :10], expected)
   assert not fields['depth'][1, 10:].any()
@@ -202,9 +205,9 @@ def test_every_process_yields_as_many_eval_batches(root):
 
 def test_batch_that_does_not_divide_is_refused(root):
   config = kitti_folder.make_config(root)
-  with pytest.raises(ValueError, match='3 is not a positive multiple of the 2'):
+  with pytest.raises(ValueError, match='3 is not a multiple of the 2'):
     take_train(config, batch_size=3, process_count=2)
-  with pytest.raises(ValueError, match='3 is not a positive multiple of the 2'):
+  with pytest.raises(ValueError, match='3 is not a multiple of the 2'):
     make_eval(config, batch_size=3, process_count=2)
 
 

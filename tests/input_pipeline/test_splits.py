@@ -24,30 +24,32 @@ def test_reads_the_published_format(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'line, message',
+  'line',
   [
-    ('drive 473', 'three fields .* found 2'),
-    ('drive 473 l extra', 'three fields .* found 4'),
-    ('drive 4_7 l', "digits, found '4_7'"),
-    ('drive -1 l', "digits, found '-1'"),
-    ('drive 47 L', "l or r, found 'L'"),
-    ('/drive 47 l', 'folder below the root'),
-    ('../drive 47 l', 'folder below the root'),
+    'drive 473',
+    'drive 473 l extra',
+    'drive 4_7 l',
+    'drive -1 l',
+    'drive 47 L',
+    'drive 12345678901 l',
+    '/drive 47 l',
+    '../drive 47 l',
+    'a/../../drive 47 l',
   ],
 )
-def test_bad_line_is_named(tmp_path, line, message):
+def test_bad_line_is_named(tmp_path, line):
   path = tmp_path / 'train.txt'
   path.write_text(f'# comment\n{LINE}\n{line}\n')
-  with pytest.raises(ValueError, match=f'train.txt, line 3: .*{message}'):
+  with pytest.raises(ValueError, match=f'train.txt, line 3: expected .*{line}'):
     splits.read_split(path)
 
 
-def test_empty_lists_are_refused(tmp_path):
+def test_empty_lists_raise(tmp_path):
   path = tmp_path / 'train.txt'
   path.write_text('# nothing\n\n')
-  with pytest.raises(ValueError, match='train.txt names no example'):
+  with pytest.raises(ValueError, match='train.txt has no example'):
     splits.read_split(path)
-  with pytest.raises(ValueError, match='LIST names no example'):
+  with pytest.raises(ValueError, match='LIST has no example'):
     splits.parse_lines([], source='LIST')
 
 
@@ -92,6 +94,6 @@ def test_any_content_parses_or_names_file_and_line(tmp_path_factory, content):
   try:
     examples = splits.read_split(path)
   except ValueError as error:
-    assert re.search(r'train\.txt(, line \d+: | names no example)', str(error))
+    assert re.search(r'train\.txt(, line \d+: | has no example)', str(error))
   else:
     assert splits.parse_lines(map(str, examples), source='LIST') == examples

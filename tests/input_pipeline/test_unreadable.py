@@ -81,7 +81,7 @@ def test_nearest_example_takes_the_place(root, reader, damage, caplog):
   warnings = [r.getMessage() for r in caplog.records if '.png' in r.message]
   assert len(warnings) == 1
   assert '0000000009.png' in warnings[0]
-  assert 'example 6 takes the place of 7, 1 of 16 replaced' in warnings[0]
+  assert 'example 6 replaces 7, 1 of 16 replaced' in warnings[0]
 
 
 @READERS
@@ -114,7 +114,7 @@ def take_order():
   'damage, message',
   [
     (truncate, 'cannot be read: '),
-    (resize, 'is 44x12, and the other frames of its drive are 40x12'),
+    (resize, 'is 44x12, but the other frames of its drive are 40x12'),
   ],
 )
 def test_stop_names_file_and_reason(root, reader, damage, message):
@@ -155,7 +155,7 @@ def test_evaluation_and_calibration_always_stop(root):
     input_pipeline.open_data(config).eval_batches(batch_size=1)
   path = root / '2011_09_26/calib_cam_to_cam.txt'
   path.write_text(path.read_text().replace('20 0 19.5', '20 zero 19.5'))
-  with pytest.raises(ValueError, match='cam_to_cam.txt, line 5: P_rect_02 ho'):
+  with pytest.raises(ValueError, match='cam_to_cam.txt, line 5: P_rect_02 ne'):
     take(root)
 
 

@@ -57,12 +57,11 @@ def test_reads_calibration(date):
   assert calibration.projections[2].dtype == np.float64
 
 
-def test_calibration_without_velodyne_trains_but_gives_no_lidar(date):
+def test_calibration_without_velodyne_is_enough_to_train(date):
   (date / kitti.VELODYNE_FILE).unlink()
   calibration = kitti.read_calibration(date)
   kitti.intrinsics(calibration, camera=2, height=6, width=20)
-  with pytest.raises(FileNotFoundError, match='calib_velo_to_cam.txt'):
-    kitti.scan_depth(np.zeros((1, 4), np.float32), calibration)
+  assert calibration.velo_to_cam is None
 
 
 def test_absent_calibration_is_named(tmp_path):
@@ -73,22 +72,10 @@ def test_absent_calibration_is_named(tmp_path):
 @pytest.mark.parametrize(
   'name, line, message',
   [
-    ('P_rect_02', 'P_rect_02: 20 0 19.5', 'line 5: P_rect_02 needs 12 numbers'),
-    (
-      'P_rect_02',
-      'P_rect_02: 20 x' + 10 * ' 0',
-      'line 5: P_rect_02 holds what',
-    ),
-    ('P_rect_02', 'P_rect_02: 20 nan' + 10 * ' 0', 'line 5: .* not finite'),
-    ('P_rect_02', 'R_rect_00: 1 0 0 0 1 0 0 0 1', 'line 5: R_rect_00 is given'),
-    ('P_rect_02', '', 'no line `P_rect_02'),
+    ('P_rect_02', 'P_rect_02: 20 0 19.5', 'line 5: P_rect_02 needs 12 finite'),
+    ('P_rect_02', 'P_rect_02: 20 x' + 10 * ' 0', 'line 5: P_rect_02 needs 12'),
+    ('P_rect_02', 'P_rect_02: 20 nan' + 10 * ' 0', 'line 5: P_rect_02 needs'),
     ('R_rect_00', '', 'no line `R_rect_00'),
-    ('S_rect_02', 'S_rect_02: 40.5 12', 'S_rect_02 is no width and height'),
-    (
-      'P_rect_03',
-      'P_rect_03: 0' + 11 * ' 0',
-      'P_rect_03 has no positive focal',
-    ),
   ],
 )
 def test_bad_calibration_line(date, name, line, message):
@@ -102,23 +89,15 @@ def test_bad_calibration_line(date, name, line, message):
 
 
 @pytest.mark.parametrize(
-  'numbers, message',
-  [
-    ('20 0 19 0 0 21 5 0 0 0 0 0', 'P_rect_03 does not begin with 0 0 1'),
-    (
-      '60 0 58.5 0 0 63 17.5 0 0 0 1 0',
-      'P_rect_03 has .* column 58.5, outside of the 40x12 pixels of S_rect_03',
-    ),
-  ],
+  'line', ['', 'P_rect_03: 60 0 58.5 0 0 63 17.5 0 0 0 1 0']
 )
-def test_a_camera_that_contradicts_itself_is_refused_where_it_is_used(
-  date, numbers, message
-):
-  lines = [*kitti_folder.CAMERA_LINES[:-1], f'P_rect_03: {numbers}']
+def test_a_camera_that_contradicts_itself_raises_where_it_is_used(date, line):
+  lines = [*kitti_folder.CAMERA_LINES[:-1], line]
   (date / kitti.CAMERA_FILE).write_text('\n'.join(lines))
   calibration = kitti.read_calibration(date)
   kitti.intrinsics(calibration, camera=2, height=6, width=20)
-  with pytest.raises(ValueError, match=f'{kitti.CAMERA_FILE}: .*{message}'):
+  message = f'{kitti.CAMERA_FILE} needs P_rect_03 and S_rect_03'
+  with pytest.raises(ValueError, match=message):
     kitti.intrinsics(calibration, camera=3, height=6, width=20)
 
 
@@ -137,7 +116,7 @@ def test_calibration_may_begin_with_a_byte_order_mark(date):
     ),
   )
 )
-def test_random_bytes_for_a_calibration_are_refused_by_name(
+def test_random_bytes_for_a_calibration_raise_with_its_name(
   tmp_path_factory, content
 ):
   date = tmp_path_factory.mktemp('date')
@@ -148,7 +127,7 @@ def test_random_bytes_for_a_calibration_are_refused_by_name(
 
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(index=st.integers(0, 11), word=st.text(max_size=12))
-def test_any_projection_word_is_a_number_or_refused(
+def test_any_projection_word_is_a_number_or_raises(
   tmp_path_factory, index, word
 ):
   date = tmp_path_factory.mktemp('date')
@@ -199,12 +178,13 @@ def test_intrinsics_at_native_size_are_the_projection(date):
 def test_lidar_depth_equals_the_loop(tmp_path, camera, forward_distance):
   kitti_folder.write_drive(tmp_path, frames=1)
   drive = tmp_path / kitti_folder.DRIVE
-  depth = kitti.lidar_depth(
-    drive, 0, camera=camera, forward_distance=forward_distance
-  )
   points = kitti.read_scan(drive / 'velodyne_points/data/0000000000.bin')
+  calibration = kitti.read_calibration(drive.parent)
+  depth = kitti.scan_depth(
+    points, calibration, camera=camera, forward_distance=forward_distance
+  )
   expected = project_point_by_point(
-    points, kitti.read_calibration(drive.parent), camera, forward_distance
+    points, calibration, camera, forward_distance
   )
   assert depth.dtype == np.float32
   assert 20 < np.count_nonzero(depth) < 400
@@ -235,17 +215,10 @@ def test_empty_scan_and_point_in_the_image_plane(date):
   assert not kitti.scan_depth(plane, calibration).any()
 
 
-@pytest.mark.parametrize(
-  'content, message',
-  [
-    (b'\0' * 20, 'truncated: 20 bytes'),
-    (np.full(4, np.nan, '<f4').tobytes(), 'not finite'),
-  ],
-)
-def test_bad_scan_is_named(tmp_path, content, message):
+def test_truncated_scan_is_named(tmp_path):
   path = tmp_path / 'scan.bin'
-  path.write_bytes(content)
-  with pytest.raises(ValueError, match=f'scan.bin.*{message}'):
+  path.write_bytes(b'\0' * 20)
+  with pytest.raises(ValueError, match='scan.bin is truncated: 20 bytes'):
     kitti.read_scan(path)
 
 
@@ -277,17 +250,13 @@ def test_real_drive_intrinsics():
 @needs_real_drive
 @pytest.mark.parametrize('forward_distance', [True, False])
 def test_real_drive_lidar(forward_distance):
-  depth = kitti.lidar_depth(
-    kitti_folder.REAL_DRIVE, 16, forward_distance=forward_distance
-  )
   points = kitti.read_scan(
     kitti_folder.REAL_DRIVE / 'velodyne_points/data/0000000016.bin'
   )
-  expected = project_point_by_point(
-    points,
-    kitti.read_calibration(kitti_folder.REAL_DRIVE.parent),
-    2,
-    forward_distance,
+  calibration = kitti.read_calibration(kitti_folder.REAL_DRIVE.parent)
+  depth = kitti.scan_depth(
+    points, calibration, forward_distance=forward_distance
   )
+  expected = project_point_by_point(points, calibration, 2, forward_distance)
   assert np.count_nonzero(depth) > 15_000
   np.testing.assert_array_equal(depth, expected.astype(np.float32))

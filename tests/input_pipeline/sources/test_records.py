@@ -147,7 +147,7 @@ def test_lists_and_names_of_splits(root, built, tmp_path):
   other.write_text(f'{DRIVE} 1 l\n')
   with pytest.raises(
     ValueError,
-    match='other.txt is not the list that the train split .*train_split=train',
+    match='other.txt.*but the train split .*train_split=train to',
   ):
     take_train(make_config(output, train_split=str(other)))
 
@@ -161,17 +161,17 @@ def test_lists_and_names_of_splits(root, built, tmp_path):
     (
       {'frame_offsets': (0, -2)},
       ValueError,
-      r'not \[-2\]: change config.data.f',
+      r'frame_offsets are \(0, -2\), stored are \(0, -1, 1\)',
     ),
     ({'train_split': 'trian'}, ValueError, 'built from .*train_split=train to'),
     ({'eval_split': 'train'}, ValueError, 'built from .*eval_split=eval to'),
-    ({'root': '/no/such'}, FileNotFoundError, 'there is no folder /no/such'),
+    ({'root': '/no/such'}, FileNotFoundError, "no folder '/no/such'"),
     (
       {'root': 'gs://bucket/x'},
       ValueError,
       'gs://bucket/x is a URL: .* mounted disks',
     ),
-    ({'root': ''}, ValueError, 'root is empty'),
+    ({'root': ''}, FileNotFoundError, "no folder ''"),
   ],
 )
 def test_settings_that_are_not_stored_raise(built, overrides, error, message):
@@ -213,9 +213,6 @@ def test_several_datasets_and_damaged_ones(root, tmp_path):
   shard.unlink()
   with pytest.raises(FileNotFoundError, match='1 of 3 files .* -?.*frames'):
     take_train(make_config(second))
-  (first / 'dataset_info.json').write_text('{')
-  with pytest.raises(ValueError, match='first.* cannot be opened by TFDS'):
-    take_train(make_config(first))
 
 
 class _CountedRecords:
@@ -389,7 +386,7 @@ def test_an_equal_build_changes_nothing_and_another_raises(root, tmp_path):
   [
     ({}, 's3://bucket/x', 's3://bucket/x is a URL: .* mounted disks'),
     ({'root': 'gs://bucket'}, None, 'gs://bucket is a URL'),
-    ({'root': '/no/such'}, None, 'there is no folder /no/such'),
+    ({'root': '/no/such'}, None, "there is no folder '/no/such'"),
     ({'labels': 'colours'}, None, "labels is 'colours'"),
     ({'ground_truth': 'radar'}, None, "ground_truth is 'radar'"),
     ({'frame_offsets': (1, 0)}, None, 'must start with 0'),

@@ -354,8 +354,8 @@ def test_unreadable_picture_is_named(root, output):
 @pytest.mark.parametrize(
   'drive, message',
   [
-    (f'{drives.DATE}/my drive', 'a list with .*my drive.*three fields'),
-    ('#date/drive', 'a list with .*#date/drive.* names no example'),
+    (f'{drives.DATE}/my drive', 'a list with .*my drive.*DRIVE FRAME SIDE'),
+    ('#date/drive', 'a list with .*#date/drive.* has no example'),
     (f'{drives.DATE}/drive\udcff', 'surrogates not allowed'),
   ],
 )
