@@ -4,8 +4,8 @@
     --config.data.root=KITTI
 
 ResNet-18 from scratch at 320x96, 1000 steps of 4 examples, evaluated on the
-LiDAR of the 26 even frames of the same road: it measures that a system learns
-as it should, not how it generalises. Figures are in docs/results.md.
+LiDAR of the 26 even frames of the same road: a test of training, not of
+generalisation. docs/results.md has its figures.
 """
 
 import pathlib

@@ -30,6 +30,7 @@ os.environ |= {
   'TF_CPP_MIN_LOG_LEVEL': '3',
 }
 
+import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
@@ -80,6 +81,13 @@ def fixture_trained(root, tmp_path_factory):
     'trained',
     lambda workdir: runs.run_main(f'--workdir={workdir}', *flags),
   )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def fixture_clear_caches():
+  """Frees the programs of a file, which would add up to gigabytes."""
+  yield
+  jax.clear_caches()
 
 
 @pytest.fixture(name='one_device')
