@@ -1,8 +1,6 @@
 """Evaluation of camera motion: trajectories of whole sequences.
 
-The pose network sees every two consecutive frames of a sequence; its motions,
-chained, are the trajectory. Measured are the field's snippet error and the
-error of the whole trajectory after the best similarity.
+A trajectory is the chain of the motions between consecutive frames.
 """
 
 import functools
@@ -17,6 +15,8 @@ from input_pipeline.sources import odometry
 from sgde_jax import parallel
 from sgde_jax.inference import steps
 from sgde_jax.metrics import trajectories
+
+_Sequences = Sequence[odometry.Sequence]
 
 
 def open_sequences(config) -> list[odometry.Sequence]:
@@ -47,12 +47,7 @@ def open_sequences(config) -> list[odometry.Sequence]:
 
 
 def predict_trajectories(
-  config,
-  variables: dict,
-  sequences: Sequence[odometry.Sequence],
-  *,
-  model,
-  mesh: jax.sharding.Mesh,
+  config, variables: dict, sequences: _Sequences, *, model, mesh
 ) -> list[np.ndarray]:
   """Predicts the trajectories of sequences, from the whole config.
 
@@ -97,7 +92,7 @@ def predict_trajectories(
 
 
 def measure(
-  sequences: Sequence[odometry.Sequence], predicted: Sequence[np.ndarray]
+  sequences: _Sequences, predicted: Sequence[np.ndarray]
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
   """Returns figures by the sequence's name, and of all together, in metres."""
   figures, snippets = {}, []

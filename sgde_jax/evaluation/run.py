@@ -91,12 +91,11 @@ def _check(config, workdir, mesh):
   others = config.eval.odometry or config.eval.semantic_root
   if not (others or _has_depth(config)):
     raise ValueError(
-      "config.data.ground_truth is 'none': there is nothing to evaluate"
-      ' against; name the kind that the root holds'
+      "config.data.ground_truth is 'none': there is nothing to evaluate; name"
+      ' the kind that the root holds'
     )
-  parallel.check_batch_size(
-    config.eval.batch_size, mesh, 'config.eval.batch_size'
-  )
+  batch_size = config.eval.batch_size
+  parallel.check_batch_size(batch_size, mesh, 'config.eval.batch_size')
   files.check_writable(workdir)
 
 

@@ -47,9 +47,7 @@ def predict(
   if write == 'labels':
     kind = outputs.LabelOutput(config.data.labels)
     if not config.model.semantics:
-      raise ValueError(
-        '--write=labels needs a run trained with config.model.semantics'
-      )
+      raise ValueError('--write=labels needs a run with config.model.semantics')
   is_video = source.is_file() and source.suffix.lower() in video.SUFFIXES
   run = _predict_video if is_video else _predict_images
   count, unreadable = run(config, workdir, source, output, kind)
