@@ -24,10 +24,6 @@ Path = str | os.PathLike
 _FOLDER = pathlib.Path(default.__file__).parent
 
 
-def _is_at_least_0(value):
-  return math.isfinite(value) and value >= 0
-
-
 def _are_distinct(values, kind=int | float):
   right = [isinstance(value, kind) for value in values]
   return all(right) and len(set(values)) == len(values)
@@ -66,12 +62,12 @@ _RULES = (
   (
     'loss.class_weights',
     '19 numbers of 0 or more, or ()',
-    lambda x: len(x) in (0, 19) and all(map(_is_at_least_0, x)),
+    lambda x: len(x) in (0, 19) and all(0 <= y < math.inf for y in x),
   ),
   (
     'optimizer.decay_epochs',
     'distinct numbers of 0 or more, as (15.0,), or () for no decay',
-    lambda x: _are_distinct(x) and all(map(_is_at_least_0, x)),
+    lambda x: _are_distinct(x) and all(0 <= y < math.inf for y in x),
   ),
   (
     'batch_size log_every picture_every eval_every checkpoint_every'
@@ -80,14 +76,14 @@ _RULES = (
     ' model.attention.gain_rate model.seem.points model.seem.edge_width'
     ' model.seem.width model.seem.depth model.seem.chunk',
     'a positive number',
-    lambda x: math.isfinite(x) and x > 0,
+    lambda x: 0 < x < math.inf,
   ),
   (
     'num_steps optimizer.decay_factor optimizer.clip_norm eval.panels'
     ' loss.smoothness_weight loss.scale_weight loss.enhanced_weight'
     ' loss.segment_weight loss.cross_entropy_weight augmentation.hue',
     '0 or more',
-    _is_at_least_0,
+    lambda x: 0 <= x < math.inf,
   ),
   (
     'augmentation.flip_probability augmentation.jitter_probability'

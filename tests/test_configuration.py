@@ -282,8 +282,8 @@ def test_a_config_with_other_fields_is_an_error(tmp_path):
 
 def test_choices_are_those_of_the_modules():
   choices = configuration._CHOICES
-  implementations = choices['model.attention.implementation']
-  assert implementations == attention.IMPLEMENTATIONS
+  implementations = set(choices['model.attention.implementation'])
+  assert implementations == {'auto', *attention.IMPLEMENTATIONS}
   assert choices['eval.crop'] == tuple(metrics.depth.CROPS)
   config = default.get_config()
   config.model.attention.levels = tuple(range(len(decoders.WIDTHS)))
