@@ -25,7 +25,7 @@ from absl import app, flags
 
 from analysis import tables
 from sgde_jax.configs import ablation
-from sgde_jax.training import log
+from sgde_jax.training import run_log
 
 FLAGS = flags.FLAGS
 
@@ -114,7 +114,9 @@ def train(workdir: pathlib.Path, part: str, fields: Mapping[str, str]) -> None:
 
 def read_final(workdir: pathlib.Path) -> dict[str, float] | None:
   """Returns a run's evaluation at --steps, None if it has not ended."""
-  return log.find_evaluations(log.read_entries(workdir)).get(FLAGS.steps)
+  return run_log.find_evaluations(run_log.read_entries(workdir)).get(
+    FLAGS.steps
+  )
 
 
 def collect(folder: pathlib.Path) -> Results:

@@ -34,7 +34,10 @@ def main(_) -> None:
   mesh = parallel.create_mesh(jax.devices()[:1])
   model, state = initial.load_trained(config, FLAGS.workdir, mesh)
   data = input_pipeline.open_data(config.data, evaluation=False)
-  batch = next(initial.open_batches(config, data, mesh, 0))
+  batches = data.train_batches(
+    seed=config.seed, start_step=0, batch_size=config.batch_size
+  )
+  batch = parallel.to_devices(next(batches), mesh)
   preview = functools.partial(
     steps.preview_step, model=model, loss_options=config.loss.to_dict()
   )

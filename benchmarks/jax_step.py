@@ -9,10 +9,11 @@ import jax
 
 import input_pipeline
 from benchmarks import measuring
-from sgde_jax import configuration, parallel
+from sgde_jax import configuration, models, parallel
 from sgde_jax.configs import ablation, default
-from sgde_jax.inference import steps
-from sgde_jax.weights import initial
+from sgde_jax.inference import steps as inference
+from sgde_jax.training import steps
+from sgde_jax.weights import initial, optimizer
 
 
 def make_step(
@@ -28,16 +29,9 @@ def make_step(
   config.data.width, config.data.height = case.width, case.height
   config.model.dtype = case.dtype
   mesh = parallel.create_mesh()
-  model = initial.create_model(config)
-  optimizer = initial.create_optimizer(config.optimizer, steps_per_epoch=1000)
-  state = initial.create_train_state(
-    jax.random.key(0),
-    model=model,
-    optimizer=optimizer,
-    image_size=(case.height, case.width),
-    config=config.model,
-  )
-  state = parallel.replicate(state, mesh)
+  model = models.create_model(config.model)
+  adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=1000)
+  state = initial.new_state(config, model, adam, mesh, weights={})
   batch = measuring.random_batch(
     case.batch, len(model.frame_offsets), case.width, case.height
   )
@@ -47,11 +41,11 @@ def make_step(
     inputs = _trained_inputs(config, workdir, case.batch, mesh)
   start = time.perf_counter()
   if case.work == 'train':
-    step, *_ = initial.compile_steps(
-      config, model, optimizer, mesh, state, itertools.repeat(batch)
+    step, *_ = steps.compile_steps(
+      config, model, adam, mesh, state, itertools.repeat(batch)
     )
   else:
-    predict = functools.partial(steps.predict_step, model=model)
+    predict = functools.partial(inference.predict_step, model=model)
     predict = parallel.jit(predict).lower(*inputs).compile()
 
   def run_train():

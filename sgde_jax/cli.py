@@ -137,10 +137,9 @@ def execute(args: flags.FlagValues) -> None:
   """Does what the mode says."""
   config = _join_job(args) if args.distributed else _read_config(args)
   if args.mode == 'train':
-    from sgde_jax.training import loop, workdir
+    from sgde_jax.training import loop
 
-    with workdir.claimed(args.workdir):
-      loop.train_and_evaluate(config, args.workdir)
+    loop.train_and_evaluate(config, args.workdir)
   elif args.mode == 'evaluate':
     from sgde_jax.evaluation import run
 

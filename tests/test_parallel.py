@@ -122,14 +122,14 @@ def fixture_workdirs(root, tmp_path_factory):
   config = runs.make_config(root, **_SETTINGS)
   processes = _start_two(root, folder / 'two')
   compiled = []
-  compile_steps = initial.compile_steps
+  compile_steps = steps.compile_steps
 
   def record_compiled(*args):
     compiled.append(compile_steps(*args))
     return compiled[-1]
 
   with special_runs.float64(), pytest.MonkeyPatch.context() as patch:
-    patch.setattr(initial, 'compile_steps', record_compiled)
+    patch.setattr(steps, 'compile_steps', record_compiled)
     loop.train_and_evaluate(config, folder / 'eight')
     patch.setattr(parallel, 'create_mesh', runs.one_device_mesh)
     loop.train_and_evaluate(config, folder / 'one')
@@ -239,7 +239,7 @@ def _compile_by_rows(root, step, shape):
   """Compiles a step of the whole method for eight devices, two rows each."""
   config = runs.make_config(root, model__attention__levels=(4, 2))
   model, mesh = runs.create_model(config), parallel.create_mesh()
-  state = initial.abstract_train_state(config, model, mesh)
+  state = initial.template(config, model, mesh)
   rows = parallel.batch_sharded(mesh)
   frames = jax.ShapeDtypeStruct((16, *shape), np.uint8, sharding=rows)
   step = parallel.jit(functools.partial(step, model=model), out_shardings=rows)

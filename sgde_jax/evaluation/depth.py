@@ -88,14 +88,6 @@ class Evaluator:
         example = {name: array[row] for name, array in batch.items()}
         yield example, jax.tree.map(operator.itemgetter(row), predictions)
 
-  def report(self, state, reporter, step):
-    """Reports the errors of a training state, with panels; a step's once."""
-    if step in reporter.evaluations:  # Before this process started.
-      return
-    pictures = reporter.workdir / 'pictures'
-    summary, _ = self.run(state.variables, pictures=pictures)
-    reporter.evaluation(step, summary)
-
   def protocol(self) -> str:
     """Describes in one line how the figures were made."""
     scaling = 'median scaling' if self._config.median_scaling else 'no scaling'
@@ -181,21 +173,3 @@ def _remove_panels(folder, drawn):
     number = path.stem.removeprefix('eval_')
     if number.isdecimal() and int(number) >= drawn:
       path.unlink()
-
-
-class NoEvaluator:
-  """In the place of an `Evaluator` where there is no ground truth."""
-
-  def report(self, state, reporter, step):
-    """Reports nothing."""
-
-  def protocol(self):
-    """See `Evaluator.protocol`."""
-    return 'no ground truth'
-
-
-def open_evaluator(config, data, *, model, mesh):
-  """Returns what evaluates while training; raises as `Evaluator`."""
-  if config.data.ground_truth == 'none':
-    return NoEvaluator()
-  return Evaluator(config, data, model=model, mesh=mesh)

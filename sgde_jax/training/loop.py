@@ -6,149 +6,193 @@ import math
 import pathlib
 
 import jax
+import ml_collections
 
 import input_pipeline
 from input_pipeline import files
-from sgde_jax import configuration, parallel
+from sgde_jax import configuration, models, parallel
 from sgde_jax.evaluation import depth
-from sgde_jax.training import log, preemption
-from sgde_jax.weights import checkpoints as checkpointing
-from sgde_jax.weights import initial
+from sgde_jax.training import preemption, run_log, steps, workdirs
+from sgde_jax.weights import checkpoints, initial, optimizer
 
-# A report comes before whatever else takes time, which it must not count.
-_REPORTED = ('log_every', 'picture_every', 'eval_every', 'checkpoint_every')
+_LOGGED = ('log_every', 'picture_every', 'eval_every', 'checkpoint_every')
 
 
-def train_and_evaluate(config, workdir):
-  """Trains in a workdir, from its latest checkpoint on if it holds one.
+def train_and_evaluate(
+  config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, float]:
+  """Trains in a workdir, from its latest checkpoint if it holds one.
 
   Args:
     config: the whole config; stored in the workdir.
     workdir: the run's folder, shared by all processes.
 
   Returns:
-    The last summary of `evaluate.Evaluator.run`; {} without ground truth.
+    The summary of the last evaluation; empty without ground truth.
 
   Raises:
-    FileNotFoundError, ValueError: what was given does not fit; before any work.
-    FloatingPointError: the loss is not finite.
-    KeyboardInterrupt, SystemExit: Ctrl-C or SIGTERM; the last step is saved.
+    FileNotFoundError: if data or weights are absent.
+    ValueError: if they do not fit the config, or another job trains here.
+    FloatingPointError: if the loss is not finite.
+    KeyboardInterrupt, SystemExit: after Ctrl-C or SIGTERM; the last step is
+      saved.
   """
+  with workdirs.claim(workdir):
+    return _train(config, pathlib.Path(workdir))
+
+
+def _train(config, workdir):
   mesh = parallel.create_mesh()
-  data = _check(config, workdir, mesh)
-  model = initial.create_model(config)
-  num_steps, optimizer = _plan(config, data.train_examples)
-  checkpoints = checkpointing.Checkpoints(workdir, keep=config.keep_checkpoints)
-  explain = functools.partial(log.explain_loss, config, data, checkpoints)
-  with checkpoints, preemption.Signals() as signals:
-    state = initial.start_state(
-      config, model, optimizer, mesh, checkpoints, num_steps=num_steps
-    )
-    start_step = int(state.step)
-    evaluator = depth.open_evaluator(config, data, model=model, mesh=mesh)
-    reporter = _open_report(config, workdir, state, evaluator, num_steps)
-    if start_step < num_steps:
-      batches = initial.open_batches(config, data, mesh, start_step)
-      train_step, preview_step, batches = initial.compile_steps(
-        config, model, optimizer, mesh, state, batches
+  model = models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
+  )
+  weights, data = _open_inputs(config, workdir, model, mesh)
+  per_epoch = data.train_examples / config.batch_size
+  end = config.num_steps or math.ceil(config.num_epochs * per_epoch)
+  adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=per_epoch)
+  saved = checkpoints.Checkpoints(workdir, keep=config.keep_checkpoints)
+  with saved, preemption.Signals() as signals:
+    state = _start_state(config, model, adam, mesh, saved, weights, end)
+    start = int(state.step)
+    evaluator = None
+    if config.data.ground_truth != 'none':
+      evaluator = depth.Evaluator(config, data, model=model, mesh=mesh)
+    log = _open_log(config, data, workdir, state, evaluator, saved, end)
+    if start < end:
+      logging.info(
+        '%s',
+        optimizer.describe_schedule(
+          config.optimizer, steps_per_epoch=per_epoch, num_steps=end
+        ),
       )
-    if _is_due(start_step, num_steps, config.eval_every):
-      evaluator.report(state, reporter, start_step)
-    reporter.restart_clock()
-    unread = []  # Scalars still on the device: (step, dict of arrays).
-    for step in range(start_step + 1, num_steps + 1):
-      reporter.profile(step - start_step, state, enabled=config.profile)
-      batch = reporter.wait_for_data(batches)
+      if jax.process_index() == 0:
+        configuration.save(config, workdir)
+        configuration.record_start(config, workdir, start)
+      batches = data.train_batches(
+        seed=config.seed,
+        start_step=start,
+        batch_size=config.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+      )
+      train_step, preview_step, batches = steps.compile_steps(
+        config, model, adam, mesh, state, parallel.device_batches(batches, mesh)
+      )
+    else:
+      batches = iter(())
+      logging.info(
+        'already at step %d of %d: raise config.num_steps (or num_epochs) to'
+        ' train on; other changes of the config have no effect',
+        start,
+        end,
+      )
+
+    def evaluate(step):
+      logging.info('step %d: evaluating', step)
+      pictures = workdir / 'pictures'
+      summary, _ = evaluator.run(state.variables, pictures=pictures)
+      log.evaluation(step, summary)
+
+    is_new = evaluator and start not in log.evaluations
+    if is_new and _is_due(start, end, config.eval_every):
+      evaluate(start)
+    profiler = run_log.Profiler(workdir, enabled=config.profile)
+    timed = zip(range(start + 1, end + 1), log.timed(batches), strict=False)
+    for step, batch in timed:
+      profiler.before(step - start, state)
       state, scalars = train_step(state, batch)
-      unread.append((step, scalars))
-      due = functools.partial(_is_due, step, num_steps)
-      ending = signals.end_after(step) and step < num_steps
-      if ending or any(due(config[name]) for name in _REPORTED):
-        means = log.read_scalars(unread, explain)
-        reporter.training(step, means, batch_size=config.batch_size)
-        checkpoints.refuse_failed()
-        unread = []
-      if due(config.picture_every):
-        reporter.previews(step, preview_step(state.variables, batch))
-      if due(config.eval_every) and not ending:
-        evaluator.report(state, reporter, step)
-      if ending or due(config.eval_every) or due(config.checkpoint_every):
-        measures = reporter.evaluations.get(step)
-        checkpoints.save(state, step=step, metrics=measures)
-        reporter.restart_clock()
-      if ending:
-        signals.end(step)
-  return reporter.close()
+      log.add(step, scalars)
+      stop = signals.stop_after(step) and step < end
+      is_due = functools.partial(_is_due, step, end)
+      if stop or any(is_due(config[name]) for name in _LOGGED):
+        log.write(step)  # Before slow work, so that step timing excludes it.
+        saved.check_saved()
+      if is_due(config.picture_every):
+        log.pictures(step, preview_step(state.variables, batch))
+      if evaluator and is_due(config.eval_every) and not stop:
+        evaluate(step)
+      if stop or is_due(config.eval_every) or is_due(config.checkpoint_every):
+        saved.save(state, step=step, metrics=log.evaluations.get(step))
+      if stop:
+        signals.stop(step)
+    logging.info('waiting for the last checkpoint')
+  return log.close()
 
 
-def _check(config, workdir, mesh):
-  """Refuses what cannot be trained; returns what the data holds."""
+def _open_inputs(config, workdir, model, mesh):
+  """Validates and opens weights and data before any long work."""
   with parallel.failing_together():
-    configuration.check(config)
-    for folder in (workdir, pathlib.Path(workdir, 'checkpoints')):
-      files.check_writable(folder)
+    files.check_writable(pathlib.Path(workdir, 'checkpoints'))
     for part, name in ((config, 'config'), (config.eval, 'config.eval')):
       parallel.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
-  initial.check_weights(config, workdir)
+  weights = {}
+  if checkpoints.latest_step(workdir) is None:
+    weights = initial.read_weights(config, model, mesh)
   with parallel.failing_together():
     data = input_pipeline.open_data(config.data)
-    parallel.check_batch_size(
-      data.stills_per_batch(config.batch_size),
-      mesh,
-      'stills by config.data.semantic_share',
-    )
-    initial.check_labels(config.model, data)
+    if config.model.semantics and not data.train_labelled + data.stills:
+      raise ValueError(
+        'config.model.semantics: no training frame has a mask in'
+        ' DRIVE/semantic_02/data; add masks (config.data.labels is their'
+        ' coding), set config.data.semantic_root, or train --config=baseline'
+      )
+    stills = data.stills_per_batch(config.batch_size)
+    name = 'stills by config.data.semantic_share'
+    parallel.check_batch_size(stills, mesh, name)
   parallel.check_same({'data': data.digest})
   logging.info('%s', data)
-  return data
+  return weights, data
 
 
-def _plan(config, num_examples):
-  """Returns the steps to train and the optimizer."""
-  per_epoch = num_examples / config.batch_size
-  num_steps = config.num_steps or math.ceil(config.num_epochs * per_epoch)
-  logging.info(
-    '%s',
-    initial.describe_schedule(
-      config.optimizer, steps_per_epoch=per_epoch, num_steps=num_steps
-    ),
+def _start_state(config, model, adam, mesh, saved, weights, end):
+  """Restores the latest checkpoint, or initializes at step 0."""
+  latest = saved.latest_step()
+  if latest is None:
+    return initial.new_state(config, model, adam, mesh, weights)
+  if latest > end:
+    raise ValueError(
+      f'this run is at step {latest}, and config.num_steps (or num_epochs) ends'
+      f' it at {end}: raise it, or use another --workdir'
+    )
+  return initial.restore(config, model, mesh, saved)
+
+
+def _open_log(config, data, workdir, state, evaluator, saved, end):
+  """Opens the log, with TensorBoard where there is something to train."""
+  start = int(state.step)
+  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+  logging.info('%d parameters, steps %d to %d', count, start, end)
+  protocol = 'no ground truth'
+  if evaluator:
+    protocol = f'{evaluator.protocol()}, list {data.eval_split}'
+  tensorboard = None
+  if start < end:
+    tensorboard = run_log.open_tensorboard(workdir, state.params)
+  return run_log.RunLog(
+    workdir,
+    protocol=protocol,
+    start_step=start,
+    num_steps=end,
+    batch_size=config.batch_size,
+    explain=functools.partial(_explain_loss, config, data, saved),
+    tensorboard=tensorboard,
   )
-  optimizer = initial.create_optimizer(
-    config.optimizer, steps_per_epoch=per_epoch
+
+
+def _explain_loss(config, data, saved, step):
+  """Returns advice for a loss that is not finite after the update to `step`."""
+  saved.close()  # So that the step named below is on disk.
+  examples = data.describe_step(
+    step, seed=config.seed, batch_size=config.batch_size
   )
-  return num_steps, optimizer
+  return (
+    f'{examples}; last good checkpoint: step'
+    f' {saved.latest_step()}; check the examples, change'
+    ' config.optimizer.learning_rate or clip_norm (without a change the same'
+    ' happens again), and start again in the same workdir'
+  )
 
 
 def _is_due(step, num_steps, every):
-  """Whether something that happens every so many steps happens now."""
+  """Returns whether something done every so many steps is due at `step`."""
   return step % every == 0 or step == num_steps
-
-
-def _open_report(config, workdir, state, evaluator, num_steps):
-  """Stores the config and opens the log; TensorBoard where clu is there."""
-  start_step, workdir = int(state.step), pathlib.Path(workdir)
-  count = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-  logging.info('%d parameters, steps %d to %d', count, start_step, num_steps)
-  tensorboard = None
-  # What is finished keeps the config that it was trained with.
-  if jax.process_index() == 0 and start_step < num_steps:
-    configuration.save(config, workdir)
-    try:
-      import tensorflow as tf
-      from clu import metric_writers, parameter_overview
-
-      tf.config.set_visible_devices([], 'GPU')  # They are JAX's.
-      tensorboard = metric_writers.SummaryWriter(str(workdir))
-      overview = parameter_overview.get_parameter_overview(
-        jax.device_get(state.params), include_stats=False
-      )
-      files.write_text(workdir / 'parameters.txt', overview + '\n')
-    except ImportError as error:
-      logging.info('no TensorBoard events (%s); see metrics.jsonl', error)
-  return log.Reporter(
-    workdir,
-    protocol=f'{evaluator.protocol()}, list {config.data.eval_split}',
-    start_step=start_step,
-    num_steps=num_steps,
-    tensorboard=tensorboard,
-  )

@@ -5,41 +5,24 @@ and draws its randomness from `fold_in(key(seed), n)` alone.
 """
 
 import functools
+import itertools
+import logging
+import time
 
-import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import traverse_util
 
+from sgde_jax import parallel
 from sgde_jax.inference import steps as inference
 from sgde_jax.ops import augmentation, losses
+from sgde_jax.weights import train_state
 
 _TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
 # Pixels whose attention is drawn, as fractions of width and height.
 _QUERIES = ((0.5, 0.85), (0.2, 0.6), (0.8, 0.6))
-
-
-@flax.struct.dataclass
-class TrainState:
-  """Everything that training changes.
-
-  Attributes:
-    step: int32 scalar, completed updates.
-    params: float32 parameters.
-    batch_stats: float32 running statistics of the batch norms.
-    opt_state: the optimizer's state.
-  """
-
-  step: jax.Array
-  params: dict
-  batch_stats: dict
-  opt_state: optax.OptState
-
-  @property
-  def variables(self):
-    """What `model.apply` takes."""
-    return {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 def train_step(
@@ -95,13 +78,59 @@ def train_step(
   updates, opt_state = optimizer.update(
     gradients, state.opt_state, state.params
   )
-  state = TrainState(
+  state = train_state.TrainState(
     step=state.step + 1,
     params=optax.apply_updates(state.params, updates),
     batch_stats=batch_stats,
     opt_state=opt_state,
   )
   return state, scalars
+
+
+def compile_steps(config, model, optimizer, mesh, state, batches):
+  """Compiles the training step, so that nothing can recompile it later.
+
+  Args:
+    config: the whole config.
+    model: the network.
+    optimizer: an Optax transformation.
+    mesh: the mesh.
+    state: a `TrainState` on the mesh; the step takes it over (donated).
+    batches: iterator of batches on the mesh.
+
+  Returns:
+    The compiled `train_step`, a function of state and batch; the jitted
+    `preview_step`, a function of variables and batch; and the batches, none of
+    them used up.
+  """
+  replicated, rows = parallel.replicated(mesh), parallel.batch_sharded(mesh)
+  loss_options = config.loss.to_dict()
+  train = parallel.jit(
+    functools.partial(
+      train_step,
+      model=model,
+      optimizer=optimizer,
+      augmentation_options=config.augmentation.to_dict(),
+      loss_options=loss_options,
+    ),
+    in_shardings=(replicated, replicated, rows),
+    out_shardings=(replicated, replicated),
+    donate_argnums=1,
+  )
+  preview = parallel.jit(
+    functools.partial(preview_step, model=model, loss_options=loss_options),
+    in_shardings=(replicated, rows),
+    out_shardings=rows,
+  )
+  logging.info('compiling the training step, which can take minutes')
+  start = time.monotonic()
+  first = next(batches)
+  # An argument, so that JAX's compilation cache serves every seed.
+  seed = parallel.replicate(np.uint32(config.seed % 2**32), mesh)
+  compiled = train.lower(seed, state, first).compile()
+  logging.info('compiled in %.0f s', time.monotonic() - start)
+  train = functools.partial(compiled, seed)
+  return train, preview, itertools.chain([first], batches)
 
 
 def preview_step(variables, batch, *, model, loss_options):

@@ -1,13 +1,15 @@
-"""Checkpoints by Orbax: the only module that imports it."""
+"""Checkpoints, by Orbax."""
 
 import contextlib
 import logging
 import pathlib
+from collections.abc import Mapping
 
 import jax
 import orbax.checkpoint as ocp
 
 from input_pipeline import files
+from sgde_jax.weights import train_state
 
 _STATE = 'state'
 _managers = ocp.checkpoint_managers
@@ -19,13 +21,19 @@ class Checkpoints:
   Saving is asynchronous; `close` waits for it.
   """
 
-  def __init__(self, workdir, *, keep=2, read_only=False):
+  def __init__(
+    self,
+    workdir: str | pathlib.Path,
+    *,
+    keep: int = 1,
+    read_only: bool = False,
+  ):
     """Opens `workdir/checkpoints`.
 
     Args:
       workdir: the run's folder.
-      keep: how many of the latest checkpoints stay, beside the best.
-      read_only: refuse to save, and create nothing.
+      keep: how many of the latest checkpoints to keep in addition to the best.
+      read_only: whether to create and delete nothing.
     """
     self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._saving = None  # The step whose saving may not have ended.
@@ -35,7 +43,7 @@ class Checkpoints:
       options=ocp.CheckpointManagerOptions(
         read_only=read_only,
         create=not read_only,
-        cleanup_tmp_directories=not read_only,  # Of saves broken off.
+        cleanup_tmp_directories=not read_only,  # Of interrupted saves.
         enable_background_delete=True,
         # Makes Orbax store the metrics; the policy decides what stays.
         best_fn=_abs_rel,
@@ -54,56 +62,59 @@ class Checkpoints:
       ),
     )
 
-  def latest_step(self):
-    """The newest checkpoint's step, or None."""
+  def latest_step(self) -> int | None:
+    """Returns the newest checkpoint's step."""
     return self._manager.latest_step()
 
-  def find_step(self, which):
-    """The step of the `latest` or of the `best` checkpoint, or None.
+  def find_step(self, which: str) -> int | None:
+    """Returns the step of the `latest` or of the `best` checkpoint.
 
-    The best has the lowest abs_rel; without any it is the latest.
+    The best has the lowest abs_rel; if none was evaluated, it is the latest.
     """
     best = self._manager.best_step() if which == 'best' else None
     return self.latest_step() if best is None else best
 
-  def save(self, state, *, step, metrics=None):
-    """Starts saving a state.
+  def save(
+    self,
+    state: train_state.TrainState,
+    *,
+    step: int,
+    metrics: Mapping[str, float] | None = None,
+  ) -> None:
+    """Starts saving a state in the background.
 
     Args:
-      state: a `TrainState` on the mesh.
+      state: the state, on the mesh.
       step: its step.
-      metrics: dict with `abs_rel`, by which the best is kept; or None.
+      metrics: has `abs_rel`, by which the best is kept; None if not evaluated.
 
     Raises:
-      OSError: it, or the one before, could not be written.
+      OSError: if this or the previous checkpoint could not be written.
     """
     args = ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state)})
-    self._wait()  # What is wrong now is wrong with the step before.
+    self._wait()  # An error here belongs to the previous asynchronous save.
     self._saving = step
     with self._writing():
       self._manager.save(step, args=args, metrics=metrics, force=True)
 
-  def refuse_failed(self):
-    """Raises what ended a save in the background, once it has ended.
-
-    Raises:
-      OSError: it could not be written.
-    """
+  def check_saved(self) -> None:
+    """Raises OSError if a save in the background has failed."""
     if not self._manager.is_saving_in_progress():
       self._wait()
 
-  def check(self, template, *, step=None):
-    """Refuses what `restore` would refuse before it reads any tensor.
+  def restore(
+    self, template: train_state.TrainState, *, step: int | None = None
+  ) -> train_state.TrainState:
+    """Loads a state into the shapes, dtypes and shardings of `template`.
 
     Args:
-      template: as for `restore`.
-      step: as for `restore`.
-
-    Returns:
-      The checkpoint's step.
+      template: pytree of `jax.Array` or `jax.ShapeDtypeStruct` with sharding.
+      step: which checkpoint; None for the latest.
 
     Raises:
-      FileNotFoundError, ValueError: as `restore`.
+      FileNotFoundError: if there is no such checkpoint.
+      ValueError: if the checkpoint is damaged, or holds other parameters than
+        the template; the message names every difference.
     """
     step = self.latest_step() if step is None else step
     if step is None or step not in self._manager.all_steps():
@@ -111,25 +122,7 @@ class Checkpoints:
         f'no checkpoint{"" if step is None else f" of step {step}"} in'
         f' {self._folder}: train first, or pass the --workdir of a trained run'
       )
-    self._refuse_mismatch(template, step)
-    return step
-
-  def restore(self, template, *, step=None):
-    """Loads a state into the shapes, dtypes and shardings of `template`.
-
-    Args:
-      template: pytree of `jax.Array` or `jax.ShapeDtypeStruct` with sharding.
-      step: which checkpoint; None for the latest.
-
-    Returns:
-      The restored pytree.
-
-    Raises:
-      FileNotFoundError: there is no such checkpoint.
-      ValueError: the checkpoint holds other parameters than the config asks
-        for, every difference is named; or it is damaged.
-    """
-    step = self.check(template, step=step)
+    self._check_shapes(template, step)
     logging.info('restoring step %d from %s', step, self._folder)
     args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(template)})
     with self._reading(step):
@@ -139,9 +132,9 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind, error, trace):
-    """Closes; what ended the body is raised, whatever else goes wrong."""
+    """Closes; an error of the body takes precedence over one of saving."""
     if error and self._manager.is_saving_in_progress():
-      logging.info('%s; waiting for what is being saved', kind.__name__)
+      logging.info('%s; waiting for the checkpoint', kind.__name__)
     try:
       self.close()
     except OSError as unsaved:
@@ -149,8 +142,8 @@ class Checkpoints:
         raise
       logging.warning('%s', unsaved)
 
-  def close(self):
-    """Waits until everything is on disk; raises as `save`. May be repeated."""
+  def close(self) -> None:
+    """Waits until everything is on disk; raises as `save`. Idempotent."""
     self._wait()
     self._manager.close()
 
@@ -160,20 +153,22 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _writing(self):
-    """Makes one message of what Orbax and TensorStore raise."""
+    """Turns errors of Orbax and TensorStore into one OSError."""
     try:
       yield
     except Exception as error:  # As in _reading.
       reason = _first_line(error).split(': ')[-1]
+      # From the disk: the manager has already dropped what it meant to delete.
+      last = latest_step(self._folder.parent)
       raise OSError(
         f'checkpoint {self._folder}/{self._saving} could not be written'
-        f' ({reason}); the last whole one is of step {self.latest_step()}: make'
-        ' room, and the same command goes on from there'
+        f' ({reason}); the last complete one is of step {last}:'
+        ' free some space and run the same command to continue from there'
       ) from error
 
   @contextlib.contextmanager
   def _reading(self, step):
-    """Tells a damaged checkpoint from one that this process cannot read."""
+    """Names the damaged checkpoint; errors of the machine pass through."""
     try:
       yield
     except (MemoryError, PermissionError):
@@ -183,13 +178,13 @@ class Checkpoints:
         raise
       if not (self._folder / str(step)).exists():
         raise FileNotFoundError(
-          f'checkpoint {self._folder}/{step} gave way to a newer one while it'
-          ' was read: give the same command again'
+          f'checkpoint {self._folder}/{step} was replaced by a newer one while'
+          ' it was read: run the same command again'
         ) from error
       raise self._damaged(step, _first_line(error)[:200]) from error
 
-  def _refuse_mismatch(self, template, step):
-    """Compares names and shapes before Orbax reads anything."""
+  def _check_shapes(self, template, step):
+    """Compares names and shapes before Orbax reads any tensor."""
     with self._reading(step):
       metadata = self._manager.item_metadata(step)[_STATE]
       saved = _shapes(getattr(metadata, 'tree', metadata))
@@ -210,19 +205,19 @@ class Checkpoints:
       )
 
   def _damaged(self, step, reason):
-    """The error for a checkpoint that is there and cannot be read."""
+    """Returns the error for a checkpoint that exists and cannot be read."""
     earlier = [other for other in self._manager.all_steps() if other != step]
     other = f'step {max(earlier)}' if earlier else 'step 0, there is no other'
     return ValueError(
       f'checkpoint {self._folder}/{step} is damaged ({reason}): move that'
-      f' folder away to go on from {other}'
+      f' folder away to continue from {other}'
     )
 
 
-def latest_step(workdir):
-  """The newest whole checkpoint's step, or None, without opening any.
+def latest_step(workdir: str | pathlib.Path) -> int | None:
+  """Returns the newest complete checkpoint's step without opening any.
 
-  Unlike `Checkpoints` it waits for no other process of the job.
+  Unlike `Checkpoints`, this waits for no other process of the job.
   """
   folder = pathlib.Path(workdir) / 'checkpoints'
   steps = (path.name for path in folder.glob('[0-9]*'))
@@ -230,7 +225,7 @@ def latest_step(workdir):
 
 
 def _handler_registry():
-  """Names the item, so that a manager that never saved can read it too."""
+  """Names the item, so that a manager that never saved can also read it."""
   registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
   handler = ocp.StandardCheckpointHandler()
   registry.add(_STATE, ocp.args.StandardSave, handler)

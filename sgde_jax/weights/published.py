@@ -5,10 +5,10 @@ and `pose`; torchvision's ImageNet ResNets are encoders without a prefix.
 """
 
 import pathlib
-import zipfile
-import zlib
+from collections.abc import Mapping
 
 import flax.traverse_util
+import ml_collections
 import numpy as np
 
 _DECODER_BLOCKS = [
@@ -24,29 +24,22 @@ _BATCH_NORM = {
   'running_mean': ('batch_stats', 'mean'),
   'running_var': ('batch_stats', 'var'),
 }
-_NPZ_ERRORS = (
-  ValueError,
-  OSError,
-  EOFError,
-  TypeError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
 PARTS = ('encoder', 'depth', 'pose_encoder', 'pose')
 
 
-def read_parts(folder):
+def read_parts(folder: str | pathlib.Path) -> dict[str, dict]:
   """Reads published weights: `encoder.pth`, `depth.pth` and so on, or `.npz`.
 
   Args:
-    folder: where they may be. What learnt from stereo has no pose network.
+    folder: may lack the pose network, as for models trained on stereo.
 
   Returns:
-    Part -> state dict, as for `load_torch_weights`; {} where none is there.
+    Part -> state dict, as for `load_torch_weights`; empty where the folder has
+    none.
 
   Raises:
-    FileNotFoundError: some are there, and what belongs to them is not.
-    ValueError: one cannot be read.
+    FileNotFoundError: if only some of the files that belong together exist.
+    ValueError: if one cannot be read.
   """
   found = {}
   for part in PARTS:
@@ -64,30 +57,46 @@ def read_parts(folder):
   return {part: _read_state(path) for part, path in found.items()}
 
 
-def load_torch_weights(parts, variables):
+def load_torch_weights(parts: Mapping, variables: Mapping) -> dict:
   """Replaces the variables of whole parts by published weights.
 
   Args:
-    parts: dict from a part's name (`encoder`, `depth`, `pose_encoder`,
-      `pose`) to a PyTorch state dict (name -> array or tensor) or the path
-      of one (`.pth`, or `.npz` with the same names).
+    parts: maps parts (`encoder`, `depth`, `pose_encoder`, `pose`) to a PyTorch
+      state dict (name -> array or tensor) or its path (`.pth`, or `.npz` with
+      the same names).
     variables: the model's variables, `params` and `batch_stats`.
 
   Returns:
     New variables; tensors keep the dtype they have in `variables`.
 
   Raises:
-    ValueError: naming every tensor that is missing, unexpected or of another
-      shape. `height`, `width`, `use_stereo`, `num_batches_tracked` and the
-      encoder's `fc` are ignored.
-    FileNotFoundError: if a path does not exist.
+    ValueError: if a tensor is missing, unexpected or of another shape; the
+      message names every one. `height`, `width`, `use_stereo`,
+      `num_batches_tracked` and the encoder's `fc` are ignored.
+  """
+  flat = flax.traverse_util.flatten_dict(variables, sep='/')
+  return flax.traverse_util.unflatten_dict(
+    flat | match_weights(parts, variables), sep='/'
+  )
+
+
+def match_weights(parts: Mapping, variables: Mapping) -> dict[str, np.ndarray]:
+  """Maps published weights to the model's variables by name.
+
+  Args:
+    parts: as for `load_torch_weights`.
+    variables: the model's variables or their `jax.ShapeDtypeStruct`.
+
+  Returns:
+    The variables of these parts, by their slash-separated names.
+
+  Raises:
+    ValueError: as `load_torch_weights`.
   """
   flat = flax.traverse_util.flatten_dict(variables, sep='/')
   problems = []
   loaded = {}
   for part, source in parts.items():
-    if part not in PARTS:
-      raise ValueError(f'unknown part {part!r}: use one of {PARTS}')
     wanted = {k for k in flat if _belongs(k, part)}
     state = _read_state(source)
     if part in ('encoder', 'pose_encoder'):
@@ -113,72 +122,63 @@ def load_torch_weights(parts, variables):
     raise ValueError(
       'weights do not fit the model:\n  ' + '\n  '.join(problems)
     )
-  return flax.traverse_util.unflatten_dict({**flat, **loaded}, sep='/')
+  return loaded
 
 
-def trained_size(parts):
-  """Size of the frames that published weights learnt from.
-
-  Args:
-    parts: what `read_parts` returns.
-
-  Returns:
-    (height, width); None where the encoder does not say.
-  """
+def trained_size(parts: Mapping) -> tuple[int, int] | None:
+  """Returns (height, width) of the training images, if the encoder has it."""
   encoder = parts['encoder']
   if not {'height', 'width'} <= encoder.keys():
     return None
   return int(encoder['height']), int(encoder['width'])
 
 
-def list_others(parts, variables):
-  """Names, sorted, of the model's modules that the parts do not hold."""
+def list_others(parts: Mapping, variables: Mapping) -> list[str]:
+  """Returns the names of the model's modules that the parts do not hold."""
   flat = flax.traverse_util.flatten_dict(variables, sep='/')
   others = (k for k in flat if not any(_belongs(k, part) for part in parts))
   return sorted({key.split('/')[1] for key in others})
 
 
-def load_imagenet_weights(config, variables):
-  """Initialises the encoders from torchvision's ImageNet ResNets.
+def read_imagenet_weights(
+  model_config: ml_collections.ConfigDict, variables: Mapping
+) -> dict[str, np.ndarray]:
+  """Reads torchvision's ImageNet ResNets for the encoders.
 
   Args:
-    config: has `encoder_layers`, `pose_layers`, `encoder_weights` and
-      `pose_weights`, paths of torchvision state dicts or '' for none.
-    variables: the model's variables.
+    model_config: `config.model`, with `encoder_weights` and `pose_weights`,
+      paths of torchvision state dicts or '' for none.
+    variables: the model's variables or their `jax.ShapeDtypeStruct`.
 
   Returns:
-    New variables.
+    As `match_weights`.
 
   Raises:
-    FileNotFoundError: if a file is absent, saying which one to get.
-    ValueError: a file cannot be read or does not fit the model.
+    FileNotFoundError: if a file is absent; the message names its source.
+    ValueError: if a file cannot be read or does not fit the model.
   """
   parts = {}
-  if config.encoder_weights:
-    _check_imagenet_file(config.encoder_weights, config.encoder_layers)
-    parts['encoder'] = config.encoder_weights
-  if config.pose_weights:
-    _check_imagenet_file(config.pose_weights, config.pose_layers)
-    state = _prefixed(_read_state(config.pose_weights))
-    # Two RGB frames in: tile the filters and keep the activations' scale.
-    name = 'encoder.conv1.weight'
-    if name not in state:
-      raise ValueError(f'{config.pose_weights}: no tensor {name}')
-    stem = np.asarray(state[name])
-    state[name] = np.concatenate([stem, stem], 1) / 2
-    parts['pose_encoder'] = state
-  return load_torch_weights(parts, variables) if parts else variables
-
-
-def _check_imagenet_file(path, num_layers):
-  """Raises FileNotFoundError, naming the file to get, if `path` is absent."""
-  if not pathlib.Path(path).is_file():
-    raise FileNotFoundError(
-      f'ImageNet weights {path} not found: get the resnet{num_layers} state'
-      f' dict (resnet{num_layers}-*.pth, IMAGENET1K_V1) from torchvision, or'
-      " set config.model.encoder_weights and pose_weights to '' to train from"
-      ' scratch'
-    )
+  for part, field, layers in (
+    ('encoder', 'encoder_weights', model_config.encoder_layers),
+    ('pose_encoder', 'pose_weights', model_config.pose_layers),
+  ):
+    path = model_config[field]
+    if not path:
+      continue
+    if not pathlib.Path(path).is_file():
+      raise FileNotFoundError(
+        f'config.model.{field}: {path} not found: get the resnet{layers} state'
+        f' dict (resnet{layers}-*.pth, IMAGENET1K_V1) from torchvision, or set'
+        " config.model.encoder_weights and pose_weights to '' to train from"
+        ' scratch'
+      )
+    parts[part] = _prefixed(_read_state(path))
+  # Two RGB frames in: tile the filters and keep the activations' scale.
+  name = 'encoder.conv1.weight'
+  if name in parts.get('pose_encoder', {}):
+    stem = np.asarray(parts['pose_encoder'][name])
+    parts['pose_encoder'][name] = np.concatenate([stem, stem], 1) / 2
+  return match_weights(parts, variables)
 
 
 def _read_state(source):
@@ -186,31 +186,26 @@ def _read_state(source):
   if not isinstance(source, str | pathlib.Path):
     return source
   path = pathlib.Path(source)
-  if not path.is_file():
-    raise FileNotFoundError(f'weights {path} not found')
-  if path.suffix == '.npz':
-    try:
+  try:
+    if path.suffix == '.npz':
       with np.load(path) as data:
         return dict(data)
-    except _NPZ_ERRORS as error:
-      raise ValueError(f'weights {path} cannot be read: {error}') from error
-  try:
     import torch  # Only reading PyTorch's own file format needs it.
+
+    state = torch.load(path, map_location='cpu', weights_only=True)
+    return {  # NumPy has no bfloat16, and takes no tensor with gradients.
+      k: v.detach().float().numpy() if torch.is_tensor(v) else v
+      for k, v in state.items()
+    }
   except ImportError as error:
     raise ValueError(
       f'{path}: reading .pth files needs PyTorch (pip install torch), or save'
       ' the state dict as .npz with the same names'
     ) from error
-  try:
-    state = torch.load(path, map_location='cpu', weights_only=True)
-  except Exception as error:  # A damaged pickle can do anything.
+  except FileNotFoundError:
+    raise
+  except Exception as error:  # A damaged file fails in many ways.
     raise ValueError(f'weights {path} cannot be read: {error}') from error
-  if not isinstance(state, dict):
-    raise ValueError(f'weights {path}: not a state dict, a {type(state)}')
-  return {  # NumPy has no bfloat16, and takes no tensor with gradients.
-    k: v.detach().float().numpy() if torch.is_tensor(v) else v
-    for k, v in state.items()
-  }
 
 
 def _prefixed(state):

@@ -204,7 +204,7 @@ def _load_fresh(config, workdir, mesh):
     is_one = jax.tree_util.keystr(path[-1:]) in ("['scale']", "['var']")
     return np.full(leaf.shape, is_one, leaf.dtype)
 
-  template = initial.abstract_train_state(config, model, mesh)
+  template = initial.template(config, model, mesh)
   state = jax.tree_util.tree_map_with_path(fill, template.replace(opt_state=()))
   return model, parallel.replicate(state, mesh)
 

@@ -26,9 +26,9 @@ def loop(start=1):
       if step == 5:
         print('ready', flush=True)
       time.sleep(0.02)
-      if signals.end_after(step):
+      if signals.stop_after(step):
         print(step, flush=True)
-        signals.end(step)
+        signals.stop(step)
 
 
 def fail():

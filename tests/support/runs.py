@@ -8,10 +8,10 @@ import sys
 
 import jax
 
-from sgde_jax import parallel
+from sgde_jax import models, parallel
 from sgde_jax.configs import default
-from sgde_jax.weights import checkpoints as checkpointing
-from sgde_jax.weights import initial
+from sgde_jax.training import steps
+from sgde_jax.weights import checkpoints, initial, optimizer
 from tests.support import kitti_folder
 
 # Compiling the training step takes most of the tests' time. So all runs on one
@@ -102,8 +102,10 @@ def one_device_mesh(devices=None):
 
 
 def create_model(config):
-  """The network of a config."""
-  return initial.create_model(config)
+  """Builds the network of a config."""
+  return models.create_model(
+    config.model, frame_offsets=config.data.frame_offsets
+  )
 
 
 def compile_step(config, mesh, batches):
@@ -118,32 +120,20 @@ def compile_step(config, mesh, batches):
     The compiled step, the state to start from, and the batches on the mesh.
   """
   model = create_model(config)
-  optimizer = initial.create_optimizer(config.optimizer, steps_per_epoch=1)
-  state = initial.create_train_state(
-    jax.random.key(config.seed),
-    model=model,
-    optimizer=optimizer,
-    image_size=(config.data.height, config.data.width),
-    config=config.model,
-  )
-  state = parallel.replicate(state, mesh)
+  adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=1)
+  state = initial.new_state(config, model, adam, mesh, weights={})
   batches = parallel.device_batches(batches, mesh)
-  step, _, batches = initial.compile_steps(
-    config, model, optimizer, mesh, state, batches
+  step, _, batches = steps.compile_steps(
+    config, model, adam, mesh, state, batches
   )
   return step, state, batches
 
 
 def restore(config, workdir, *, step=None):
   """The training state in a run's checkpoint, on one device."""
-  checkpoints = checkpointing.Checkpoints(workdir, read_only=True)
-  try:
-    template = initial.abstract_train_state(
-      config, create_model(config), one_device_mesh()
-    )
-    return checkpoints.restore(template, step=step)
-  finally:
-    checkpoints.close()
+  template = initial.template(config, create_model(config), one_device_mesh())
+  with checkpoints.Checkpoints(workdir, read_only=True) as saved:
+    return saved.restore(template, step=step)
 
 
 def list_files(workdir):

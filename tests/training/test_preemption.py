@@ -1,4 +1,4 @@
-"""Signals: noted while a loop runs, and as ever before it and a second time."""
+"""Signals: recorded while a loop runs; otherwise they act as usual."""
 
 import signal
 
@@ -14,7 +14,7 @@ SIGNALS = pytest.mark.parametrize(
 
 @pytest.fixture(name='handlers', autouse=True)
 def fixture_handlers():
-  """Lets both signals raise, as in main.py; checks that this is put back."""
+  """Lets both signals raise, as in main.py; checks that they are restored."""
 
   def end(number, frame):
     del frame
@@ -28,45 +28,45 @@ def fixture_handlers():
 
 
 @SIGNALS
-def test_a_loop_ends_after_its_step(number, error):
+def test_loop_stops_after_its_step(number, error):
   with pytest.raises(error) as ended, preemption.Signals() as signals:
-    assert not signals.end_after(1)
+    assert not signals.stop_after(1)
     signal.raise_signal(number)
-    assert signals.end_after(2)
-    signals.end(2)
+    assert signals.stop_after(2)
+    signals.stop(2)
   if number == signal.SIGTERM:
     assert ended.value.code == 143
 
 
 @SIGNALS
-def test_before_the_loop_it_acts_at_once(number, error):
+def test_signal_before_the_loop_acts_at_once(number, error):
   with pytest.raises(error), preemption.Signals():
     signal.raise_signal(number)
     pytest.fail('went on')
 
 
 @SIGNALS
-def test_one_that_was_lost_before_the_loop_ends_it(number, error):
+def test_signal_lost_before_the_loop_stops_it(number, error):
   with pytest.raises(error), preemption.Signals() as signals:
     with pytest.raises(error):
       signal.raise_signal(number)
-    assert signals.end_after(1)
-    signals.end(1)
+    assert signals.stop_after(1)
+    signals.stop(1)
 
 
 @SIGNALS
-def test_the_second_acts_at_once(number, error):
+def test_second_signal_acts_at_once(number, error):
   with pytest.raises(error), preemption.Signals() as signals:
-    assert not signals.end_after(1)
+    assert not signals.stop_after(1)
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(number)
     pytest.fail('went on')
 
 
-def test_what_is_ignored_stays_so():
+def test_ignored_signals_stay_ignored():
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   with preemption.Signals() as signals:
-    assert not signals.end_after(1)
+    assert not signals.stop_after(1)
     signal.raise_signal(signal.SIGINT)
-    assert not signals.end_after(2)
+    assert not signals.stop_after(2)
   signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -5,7 +5,6 @@ import functools
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import optax
 import pytest
@@ -17,7 +16,7 @@ from sgde_jax.configs import default
 from sgde_jax.models import attention
 from sgde_jax.ops import losses
 from sgde_jax.training import steps
-from sgde_jax.weights import initial
+from sgde_jax.weights import train_state
 from tests.support import runs
 
 _AUGMENTATION = default.get_config().augmentation.to_dict()
@@ -56,7 +55,7 @@ def _make_state(optimizer):
   variables = TinyModel().init(
     jax.random.key(0), jnp.zeros((1, 2, 32, 64, 3)), train=False
   )
-  return steps.TrainState(
+  return train_state.TrainState(
     step=jnp.zeros((), jnp.int32),
     params=variables['params'],
     batch_stats=variables['batch_stats'],
@@ -244,67 +243,6 @@ def test_preview_rebuilds_the_frames_as_they_are():
   )
 
 
-def _optimizer_config(**overrides):
-  return ml_collections.ConfigDict(
-    {
-      'learning_rate': 1e-3,
-      'decay_epochs': (),
-      'decay_factor': 0.1,
-      'clip_norm': 0.0,
-    }
-    | overrides
-  )
-
-
-def _updates(config, gradients, *, steps_per_epoch):
-  """The sizes of the updates that a sequence of gradients gives."""
-  optimizer = initial.create_optimizer(config, steps_per_epoch=steps_per_epoch)
-  params = {'w': jnp.zeros(())}
-  state = optimizer.init(params)
-  sizes = []
-  for gradient in gradients:
-    update, state = optimizer.update(
-      {'w': jnp.asarray(gradient)}, state, params
-    )
-    sizes.append(-float(update['w']))
-  return sizes
-
-
-def test_learning_rate_decays_at_the_epochs():
-  config = _optimizer_config(decay_epochs=(1.5, 3.0))
-  # Adam's update for a constant gradient is the learning rate.
-  sizes = _updates(config, [1.0] * 8, steps_per_epoch=2)
-  np.testing.assert_allclose(
-    sizes, [1e-3] * 3 + [1e-4] * 3 + [1e-5] * 2, rtol=1e-3
-  )
-
-
-def test_the_schedule_is_told():
-  config = _optimizer_config(decay_epochs=(3.0, 1.5))
-  told = initial.describe_schedule(config, steps_per_epoch=2, num_steps=6)
-  assert told == (
-    'learning rate 0.001, 0.0001 after step 3, 1e-05 after step 6, which is'
-    ' never reached'
-  )
-
-
-def test_a_decay_may_lie_beyond_all_steps():
-  config = _optimizer_config(decay_epochs=(1e6, 1e300))
-  sizes = _updates(config, [1.0] * 3, steps_per_epoch=3317.5)
-  np.testing.assert_allclose(sizes, [1e-3] * 3, rtol=1e-3)
-
-
-def test_clipping_bounds_the_global_norm():
-  gradients = [1.0, 100.0]
-  free = _updates(_optimizer_config(), gradients, steps_per_epoch=1)
-  clipped = _updates(
-    _optimizer_config(clip_norm=1.0), gradients, steps_per_epoch=1
-  )
-  constant = _updates(_optimizer_config(), [1.0, 1.0], steps_per_epoch=1)
-  np.testing.assert_allclose(clipped, constant, rtol=1e-6)
-  assert abs(free[1] - constant[1]) > 1e-4
-
-
 def test_one_program_serves_every_seed():
   optimizer, mesh = optax.sgd(0.1), runs.one_device_mesh()
 
@@ -315,7 +253,7 @@ def test_one_program_serves_every_seed():
     config = default.get_config()
     config.seed = seed
     batches = parallel.device_batches(iter([_make_batch()]), mesh)
-    step, _, batches = initial.compile_steps(
+    step, _, batches = steps.compile_steps(
       config, TinyModel(), optimizer, mesh, start(), batches
     )
     return step, next(batches)

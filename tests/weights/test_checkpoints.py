@@ -1,4 +1,4 @@
-"""Checkpoints: what stays, what comes back, what is refused."""
+"""Checkpoints: which are kept, exact restores, damage, failed saves."""
 
 import resource
 import shutil
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sgde_jax import parallel
-from sgde_jax.weights import checkpoints as checkpointing
+from sgde_jax.weights import checkpoints
 from tests.support import runs
 
 
@@ -26,11 +26,11 @@ def _state(value, *, shape=(3, 2)):
 
 def _save(workdir, metrics, **options):
   """Saves one checkpoint per step -> abs_rel (or None)."""
-  checkpoints = checkpointing.Checkpoints(workdir, **options)
+  saved = checkpoints.Checkpoints(workdir, **{'keep': 2} | options)
   for step, abs_rel in metrics.items():
     summary = None if abs_rel is None else {'abs_rel': abs_rel, 'a1': 0.5}
-    checkpoints.save(_state(step), step=step, metrics=summary)
-  checkpoints.close()
+    saved.save(_state(step), step=step, metrics=summary)
+  saved.close()
 
 
 def _kept(workdir):
@@ -42,10 +42,10 @@ def test_restores_exactly(tmp_path):
   state = _state(7)
   noise = np.random.default_rng(0).standard_normal((3, 2), np.float32)
   state['params']['conv']['kernel'] += noise
-  checkpoints = checkpointing.Checkpoints(tmp_path)
-  checkpoints.save(state, step=7)
-  checkpoints.close()
-  restored = checkpointing.Checkpoints(tmp_path).restore(_state(0))
+  saved = checkpoints.Checkpoints(tmp_path)
+  saved.save(state, step=7)
+  saved.close()
+  restored = checkpoints.Checkpoints(tmp_path).restore(_state(0))
   jax.tree.map(np.testing.assert_array_equal, restored, state)
   for new, old in zip(
     jax.tree.leaves(restored), jax.tree.leaves(state), strict=True
@@ -67,7 +67,7 @@ def test_restores_exactly(tmp_path):
 def test_keeps_the_latest_and_the_best(tmp_path, metrics, keep, kept, best):
   _save(tmp_path, metrics, keep=keep)
   assert _kept(tmp_path) == kept
-  reader = checkpointing.Checkpoints(tmp_path, read_only=True)
+  reader = checkpoints.Checkpoints(tmp_path, read_only=True)
   assert reader.find_step('best') == best
   assert reader.latest_step() == max(metrics)
   restored = reader.restore(_state(0), step=best)
@@ -84,9 +84,9 @@ def test_names_every_tensor_that_differs(tmp_path):
   _save(tmp_path, {5: None})
   wanted = _state(0, shape=(3, 4))
   wanted['extra'] = wanted.pop('half')
-  checkpoints = checkpointing.Checkpoints(tmp_path)
+  saved = checkpoints.Checkpoints(tmp_path)
   with pytest.raises(ValueError, match='does not fit the config') as error:
-    checkpoints.restore(wanted)
+    saved.restore(wanted)
   message = str(error.value)
   assert f'{tmp_path}/checkpoints/5' in message
   assert (
@@ -101,7 +101,7 @@ def test_parameters_come_first_among_what_differs(tmp_path):
   optimizers = {f'opt_state/{number}': (1,) for number in range(30)}
   problems = sorted(
     [*optimizers, 'params/conv', 'batch_stats/norm'],
-    key=checkpointing._parameters_first,
+    key=checkpoints._parameters_first,
   )
   assert problems[:2] == ['batch_stats/norm', 'params/conv']
 
@@ -126,30 +126,30 @@ def _tear_data(folder):
     path.write_bytes(path.read_bytes()[:10])
 
 
-def test_a_checkpoint_that_training_deleted_is_not_called_damaged(tmp_path):
+def test_deleted_checkpoint_is_not_reported_as_damaged(tmp_path):
   _save(tmp_path, {1: 0.2, 2: 0.1})
-  reader = checkpointing.Checkpoints(tmp_path, read_only=True)
+  reader = checkpoints.Checkpoints(tmp_path, read_only=True)
   shutil.rmtree(tmp_path / 'checkpoints' / '1')
-  with pytest.raises(FileNotFoundError, match='/1 gave way to a newer one'):
+  with pytest.raises(FileNotFoundError, match='/1 was replaced by a newer one'):
     reader.restore(_state(0), step=1)
 
 
 @pytest.mark.parametrize(
   'damage', [_remove_state, _remove_list, _tear_list, _tear_data]
 )
-def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path, damage):
+def test_damaged_checkpoint_is_named_with_the_previous_one(tmp_path, damage):
   _save(tmp_path, {5: None, 8: None})
   damage(tmp_path / 'checkpoints' / '8')
-  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  saved = checkpoints.Checkpoints(tmp_path, read_only=True)
   with pytest.raises(ValueError, match='is damaged') as error:
-    checkpoints.restore(_state(0))
+    saved.restore(_state(0))
   message = str(error.value)
   assert f'{tmp_path}/checkpoints/8' in message
-  assert 'go on from step 5' in message
+  assert 'continue from step 5' in message
   assert len(message.splitlines()) == 1 and len(message) < 500
   shutil.rmtree(tmp_path / 'checkpoints' / '8')  # As the message says.
-  checkpoints = checkpointing.Checkpoints(tmp_path)
-  assert int(checkpoints.restore(_state(0))['step']) == 5
+  saved = checkpoints.Checkpoints(tmp_path)
+  assert int(saved.restore(_state(0))['step']) == 5
 
 
 @pytest.mark.parametrize(
@@ -160,86 +160,86 @@ def test_a_damaged_checkpoint_is_named_with_the_one_before(tmp_path, damage):
     jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 103 GiB'),
   ],
 )
-def test_a_whole_checkpoint_is_not_called_damaged(tmp_path, monkeypatch, error):
+def test_errors_of_the_machine_pass_through(tmp_path, monkeypatch, error):
   _save(tmp_path, {5: None})
-  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  saved = checkpoints.Checkpoints(tmp_path, read_only=True)
 
   def fail(*_, **__):
     raise error
 
-  monkeypatch.setattr(checkpoints._manager, 'restore', fail)
+  monkeypatch.setattr(saved._manager, 'restore', fail)
   with pytest.raises(type(error)) as found:
-    checkpoints.restore(_state(0))
+    saved.restore(_state(0))
   assert found.value is error
 
 
-def test_an_error_without_a_text_is_named(tmp_path, monkeypatch):
-  checkpoints = checkpointing.Checkpoints(tmp_path)
+def test_error_without_a_text_is_named_by_its_type(tmp_path, monkeypatch):
+  saved = checkpoints.Checkpoints(tmp_path)
 
   def fail(*_, **__):
     raise TimeoutError
 
-  monkeypatch.setattr(checkpoints._manager, 'save', fail)
+  monkeypatch.setattr(saved._manager, 'save', fail)
   with pytest.raises(OSError, match=r'1 could not be written \(TimeoutError\)'):
-    checkpoints.save(_state(1), step=1)
+    saved.save(_state(1), step=1)
 
 
 @pytest.mark.parametrize('read_only', [False, True])
-def test_says_that_there_is_no_checkpoint(tmp_path, read_only):
+def test_raises_if_there_is_no_checkpoint(tmp_path, read_only):
   workdir = tmp_path / 'none'
-  checkpoints = checkpointing.Checkpoints(workdir, read_only=read_only)
-  assert checkpoints.latest_step() is None
-  assert checkpoints.find_step('best') is None
+  saved = checkpoints.Checkpoints(workdir, read_only=read_only)
+  assert saved.latest_step() is None
+  assert saved.find_step('best') is None
   with pytest.raises(FileNotFoundError, match='train first') as error:
-    checkpoints.restore(_state(0))
+    saved.restore(_state(0))
   assert str(workdir) in str(error.value)
   assert workdir.exists() != read_only
 
 
-def test_says_that_a_step_is_absent(tmp_path):
+def test_raises_if_a_step_is_absent(tmp_path):
   _save(tmp_path, {5: None})
-  checkpoints = checkpointing.Checkpoints(tmp_path, read_only=True)
+  saved = checkpoints.Checkpoints(tmp_path, read_only=True)
   with pytest.raises(FileNotFoundError, match='no checkpoint of step 4'):
-    checkpoints.restore(_state(0), step=4)
+    saved.restore(_state(0), step=4)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_one_message(tmp_path):
+def test_failed_save_raises_one_message(tmp_path):
   noise = jax.random.normal(jax.random.key(0), (10000,))  # Hard to compress.
   noise = parallel.replicate(noise, parallel.create_mesh())
-  checkpoints = checkpointing.Checkpoints(tmp_path)
-  checkpoints.save(_state(1), step=1)
-  checkpoints.refuse_failed()
-  checkpoints._manager.wait_until_finished()
+  saved = checkpoints.Checkpoints(tmp_path)
+  saved.save(_state(1), step=1)
+  saved.check_saved()
+  saved._manager.wait_until_finished()
   size = resource.getrlimit(resource.RLIMIT_FSIZE)
   try:  # No file may be larger: as good as a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, size[1]))
-    checkpoints.save(_state(2) | {'noise': noise}, step=2)
+    saved.save(_state(2) | {'noise': noise}, step=2)
     with pytest.raises(OSError, match='2 could not be written') as found:
       for _ in range(600):
-        checkpoints.refuse_failed()
+        saved.check_saved()
         time.sleep(0.1)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, size)
   message = str(found.value)
-  assert 'File too large' in message and 'of step 1: make room' in message
+  assert 'File too large' in message and 'of step 1: free some space' in message
   assert '\n' not in message
-  checkpoints = checkpointing.Checkpoints(tmp_path)  # There is room again.
-  checkpoints.save(_state(3), step=3)
-  checkpoints.close()
-  assert runs.list_checkpoints(tmp_path) == [1, 3]
+  saved = checkpoints.Checkpoints(tmp_path)  # There is room again.
+  saved.save(_state(3), step=3)
+  saved.close()
+  assert runs.list_checkpoints(tmp_path) == [3]
 
 
-def test_what_ends_a_run_is_raised_whatever_cannot_be_saved(
+def test_error_of_the_body_takes_precedence_over_a_failed_save(
   tmp_path, monkeypatch, caplog
 ):
-  checkpoints = checkpointing.Checkpoints(tmp_path)
+  saved = checkpoints.Checkpoints(tmp_path)
 
   def fail():
     raise OSError('the disk is full')
 
-  monkeypatch.setattr(checkpoints, '_wait', fail)
-  with pytest.raises(KeyboardInterrupt), checkpoints:
+  monkeypatch.setattr(saved, '_wait', fail)
+  with pytest.raises(KeyboardInterrupt), saved:
     raise KeyboardInterrupt
   assert 'the disk is full' in caplog.text
-  with pytest.raises(OSError, match='the disk is full'), checkpoints:
+  with pytest.raises(OSError, match='the disk is full'), saved:
     pass
