@@ -9,7 +9,7 @@ import importlib
 __version__ = '0.2.0'
 __all__ = ['create_model', 'load']
 _MODULES = {
-  'create_model': 'sgde_jax.weights.initial',
+  'create_model': 'sgde_jax.models',
   'load': 'sgde_jax.inference.predictor',
 }
 
