@@ -157,10 +157,7 @@ def boundary_f1(
 
 
 def boundary_recall(
-  prediction: np.ndarray,
-  mask: np.ndarray,
-  *,
-  valid: np.ndarray | None = None,
+  prediction: np.ndarray, mask: np.ndarray, *, valid: np.ndarray | None = None
 ) -> float:
   """Depth Pro's boundary recall from a mask, where depth truth is sparse.
 

@@ -62,10 +62,8 @@ def align_depth(
     prediction: `[H, W]`, positive depth; metres unless `median_scaling`.
       Only the pixels that count are read.
     crop: 'garg', 'eigen' or 'none'.
-    min_depth: metres; truth at or below is left out, predictions are
-      clipped to it.
-    max_depth: metres; truth at or above is left out, predictions are
-      clipped to it.
+    min_depth: metres; truth at or below is left out, predictions are clipped.
+    max_depth: metres; truth at or above is left out, predictions are clipped.
     median_scaling: scale by median(truth) / median(prediction).
     cap_truth: False counts every measured pixel (truth > 0) whatever its
       range, as the improved ground truth is evaluated, with crop 'none'.

@@ -20,10 +20,6 @@ def create_model(
     model_config: the `model` part of a config.
     frame_offsets: time of each frame relative to the target, 0 first.
 
-  Returns:
-    A Flax module; `.apply(variables, frames, train=...)` returns
-    `DepthOutputs`.
-
   Raises:
     ValueError: if attention or SEEM is on without semantics.
   """

@@ -12,6 +12,7 @@ memory grows linearly.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from jaxtyping import Array, Float, Int
 from sgde_jax.models import layers
 from sgde_jax.ops import blockwise
 
+Features = layers.Features
 # Limits of the fused kernel (cuDNN).
 _FUSED_CAPABILITY = 8.0
 _FUSED_WIDTH = 128
@@ -35,7 +37,7 @@ def pixel_attention(
   *,
   implementation: str = 'auto',
 ) -> Float[Array, 'B N h e']:
-  """Returns softmax(q k^T / sqrt(d)) v of every image and head.
+  """Returns softmax(q k^T / sqrt(d)) v by one of the `IMPLEMENTATIONS`.
 
   Scores, softmax and sums are float32 at least; the precision of products is
   that of `jax.default_matmul_precision`, by default less than float32 on GPUs
@@ -47,21 +49,11 @@ def pixel_attention(
   128 wide; else `blockwise`. The choice does not depend on the batch. A
   program exported for another platform than the one it is traced on should
   name its implementation.
-
-  Args:
-    queries: of each pixel and head.
-    keys: of the pixels or windows to attend to.
-    values: of the same.
-    implementation: a key of `IMPLEMENTATIONS`.
   """
   return IMPLEMENTATIONS[implementation](queries, keys, values)
 
 
-def choose_implementation(
-  queries: jax.ShapeDtypeStruct | Array,
-  keys: jax.ShapeDtypeStruct | Array,
-  values: jax.ShapeDtypeStruct | Array,
-) -> str:
+def choose_implementation(queries: Any, keys: Any, values: Any) -> str:
   """Returns the implementation that `auto` chooses for these arrays."""
   if queries.shape[1] * keys.shape[1] <= blockwise.BLOCK**2:
     return 'plain'
@@ -136,9 +128,8 @@ class SemanticGuidedAttention(nn.Module):
     heads: number of heads.
     width: channels of the queries, the keys and each branch's values, over
       all heads; a multiple of `heads`.
-    key_stride: keys and values are averaged over windows of this size first
-      (those at the bottom and right border may be smaller); 1 for none.
-      Queries are never pooled.
+    key_stride: keys and values, never queries, are averaged over windows of
+      this size first; 1 for none.
     gain_rate: factor on the learning rate of the gains.
     implementation: see `pixel_attention`.
     dtype: dtype of the computation; parameters are float32.
@@ -161,10 +152,8 @@ class SemanticGuidedAttention(nn.Module):
     self.semantic_update = GainedConv(self.gain_rate, self.dtype)
 
   def __call__(
-    self,
-    depth_features: Float[Array, 'B H W C'] | None,
-    semantic_features: Float[Array, 'B H W C'],
-  ) -> tuple[Float[Array, 'B H W C'] | None, Float[Array, 'B H W C']]:
+    self, depth_features: Features | None, semantic_features: Features
+  ) -> tuple[Features | None, Features]:
     """Enhances the depth and the semantic features of one decoder level.
 
     Depth features may be None: the affinity, and so the semantic features, do
@@ -199,9 +188,7 @@ class SemanticGuidedAttention(nn.Module):
     return depth[0] if depth else None, semantic
 
   def affinity(
-    self,
-    semantic_features: Float[Array, 'B H W C'],
-    points: Int[Array, 'B P 2'],
+    self, semantic_features: Features, points: Int[Array, 'B P 2']
   ) -> Float[Array, 'B P h w']:
     """Returns what a few query pixels (x, y) attend to, for pictures.
 
@@ -241,8 +228,8 @@ class GainedConv(nn.Module):
 
   @nn.compact
   def __call__(
-    self, features: Float[Array, 'B H W C'], update: Float[Array, 'B H W D']
-  ) -> Float[Array, 'B H W C']:
+    self, features: Features, update: Float[Array, 'B H W D']
+  ) -> Features:
     """Adds the update to the features."""
     channels = features.shape[-1]
     gain = self.param('gain', nn.initializers.zeros, (channels,), jnp.float32)
@@ -252,14 +239,11 @@ class GainedConv(nn.Module):
     return features + update.astype(features.dtype)
 
 
-def average_pool(
-  x: Float[Array, 'B H W C'], stride: int
-) -> Float[Array, 'B h w C']:
-  """Averages over windows of `stride` x `stride` pixels.
+def average_pool(x: Features, stride: int) -> Float[Array, 'B h w C']:
+  """Averages over `stride` x `stride` pixels, fewer at the bottom and right.
 
-  Windows that reach over the bottom or right border average the pixels inside
-  the map. Written as a sum over a reshaped map: on the CPU its gradient is far
-  faster than that of a pooling window.
+  A sum over a reshaped map: on the CPU its gradient is far faster than that of
+  a pooling window.
   """
   if stride == 1:
     return x

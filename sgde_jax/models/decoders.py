@@ -21,11 +21,7 @@ class DecoderLevel(nn.Module):
   """One level: 3 x 3 conv, x2 upsampling, skip, 3 x 3 conv.
 
   Convolutions pad by reflection, have a bias and no normalisation, and are
-  followed by ELU.
-
-  Attributes:
-    width: output channels.
-    dtype: dtype of the computation.
+  followed by ELU. `width` is the number of output channels.
   """
 
   width: int

@@ -48,11 +48,11 @@ class DepthOutputs:
   """
 
   disparity_logits: tuple[Float[Array, 'B _ _ 1'], ...]
-  axis_angle: Float[Array, 'B S 3'] | None = None
-  translation: Float[Array, 'B S 3'] | None = None
+  axis_angle: Vectors | None = None
+  translation: Vectors | None = None
   enhanced_disparity: Float[Array, 'B H W 1'] | None = None
   logits: Float[Array, 'B H W 19'] | None = None
-  points: Int[Array, 'B K 2'] | None = None
+  points: Points | None = None
   point_mask: Bool[Array, 'B K'] | None = None
   point_logits: Float[Array, 'B K 1'] | None = None
   inside_logits: Float[Array, 'B K 1'] | None = None
@@ -78,8 +78,7 @@ class DepthModel(nn.Module):
   in training draws the same points at every call.
 
   Attributes:
-    encoder_layers: depth of the ResNet encoder.
-    pose_layers: depth of the pose network's ResNet.
+    encoder_layers: depth of the ResNet; `pose_layers` of the pose network's.
     frame_offsets: time of each frame relative to the target, 0 first.
     semantics: whether there is a semantic decoder.
     attention_levels: decoder levels with attention between the decoders.
@@ -88,8 +87,7 @@ class DepthModel(nn.Module):
       key_stride / 2^i where that is above 1. With 16, the levels of strides
       16, 8 and 4 all attend to one grid of stride 16.
     seem: arguments of `seem.SEEM`; None for none.
-    min_depth: depth at disparity 1, metres up to the training's scale.
-    max_depth: depth at disparity 0.
+    min_depth: depth at disparity 1, `max_depth` at 0, metres.
     dtype: dtype of the computation; parameters are float32.
   """
 
@@ -135,9 +133,6 @@ class DepthModel(nn.Module):
       frames: in [0, 1], the target first. With F = 1 no motion is predicted.
       train: whether batch norm uses (and updates) batch statistics, and SEEM
         random points instead of every edge pixel.
-
-    Raises:
-      ValueError: if the number or the size of the frames does not fit.
     """
     count, (height, width) = len(self.frame_offsets), frames.shape[2:4]
     # JAX clamps a frame's index that is out of bounds.
@@ -163,10 +158,7 @@ class DepthModel(nn.Module):
     return outputs.replace(axis_angle=axis_angle, translation=translation)
 
   def segment(self, images: Image, *, train: bool) -> Float[Array, 'B H W 19']:
-    """Computes class scores alone.
-
-    The images, in [0, 1], are a batch of their own for batch norm.
-    """
+    """Computes class scores alone; a batch of its own for batch norm."""
     features = self.encoder(images, train=train)
     _, semantic, _ = self.decode(features, depth=False)
     return self.semantic_head(semantic[0])
@@ -174,10 +166,9 @@ class DepthModel(nn.Module):
   def attention_maps(
     self, images: Image, points: Int[Array, 'B P 2']
   ) -> dict[int, Float[Array, 'B P _ _']]:
-    """What query pixels attend to at every level with attention, for pictures.
+    """Maps by level of what query pixels (full-size, x and y) attend to.
 
-    Points are full-size pixels (x, y). Returns maps by level, see
-    `attention.SemanticGuidedAttention.affinity`.
+    See `attention.SemanticGuidedAttention.affinity`.
     """
     features = self.encoder(images, train=False)
     _, _, guides = self.decode(features, depth=False)
@@ -191,14 +182,10 @@ class DepthModel(nn.Module):
   ) -> tuple[dict[int, Any], dict[int, Any], dict[int, Array]]:
     """Runs both decoders side by side.
 
-    Args:
-      features: the encoder's five features.
-      depth: whether to run the depth decoder; the other does not depend on it.
-
-    Returns:
-      Dicts from level i to features `[B, H / 2^i, W / 2^i, C_i]`: of depth and
-      of semantics (None where a decoder is off), and the semantic ones that
-      guide the attention at its levels, before its own update.
+    Takes the encoder's five features; returns dicts from level i to features
+    `[B, H / 2^i, W / 2^i, C_i]`: of depth and of semantics (None where a
+    decoder is off), and the semantic ones that guide the attention at its
+    levels, before its own update.
     """
     depths, semantic_maps, guides = {}, {}, {}
     depth_map = features[-1] if depth else None
@@ -251,18 +238,13 @@ class DepthModel(nn.Module):
   def draw_points(
     self, logits: Float[Array, 'B H W C']
   ) -> tuple[Points, Bool[Array, 'B K']]:
-    """Draws edge pixels at random, as a training step does.
-
-    Returns points and their mask, see `edges.sample_edge_points`.
-    """
+    """Draws edge pixels and a mask at random, as a training step does."""
     _, band = self._find_edges(logits)
     return self._draw_from(band)
 
   def _draw_from(self, band):
-    """`draw_points` of the edge pixels `band`."""
-    key = jax.random.key(0)
-    if self.has_rng('points'):
-      key = self.make_rng('points')
+    use_stream = self.has_rng('points')
+    key = self.make_rng('points') if use_stream else jax.random.key(0)
     return edges.sample_edge_points(key, band, self.refiner.points)
 
   def _find_edges(self, logits):

@@ -8,6 +8,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+Features = Float[Array, 'B H W C']
+
 # Kaiming normal, fan out: the encoders' initialisation without ImageNet.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # PyTorch's default for a convolution: uniform within 1 / sqrt(fan in).
@@ -40,7 +42,7 @@ class Conv(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W D']:
+  def __call__(self, x: Features) -> Float[Array, 'B H W D']:
     """Maps C channels to D = `features`."""
     if self.reflect:
       width = self.size // 2
@@ -57,9 +59,7 @@ class Conv(nn.Module):
     )(x)
 
 
-def upsample_nearest(
-  x: Float[Array, 'B H W C'],
-) -> Float[Array, 'B 2*H 2*W C']:
+def upsample_nearest(x: Features) -> Float[Array, 'B 2*H 2*W C']:
   """Repeats every pixel twice along both axes."""
   batch, height, width, channels = x.shape
   x = jnp.broadcast_to(
@@ -68,7 +68,7 @@ def upsample_nearest(
   return x.reshape(batch, 2 * height, 2 * width, channels)
 
 
-def max_pool(x: Float[Array, 'B H W C']) -> Float[Array, 'B H//2 W//2 C']:
+def max_pool(x: Features) -> Float[Array, 'B H//2 W//2 C']:
   """Max over 3 x 3 windows with stride 2; H and W are even.
 
   Window i of an axis holds pixels 2i - 1, 2i and 2i + 1. Taken one axis at a
@@ -107,7 +107,7 @@ class BatchNorm(nn.Module):
   dtype: DTypeLike = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B H W C']:
+  def __call__(self, x: Features) -> Features:
     """Normalises each channel."""
     like = (x.shape[-1:], jnp.float32)
     scale = self.param('scale', nn.initializers.ones, *like)
@@ -138,7 +138,7 @@ def _moments(x):
   return mean, jnp.maximum(sum_pixels(x * x) / count - mean * mean, 0)
 
 
-def sum_pixels(x: Float[Array, 'B H W C']) -> Float[Array, ' C']:
+def sum_pixels(x: Features) -> Float[Array, ' C']:
   """Sums over examples and pixels.
 
   On CPUs XLA turns one sum over all three axes into windows, which take four

@@ -11,12 +11,7 @@ _SCALE = 0.01  # Keeps the first motions small (Monodepth2).
 
 
 class PoseNetwork(nn.Module):
-  """A ResNet on a frame pair and Monodepth2's pose decoder.
-
-  Attributes:
-    num_layers: depth of the ResNet.
-    dtype: dtype of the computation.
-  """
+  """A ResNet on a frame pair and Monodepth2's pose decoder."""
 
   num_layers: int
   dtype: DTypeLike = jnp.float32
@@ -27,13 +22,9 @@ class PoseNetwork(nn.Module):
   ) -> tuple[Float[Array, 'B 3'], Float[Array, 'B 3']]:
     """Estimates the motion from the first frame of a pair to the second.
 
-    Args:
-      pair: two frames in [0, 1], in temporal order.
-      train: whether to use (and update) batch statistics.
-
-    Returns:
-      Axis-angle in radians and translation, float32, of the transform
-      T_second_first that maps points of the first camera into the second.
+    The frames are in [0, 1], in temporal order. Returns axis-angle in radians
+    and translation, float32, of the transform T_second_first that maps points
+    of the first camera into the second.
     """
     features = resnet.ResNetEncoder(
       self.num_layers, dtype=self.dtype, name='encoder'

@@ -45,14 +45,10 @@ class ResNetEncoder(nn.Module):
   ) -> list[Float[Array, 'B _ _ _']]:
     """Extracts features.
 
-    Args:
-      image: in [0, 1], C a multiple of 3; H and W multiples of 32.
-      train: whether to use (and update) batch statistics.
-
-    Returns:
-      Five features `[B, H / 2^(i+1), W / 2^(i+1), C_i]`, strides 2 to 32,
-      with 64, 64, 128, 256, 512 channels (four times that from the second on
-      for 50 layers and more).
+    The image is in [0, 1], H and W are multiples of 32. Returns five features
+    `[B, H / 2^(i+1), W / 2^(i+1), C_i]`, strides 2 to 32, with 64, 64, 128,
+    256, 512 channels (four times that from the second on for 50 layers and
+    more). `train` uses (and updates) batch statistics.
     """
     depths, bottleneck = _DEPTHS[self.num_layers]
     conv = functools.partial(
@@ -62,9 +58,7 @@ class ResNetEncoder(nn.Module):
       kernel_init=layers.kaiming_normal,
     )
     norm = functools.partial(
-      layers.BatchNorm,
-      use_running_average=not train,
-      dtype=self.dtype,
+      layers.BatchNorm, use_running_average=not train, dtype=self.dtype
     )
     block = BottleneckBlock if bottleneck else BasicBlock
     x = ((image - 0.45) / 0.225).astype(self.dtype)

@@ -22,6 +22,10 @@ from jaxtyping import Array, Bool, Float, Int
 from sgde_jax.models import layers
 from sgde_jax.ops import edges, warping
 
+Map = Float[Array, 'B H W 1']
+Points = Int[Array, 'B K 2']
+Values = Float[Array, 'B K 1']
+
 
 class SEEM(nn.Module):
   """A point-wise network from features at points to a logit's residual.
@@ -32,8 +36,7 @@ class SEEM(nn.Module):
     points: points per image that a training step draws.
     edge_width: see `edges.semantic_edges`.
     levels: decoder levels whose features are sampled.
-    width: features of each hidden layer.
-    depth: number of hidden layers.
+    width: features of each of the `depth` hidden layers.
     chunk: points per image that prediction refines at a time.
     dtype: dtype of the computation; parameters are float32.
   """
@@ -49,20 +52,16 @@ class SEEM(nn.Module):
   @nn.compact
   def __call__(
     self,
-    points: Int[Array, 'B K 2'],
+    points: Points,
     depth_features: Mapping[int, Float[Array, 'B _ _ _']],
     semantic_features: Mapping[int, Float[Array, 'B _ _ _']],
-    disparity_logit: Float[Array, 'B H W 1'],
+    disparity_logit: Map,
     class_logits: Float[Array, 'B H W C'],
-  ) -> Float[Array, 'B K 1']:
+  ) -> Values:
     """Estimates the residual on the disparity logit at points, float32.
 
-    Args:
-      points: (x, y) pixels of the full-size map.
-      depth_features: maps of the depth decoder by level.
-      semantic_features: the same of the semantic decoder.
-      disparity_logit: the coarse disparity before its sigmoid.
-      class_logits: class scores, whose softmax is an input.
+    Features are by decoder level, `disparity_logit` is the coarse disparity
+    before its sigmoid.
     """
     size = disparity_logit.shape[1:3]
     coarse = warping.gather_points(disparity_logit, points).astype(self.dtype)
@@ -95,10 +94,8 @@ class _DenseWithCoarse(nn.Module):
   dtype: DTypeLike
 
   @nn.compact
-  def __call__(
-    self, x: Float[Array, 'B K C'], coarse: Float[Array, 'B K 1']
-  ) -> Float[Array, 'B K D']:
-    """Maps to D = `features`."""
+  def __call__(self, x, coarse):
+    """Maps `[B, K, C]` and `[B, K, 1]` to `[B, K, features]`."""
     shape = (x.shape[-1] + 1, self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, shape[1:], jnp.float32)
@@ -109,9 +106,7 @@ class _DenseWithCoarse(nn.Module):
 
 
 def sample_features(
-  features: Float[Array, 'B h w C'],
-  points: Int[Array, 'B K 2'],
-  size: tuple[int, int],
+  features: Float[Array, 'B h w C'], points: Points, size: tuple[int, int]
 ) -> Float[Array, 'B K C']:
   """Samples a coarser map at points (x, y) of a map of `size` (H, W).
 
@@ -124,11 +119,8 @@ def sample_features(
 
 
 def scatter_points(
-  maps: Float[Array, 'B H W 1'],
-  points: Int[Array, 'B K 2'],
-  values: Float[Array, 'B K 1'],
-  mask: Bool[Array, 'B K'],
-) -> Float[Array, 'B H W 1']:
+  maps: Map, points: Points, values: Values, mask: Bool[Array, 'B K']
+) -> Map:
   """Writes values into maps at points (x, y) and leaves all else as it is.
 
   The valid points of an image must be distinct; masked points and those
@@ -152,24 +144,16 @@ def scatter_points(
 
 
 def refine_edges(
-  coarse: Float[Array, 'B H W 1'],
-  edge_map: Bool[Array, 'B H W'],
-  refine: Callable[[Array], Array],
-  *,
-  chunk: int,
-) -> Float[Array, 'B H W 1']:
+  coarse: Map, edge_map: Bool[Array, 'B H W'], refine: Callable, *, chunk: int
+) -> Map:
   """Refines every edge pixel of a map, in raster order, chunk by chunk.
 
   Deterministic; equals the coarse map bit for bit away from edges. Runs as
-  many chunks as the image with the most edge pixels needs.
+  many chunks of K points as the image with the most edge pixels needs.
 
-  Args:
-    coarse: the map to refine.
-    edge_map: the pixels to refine.
-    refine: maps points `[B, K, 2]` int32 to refined values `[B, K, 1]`. Runs
-      inside `jax.lax.while_loop`: from within a Flax module, pass a function
-      of unbound modules (`module, variables = self.seem.unbind()`).
-    chunk: number K of points per image and chunk.
+  `refine` maps points `[B, K, 2]` int32 to values `[B, K, 1]`. It runs inside
+  `jax.lax.while_loop`: from within a Flax module, pass a function of unbound
+  modules (`module, variables = self.seem.unbind()`).
   """
   most = jnp.max(jnp.sum(edge_map, axis=(1, 2), dtype=jnp.int32))
 

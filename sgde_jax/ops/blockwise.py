@@ -15,14 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+AnyFloat = Float[Array, '...']
 # Queries and keys per block: a tile is 1 MiB per image and head in float32.
 BLOCK = 512
 _LANES = 32
 
 
-def dot(
-  spec: str, left: Float[Array, '...'], right: Float[Array, '...']
-) -> Float[Array, '...']:
+def dot(spec: str, left: AnyFloat, right: AnyFloat) -> AnyFloat:
   """An einsum that sums in float32 (float64 for float64 operands)."""
   dtype = jnp.promote_types(left.dtype, jnp.float32)
   return jnp.einsum(spec, left, right, preferred_element_type=dtype)

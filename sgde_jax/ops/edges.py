@@ -15,6 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Key
 
 from input_pipeline import cityscapes
 
+Points = tuple[Int[Array, 'B K 2'], Bool[Array, 'B K']]  # And their mask.
+
 
 def semantic_edges(
   labels: Integer[Array, 'B H W'], *, width: int
@@ -24,8 +26,6 @@ def semantic_edges(
   A pixel is on an edge if a 4-neighbour has another class; each further unit
   of width dilates once by 4-neighbours. 255 (unlabelled) neither is nor makes
   an edge: edges do not grow onto it, hence not across it.
-
-  Labels are train ids; `width` is the pixels on each side of the border.
   """
   labelled = labels != cityscapes.UNLABELLED
   edges = jnp.zeros(labels.shape, bool)
@@ -41,7 +41,7 @@ def semantic_edges(
 
 def sample_edge_points(
   key: Key[Array, ''], edges: Bool[Array, 'B H W'], count: int
-) -> tuple[Int[Array, 'B K 2'], Bool[Array, 'B K']]:
+) -> Points:
   """Draws edge pixels at random, without replacement.
 
   Every set of min(K, edge pixels) edge pixels is equally likely, up to ties
@@ -52,9 +52,8 @@ def sample_edge_points(
   found by bisection and the pixels up to it are taken. On a CPU this is about
   a hundred times faster than sorting the numbers.
 
-  Returns:
-    Points (x, y) in raster order and their mask. Valid points come first and
-    are distinct; masked ones are arbitrary pixels of the image.
+  Returns points (x, y) in raster order and their mask. Valid points come first
+  and are distinct; masked ones are arbitrary pixels of the image.
   """
   bits = jax.random.bits(key, edges.shape, jnp.uint32) >> 1
   order = jnp.where(edges, bits, jnp.uint32(2**32 - 1))
@@ -74,7 +73,7 @@ def sample_edge_points(
 
 def ordered_edge_points(
   edges: Bool[Array, 'B H W'], start: Int[Array, ''] | int, count: int
-) -> tuple[Int[Array, 'B K 2'], Bool[Array, 'B K']]:
+) -> Points:
   """Returns a chunk of the edge pixels in raster order.
 
   Chunks from 0 in strides of `count` hold every edge pixel once. The start

@@ -1,4 +1,4 @@
-"""Cameras and rigid motion: pose vectors, disparity, (back)projection.
+"""Cameras and rigid motion: pose vectors, disparity, projection.
 
 Conventions, here and everywhere: pixels are (x, y) with centres at integer
 coordinates; the camera looks along +z with x to the right and y down; lengths
@@ -33,11 +33,8 @@ def pose_vector_to_matrix(
   axis a = v / (|v| + 1e-7) as in Monodepth2; near zero rotation its series in
   v, so that the gradient there is the true one and finite.
 
-  Args:
-    axis_angle: rotation axis times angle.
-    translation: applied after the rotation.
-    invert: return the inverse transform R^T T(-t), for a source frame that
-      precedes the target (Monodepth2).
+  The translation is applied after the rotation. With `invert`, returns the
+  inverse R^T T(-t), for a source frame that precedes the target (Monodepth2).
   """
   square = jnp.sum(axis_angle**2, axis=-1)[:, None, None]
   small = square < _SMALL_ANGLE**2
@@ -99,19 +96,8 @@ def inverse_intrinsics(intrinsics: Intrinsics) -> Intrinsics:
   return jnp.moveaxis(jnp.stack(rows), -1, 0)
 
 
-def backproject(
-  depth: Float[Array, 'B H W 1'], intrinsics: Intrinsics
-) -> Float[Array, 'B H W 3']:
-  """Lifts every pixel to its 3-D point in the camera's frame, in metres."""
-  grid = _grid(*depth.shape[1:3], depth.dtype)
-  rays = _map_pixels(inverse_intrinsics(intrinsics), *grid)
-  return jnp.stack(rays, axis=-1) * depth
-
-
 def project_to_source(
-  depth: Float[Array, 'B H W 1'],
-  intrinsics: Intrinsics,
-  transform: Transform,
+  depth: Float[Array, 'B H W 1'], intrinsics: Intrinsics, transform: Transform
 ) -> Float[Array, 'B H W 2']:
   """Finds where each target pixel appears in a source frame.
 
@@ -128,9 +114,7 @@ def project_to_source(
 
 
 def project_planes(
-  depth: Float[Array, 'B H W'],
-  intrinsics: Intrinsics,
-  transform: Transform,
+  depth: Float[Array, 'B H W'], intrinsics: Intrinsics, transform: Transform
 ) -> tuple[Float[Array, 'B H W'], Float[Array, 'B H W']]:
   """As `project_to_source`, with x and y as two planes."""
   x, y = _grid(*depth.shape[1:], depth.dtype)

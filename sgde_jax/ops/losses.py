@@ -63,14 +63,11 @@ def weighted_terms(
     frames: the target and its sources, not jittered.
     intrinsics: of all frames.
     frame_offsets: time of each frame relative to the target, 0 first.
-    scale_weight: weight of `scale_prior`, as the next two of their terms.
+    scale_weight: of `scale_prior`, as the next two of their own terms.
     segment_weight: see `scale_weight`.
     cross_entropy_weight: see `scale_weight`.
     class_weights: as for `cross_entropy`.
-    **options: keyword arguments of `self_supervised_losses`.
-
-  Returns:
-    The terms by name, and the pictures of `self_supervised_losses`.
+    **options: as for `self_supervised_losses`, whose pictures are returned too.
   """
   enhanced = None
   if outputs.points is not None:
@@ -117,20 +114,11 @@ def self_supervised_losses(
 ) -> Terms:
   """Computes the photometric terms and smoothness.
 
-  Args:
-    target: the frame to rebuild.
-    sources: the frames it is rebuilt from.
-    disparities: one `[B, H / 2^s, W / 2^s, 1]` per scale s.
-    intrinsics: of all frames.
-    transforms: T_source_target per source.
-    min_depth: depth at disparity 1, metres.
-    max_depth: depth at disparity 0, metres.
-    automask: whether unwarped sources compete in the minimum.
-    smoothness_weight: weight at scale 0; halved at each further scale.
-    enhanced_weight: weight of the loss at SEEM's points.
-    enhanced: SEEM's disparity `[B, H, W, 1]`, points `[B, K, 2]` and their
-      mask `[B, K]`.
-    tie_noise: breaks ties of the auto-mask (Monodepth2: N(0, 1) * 1e-5).
+  Disparities are one `[B, H / 2^s, W / 2^s, 1]` per scale s; the weight of
+  smoothness is halved at each further scale. `automask` lets unwarped sources
+  compete in the minimum, `tie_noise` breaks ties there (Monodepth2 draws
+  N(0, 1) * 1e-5). `enhanced` is SEEM's disparity `[B, H, W, 1]`, its points
+  `[B, K, 2]` and their mask `[B, K]`.
 
   Returns:
     Scalar terms: `photometric` and `smoothness`, means over scales; with
@@ -246,14 +234,9 @@ def minimum_reprojection(
 ) -> tuple[Float[Array, ' B *points'], Bool[Array, ' B *points']]:
   """Minimum over sources with Monodepth2's auto-mask.
 
-  Args:
-    distances: photometric distances of the rebuilt frames.
-    identity: those of the unwarped sources, tie noise included; None switches
-      the auto-mask off.
-
-  Returns:
-    The minimum, and a mask that is True where a rebuilt frame won, that is,
-    where the pixel teaches depth.
+  `identity` are the distances of the unwarped sources, tie noise included;
+  None switches the auto-mask off. Returns the minimum, and a mask that is True
+  where a rebuilt frame won, that is, where the pixel teaches depth.
   """
   best = _minimum(distances)
   if identity is None:
@@ -279,11 +262,9 @@ def point_minimum(
   points: Points,
   identity: SourceMaps | None,
 ) -> Float[Array, 'B K']:
-  """`minimum_reprojection` at points alone.
+  """`minimum_reprojection` at points, from the depth of their `neighbourhoods`.
 
-  The same values as those of the whole map, from the depth of the 3 x 3
-  pixels around each point (`neighbourhoods`): a few thousand points cost a
-  fraction of it.
+  A few thousand points cost a fraction of the whole map.
   """
   wanted = _to_planes(neighbourhoods(target, points))
   x, y = _patches(points, *target.shape[1:3])

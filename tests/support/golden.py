@@ -1,9 +1,4 @@
-"""Golden values of the baseline, from an independent implementation.
-
-The files were produced by running an independent PyTorch implementation of
-Monodepth2 in float64 on seeded inputs. Network weights are not stored: they
-are drawn from their names by `weights`.
-"""
+"""Golden values of the baseline, see tests/data/README.md."""
 
 import contextlib
 import pathlib
