@@ -9,55 +9,30 @@ import numpy as np
 
 UNLABELLED = 255
 
-# Train id -> name.
-NAMES = (
-  'road',
-  'sidewalk',
-  'building',
-  'wall',
-  'fence',
-  'pole',
-  'traffic light',
-  'traffic sign',
-  'vegetation',
-  'terrain',
-  'sky',
-  'person',
-  'rider',
-  'car',
-  'truck',
-  'bus',
-  'train',
-  'motorcycle',
-  'bicycle',
+# By train id: name, Cityscapes id, RGB.
+_CLASSES = (
+  ('road', 7, (128, 64, 128)),
+  ('sidewalk', 8, (244, 35, 232)),
+  ('building', 11, (70, 70, 70)),
+  ('wall', 12, (102, 102, 156)),
+  ('fence', 13, (190, 153, 153)),
+  ('pole', 17, (153, 153, 153)),
+  ('traffic light', 19, (250, 170, 30)),
+  ('traffic sign', 20, (220, 220, 0)),
+  ('vegetation', 21, (107, 142, 35)),
+  ('terrain', 22, (152, 251, 152)),
+  ('sky', 23, (70, 130, 180)),
+  ('person', 24, (220, 20, 60)),
+  ('rider', 25, (255, 0, 0)),
+  ('car', 26, (0, 0, 142)),
+  ('truck', 27, (0, 0, 70)),
+  ('bus', 28, (0, 60, 100)),
+  ('train', 31, (0, 80, 100)),
+  ('motorcycle', 32, (0, 0, 230)),
+  ('bicycle', 33, (119, 11, 32)),
 )
+NAMES, IDS, COLOURS = zip(*_CLASSES, strict=True)
 NUM_CLASSES = len(NAMES)
-
-# Train id -> Cityscapes id.
-IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
-
-# Train id -> RGB.
-COLOURS = (
-  (128, 64, 128),
-  (244, 35, 232),
-  (70, 70, 70),
-  (102, 102, 156),
-  (190, 153, 153),
-  (153, 153, 153),
-  (250, 170, 30),
-  (220, 220, 0),
-  (107, 142, 35),
-  (152, 251, 152),
-  (70, 130, 180),
-  (220, 20, 60),
-  (255, 0, 0),
-  (0, 0, 142),
-  (0, 0, 70),
-  (0, 60, 100),
-  (0, 80, 100),
-  (0, 0, 230),
-  (119, 11, 32),
-)
 
 # Train ids of what is a few pixels wide at the training size: pole, traffic
 # light, traffic sign, person, rider, motorcycle, bicycle.
@@ -71,33 +46,19 @@ CODINGS = ('train_ids', 'ids')
 LAST_ID = 33
 
 
-def _make_tables():
-  """[256] tables: id -> train id, and train id -> id."""
-  to_train_ids = np.full(256, UNLABELLED, np.uint8)
-  to_train_ids[list(IDS)] = np.arange(NUM_CLASSES)
-  to_ids = np.zeros(256, np.uint8)
-  to_ids[:NUM_CLASSES] = IDS
-  return to_train_ids, to_ids
-
-
-_TO_TRAIN_IDS, _TO_IDS = _make_tables()
+_TO_TRAIN_IDS = np.full(256, UNLABELLED, np.uint8)
+_TO_TRAIN_IDS[list(IDS)] = np.arange(NUM_CLASSES)
+_TO_IDS = np.zeros(256, np.uint8)
+_TO_IDS[:NUM_CLASSES] = IDS
 
 
 def ids_to_train_ids(array: np.ndarray) -> np.ndarray:
-  """Cityscapes ids 0 .. 33, -1 or 255 -> train ids 0 .. 18 or 255, uint8.
-
-  Raises:
-    ValueError: if there is another value.
-  """
+  """Cityscapes ids 0 .. 33, -1 or 255 -> train ids 0 .. 18 or 255, uint8."""
   return _TO_TRAIN_IDS[_check_values(array, coding='ids')]
 
 
 def train_ids_to_ids(array: np.ndarray) -> np.ndarray:
-  """Train ids 0 .. 18, -1 or 255 -> Cityscapes ids, uint8; 0 = unlabelled.
-
-  Raises:
-    ValueError: if there is another value.
-  """
+  """Train ids 0 .. 18, -1 or 255 -> Cityscapes ids, uint8; 0 = unlabelled."""
   return _TO_IDS[_check_values(array, coding='train_ids')]
 
 

@@ -180,16 +180,10 @@ class Data:
   def eval_batches(
     self, *, batch_size: int, process_index: int = 0, process_count: int = 1
   ) -> readers.OrderedBatches:
-    """Every evaluation example once, in the order of the list.
+    """This process' rows of every evaluation example once, in order.
 
-    Args:
-      batch_size: global batch size, a multiple of `process_count`.
-      process_index: this process, 0 .. process_count - 1.
-      process_count: number of processes.
-
-    Returns:
-      A sized iterable of this process' rows of each batch, which can be
-      iterated many times; all processes yield the same number of batches.
+    All processes get the same number of batches. The arguments are as for
+    `train_batches`.
     """
     return readers.OrderedBatches(
       self.evaluation,
@@ -280,16 +274,8 @@ def check_paths(
 ) -> None:
   """Checks the fields of the config's `data` and that its paths exist.
 
-  Takes milliseconds and imports neither TensorFlow nor JAX.
-
-  Args:
-    config_data: the config's `data`.
-    train: whether the training list and the labelled stills are needed.
-    evaluation: whether the evaluation list is needed.
-
-  Raises:
-    FileNotFoundError: if the root or a list is missing.
-    ValueError: if a field has an impossible value.
+  Takes milliseconds and imports neither TensorFlow nor JAX. The arguments are
+  as for `open_data`.
   """
   problems = [
     f'{name} is {getattr(config_data, name)!r}; choose one of '
@@ -359,10 +345,6 @@ def open_folder(config_data: ml_collections.ConfigDict) -> kitti.Folder:
 def _open_folder_tables(config_data, offsets):
   """Checks the lists against the folder.
 
-  Args:
-    config_data: the config's `data`.
-    offsets: `train`, `eval` or both -> frame offsets.
-
   Returns:
     Name of the split -> `ExampleTable`, the native sizes, and the number of
     training examples that are replaced.
@@ -376,8 +358,7 @@ def _open_folder_tables(config_data, offsets):
       improved_root=config_data.ground_truth_root,
       file=config_data.ground_truth_file,
     )
-  lines, missing, replaced = {}, {}, set()
-  count = 0
+  lines, missing, replaced, count = {}, {}, set(), 0
   for name, frame_offsets in offsets.items():
     path = splits.find_split(getattr(config_data, f'{name}_split'), folder.root)
     lines[name] = splits.read_split(path)

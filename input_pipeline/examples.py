@@ -164,7 +164,7 @@ def make_table(
   Args:
     folder: the folder.
     lines: the examples; reading one whose frames are missing fails.
-    size: (height, width) of the resized frames.
+    size: of the resized frames.
     native_sizes: what `usual_sizes` returns.
     frame_offsets: frame offsets of an example, 0 first.
     coding: coding of the masks: `none`, `train_ids` or `ids`.

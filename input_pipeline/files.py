@@ -21,10 +21,6 @@ def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
 
   Yields:
     A new folder next to it, which becomes `output` if nothing is raised.
-
-  Raises:
-    OSError: if it cannot be made, or `output` was filled meanwhile.
-    ValueError: if `output` is a mount point.
   """
   output = output.resolve()
   if os.path.ismount(output):  # Nothing can replace it.

@@ -159,12 +159,7 @@ def open_mask(path: Path) -> Image.Image:
 
 
 def read_mask(path: Path, *, coding: str) -> np.ndarray:
-  """Reads a mask, coded as `train_ids` or `ids`: [H, W] uint8 train ids.
-
-  Raises:
-    UnreadableError: see `open_mask`.
-    ValueError: if it holds a value outside the coding.
-  """
+  """Reads a mask, coded as `train_ids` or `ids`: [H, W] uint8 train ids."""
   array = np.array(open_mask(path))
   try:
     return cityscapes.to_train_ids(array, coding=coding)

@@ -103,14 +103,9 @@ class OrderedBatches:
     process_index: int = 0,
     process_count: int = 1,
   ):
-    """Plans the batches and, with the `memory` reader, decodes the examples.
+    """Plans the batches; the reader `memory` (or `tf`) decodes the examples.
 
-    Args:
-      table: the table.
-      reader: `memory` or `tf`.
-      batch_size: global batch size, a multiple of `process_count`.
-      process_index: this process, 0 .. process_count - 1.
-      process_count: number of processes.
+    `batch_size` is the global one; see `sampling.process_rows`.
     """
     rows = sampling.process_rows(
       batch_size, process_index=process_index, process_count=process_count

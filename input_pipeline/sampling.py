@@ -38,11 +38,7 @@ def example_indices(
 def process_rows(
   batch_size: int, *, process_index: int, process_count: int
 ) -> slice:
-  """Rows p B / P .. (p + 1) B / P of the global batch: those of process p.
-
-  Raises:
-    ValueError: if the batch does not divide by the number of processes.
-  """
+  """Rows p B / P .. (p + 1) B / P of the global batch: those of process p."""
   if batch_size % process_count:
     raise ValueError(
       f'the global batch size {batch_size} is not a multiple of the '

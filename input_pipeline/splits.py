@@ -41,11 +41,7 @@ class Example:
 
 
 def find_split(split: str, root: str) -> str:
-  """Path of a split list: as given, or else below the root.
-
-  Raises:
-    FileNotFoundError: if there is no such file in either place.
-  """
+  """Path of a split list: as given, or else below the root."""
   below = os.path.join(root, split)
   for path in (split, below):
     if os.path.isfile(path):
@@ -70,9 +66,6 @@ def parse_lines(lines: Iterable[str], *, source: object) -> list[Example]:
   Args:
     lines: the lines.
     source: the name of the list in messages, usually its path.
-
-  Raises:
-    ValueError: if a line does not parse, or there is no example.
   """
   examples = []
   for number, line in enumerate(lines, start=1):

@@ -11,24 +11,11 @@ which `python -m input_pipeline.tools.cache_depth` writes.
 """
 
 import os
-import zipfile
-import zlib
 
 import numpy as np
 
 from input_pipeline import images, splits
 from input_pipeline.sources import kitti
-
-# What NumPy raises on a file that is absent, damaged or of another kind.
-_DAMAGE = (
-  OSError,
-  EOFError,
-  KeyError,
-  TypeError,
-  ValueError,
-  zlib.error,
-  zipfile.BadZipFile,
-)
 
 KINDS = ('lidar', 'lidar_z', 'dense', 'improved')
 IMPROVED_GAPS = (
@@ -86,11 +73,7 @@ class Truth:
     return self._folder.calibration(example).sizes[example.camera]
 
   def read(self, example: splits.Example) -> np.ndarray:
-    """Reads a depth map, [H, W] float32, metres; 0 = no measurement.
-
-    Raises:
-      ValueError: if a file cannot be read.
-    """
+    """Reads a depth map, [H, W] float32, metres; 0 = no measurement."""
     path = self.sources(example)[0]
     if self._kind in ('dense', 'improved'):
       return images.read_depth(path)
@@ -104,11 +87,9 @@ class Truth:
   def _improved_file(self, example):
     """Path of an annotated depth map; the likeliest one if it is absent."""
     drive = os.path.basename(example.drive)
-    below = os.path.join(
-      'proj_depth',
-      'groundtruth',
-      f'image_{example.camera:02d}',
-      f'{example.frame:010d}.png',
+    below = (
+      f'proj_depth/groundtruth/image_{example.camera:02d}/'
+      f'{example.frame:010d}.png'
     )
     root = self._improved_root
     drives = [os.path.join(root, part, drive) for part in ('train', 'val', '')]
@@ -126,11 +107,7 @@ class StoredTruth:
   """
 
   def __init__(self, path: str | os.PathLike[str], kind: str):
-    """Reads the file's list of examples.
-
-    Raises:
-      ValueError: if it cannot be read or holds another kind.
-    """
+    """Reads the file's list of examples, after checking its kind."""
     self._path = os.fspath(path)
     stored = str(self._load('kind'))
     if stored != kind:
@@ -145,9 +122,8 @@ class StoredTruth:
 
   def missing(self, example: splits.Example) -> list[str]:
     """Names the example if the file lacks it."""
-    if str(example) in self._rows:
-      return []
-    return [f'{example} in {self._path}']
+    stored = str(example) in self._rows
+    return [] if stored else [f'{example} in {self._path}']
 
   def size(self, example: splits.Example) -> tuple[int, int]:
     """See `Truth`."""
@@ -161,7 +137,7 @@ class StoredTruth:
     try:
       with open(self._path, 'rb') as file, np.load(file) as arrays:
         return arrays[name]
-    except _DAMAGE as error:
+    except Exception as error:  # NumPy, zipfile and zlib have their own.
       raise ValueError(
         f'{self._path} cannot be read: {error}; write it with python -m '
         'input_pipeline.tools.cache_depth'

@@ -99,11 +99,7 @@ class Folder:
     )
 
   def digest(self, paths: Iterable[str]) -> str:
-    """A hash of files: relative names, sizes, and calibrations' content.
-
-    Args:
-      paths: the files; absent ones do not count.
-    """
+    """A hash of existing files: names, sizes, and calibrations' content."""
     total = hashlib.sha256()
     for path in sorted(set(paths)):
       if os.path.isfile(path):
@@ -143,12 +139,7 @@ class Calibration:
 
 
 def read_calibration(date_folder: str | os.PathLike[str]) -> Calibration:
-  """Reads the calibration of a date, as of `KITTI/2011_09_26`.
-
-  Raises:
-    FileNotFoundError: if there is no calib_cam_to_cam.txt.
-    ValueError: if a needed line is absent or does not parse.
-  """
+  """Reads the calibration of a date, as of `KITTI/2011_09_26`."""
   path = os.path.join(date_folder, CAMERA_FILE)
   lengths = {'R_rect_00': 9}
   for camera in range(4):
@@ -174,22 +165,9 @@ def read_calibration(date_folder: str | os.PathLike[str]) -> Calibration:
 def intrinsics(
   calibration: Calibration, *, camera: int, height: int, width: int
 ) -> np.ndarray:
-  """Intrinsics of a camera whose images are resized, half-pixel.
+  """Intrinsics of a camera whose images are resized: [3, 3] float32, pixels.
 
-  Scaling by s sends f to f s and c to (c + 0.5) s - 0.5, per axis.
-
-  Args:
-    calibration: the calibration.
-    camera: number of the camera.
-    height: rows of the resized image.
-    width: columns of the resized image.
-
-  Returns:
-    [3, 3] float32, pixels of the resized image.
-
-  Raises:
-    ValueError: if the calibration lacks the camera, or its projection and size
-      belong to different images.
+  Half-pixel: scaling by s sends f to f s and c to (c + 0.5) s - 0.5, per axis.
   """
   native = calibration.sizes.get(camera)
   matrix = calibration.projections.get(camera, np.zeros((3, 4)))[:, :3].copy()
@@ -209,9 +187,7 @@ def intrinsics(
 def list_frames(folder: str, suffixes: Sequence[str]) -> dict[int, str]:
   """Frame number -> path of the files of a folder, as in `0000000005.png`.
 
-  Args:
-    folder: the folder; no files if it does not exist.
-    suffixes: accepted endings, the preferred ones first.
+  Empty if there is no such folder. The first suffixes are preferred.
   """
   names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
   files = {}
@@ -230,14 +206,7 @@ def data_folder(drive_folder: str, kind: str, camera: int | None = None) -> str:
 
 
 def read_scan(path: str | os.PathLike[str]) -> np.ndarray:
-  """Reads a velodyne scan.
-
-  Args:
-    path: a .bin file: float32 x, y, z, reflectance per point.
-
-  Returns:
-    [N, 4] float32; the first three columns are metres in the velodyne frame.
-  """
+  """Reads a velodyne scan: [N, 4] float32 x, y, z (metres), reflectance."""
   size = os.path.getsize(path)
   if size % 16:
     raise ValueError(f'{path} is truncated: {size} bytes, points have 16 each')
@@ -294,12 +263,7 @@ def scan_depth(
 
 
 def parse_numbers(text: str, count: int, *, what: str) -> np.ndarray:
-  """Parses `count` finite numbers that white space separates.
-
-  Raises:
-    ValueError: if the text is something else; `what` is the subject of the
-      message: the place and the name of the numbers.
-  """
+  """Parses `count` finite numbers that white space separates."""
   try:
     values = np.array([float(word) for word in text.split()])
   except ValueError:

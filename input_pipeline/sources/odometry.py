@@ -80,11 +80,6 @@ def open_sequences(config_data, names: SequenceOf[str] = ()) -> list[Sequence]:
     names: sequences (`09`), or drives below the root; empty for all that have
       poses: of KITTI odometry those of the folder, else those drives of the
       evaluation split.
-
-  Raises:
-    FileNotFoundError: if a file or folder is absent, or nothing has poses.
-    ValueError: if a line of a pose file is wrong, frames are missing, or their
-      number is not that of the poses.
   """
   root, names = (
     config_data.root,
@@ -110,11 +105,7 @@ def open_sequences(config_data, names: SequenceOf[str] = ()) -> list[Sequence]:
 
 
 def read_poses(path: str | os.PathLike[str]) -> np.ndarray:
-  """Reads a pose file: [N, 4, 4] float64, finite and rigid, N >= 1.
-
-  Raises:
-    ValueError: if a line is not a pose.
-  """
+  """Reads a pose file: [N, 4, 4] float64, finite and rigid, N >= 1."""
   with open(path, encoding='utf-8-sig', errors='replace') as file:
     lines = file.read().rstrip().split('\n')
   poses = np.tile(np.eye(4), (len(lines), 1, 1))

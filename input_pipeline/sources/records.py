@@ -37,11 +37,11 @@ class RecordTable:
   def __init__(
     self, builder, split: str, *, columns: Sequence[int], labels: bool
   ):
-    """Opens a split.
+    """Opens the split `train` or `eval` of what `open_dataset` returns.
 
     Args:
-      builder: the dataset, as `open_dataset` returns it.
-      split: `train` or `eval`.
+      builder: the dataset.
+      split: the split.
       columns: which of the stored frames of an example to read, in order.
       labels: whether to give the stored labels; else all is unlabelled.
     """
@@ -134,19 +134,7 @@ def open_tables(
 
 
 def open_dataset(root: str | os.PathLike[str]):
-  """Opens the one dataset at or below a folder.
-
-  Args:
-    root: the builder's --output, or the dataset's own folder if there are
-      several.
-
-  Returns:
-    A `tfds.core.DatasetBuilder` that reads it.
-
-  Raises:
-    FileNotFoundError: if there is none, or a file of it is missing.
-    ValueError: if there are several.
-  """
+  """Opens the one dataset at or below a folder: a TFDS `DatasetBuilder`."""
   import tensorflow_datasets as tfds
 
   builder = tfds.builder_from_directory(_find_dataset(root))

@@ -27,11 +27,7 @@ ENDINGS = {
 
 
 def find_layout(root: Path, *, split: str) -> pathlib.Path:
-  """Returns the folder of the pictures: Cityscapes' or KITTI semantic's.
-
-  Raises:
-    FileNotFoundError: if the root has neither layout.
-  """
+  """Returns the folder of the pictures: Cityscapes' or KITTI semantic's."""
   root = pathlib.Path(root)
   cityscapes, kitti = root / 'leftImg8bit' / split, root / 'image_2'
   for folder in (cityscapes, kitti):
@@ -46,16 +42,9 @@ def find_layout(root: Path, *, split: str) -> pathlib.Path:
 def list_files(
   root: Path, *, coding: str, split: str
 ) -> tuple[list[str], list[str], list[str]]:
-  """Lists the pictures of a folder and the masks, existing or not.
+  """Lists the pictures of a folder, the mask of each, and the existing masks.
 
-  Args:
-    root: the folder.
-    coding: coding of the masks, `ids` or `train_ids`.
-    split: `train` or `val`.
-
-  Returns:
-    The pictures, the mask that belongs to each, and the masks that exist:
-    sorted paths, the first two in the same order.
+  All are sorted; the pictures and their masks, existing or not, correspond.
   """
   root, folder = pathlib.Path(root), find_layout(root, split=split)
   if folder.name == 'image_2':
@@ -78,18 +67,7 @@ def list_files(
 def open_table(
   root: Path, *, coding: str, split: str, size: tuple[int, int]
 ) -> examples.ExampleTable:
-  """Makes the table of the stills of a folder, single frames.
-
-  Args:
-    root: the folder.
-    coding: coding of the masks, `ids` or `train_ids`.
-    split: `train` or `val`.
-    size: (height, width) that the pictures are resized to.
-
-  Raises:
-    FileNotFoundError: if the folder has neither layout.
-    ValueError: if it has no picture, or masks are missing.
-  """
+  """Makes the table of the stills of a folder, resized to (height, width)."""
   pictures, masks, found = list_files(root, coding=coding, split=split)
   missing = sorted(set(masks) - set(found))
   if missing or not pictures:
