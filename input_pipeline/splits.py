@@ -8,10 +8,9 @@ with `#` are skipped.
 """
 
 import dataclasses
-import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 
 _CAMERAS = {'l': 2, 'r': 3}
 _LINE = re.compile(r'(?!/)(\S+?)/*\s+([0-9]{1,10})\s+([lr])')
@@ -84,62 +83,3 @@ def parse_lines(lines: Iterable[str], *, source: object) -> list[Example]:
       f'{source} has no example: it needs at least one line `DRIVE FRAME SIDE`'
     )
   return examples
-
-
-def split_by_drive(
-  sizes: Mapping[str, int], *, share: float, seed: int
-) -> set[str]:
-  """Chooses the drives to validate on.
-
-  In an order that the seed decides, takes every drive that does not exceed the
-  share, then the smallest one left if that comes nearer.
-
-  Args:
-    sizes: drive -> number of its frames, > 0; two drives or more.
-    share: share of the frames to choose, in (0, 1).
-    seed: integer.
-
-  Returns:
-    The chosen drives; neither none nor all.
-  """
-  # A hash, so that the order of the others stays when a drive is added.
-  order = sorted(
-    sizes, key=lambda drive: hashlib.sha256(f'{seed} {drive}'.encode()).digest()
-  )
-  missing = share * sum(sizes.values())
-  chosen = set()
-  for drive in order:
-    if sizes[drive] <= missing and len(chosen) + 1 < len(order):
-      chosen.add(drive)
-      missing -= sizes[drive]
-  left = [drive for drive in order if drive not in chosen]
-  smallest = min(left, key=sizes.get)
-  nearer = sizes[smallest] - missing < missing
-  if len(left) > 1 and (not chosen or nearer):
-    chosen.add(smallest)
-  return chosen
-
-
-def split_by_time(
-  examples: Sequence[Example], *, share: float, frame_offsets: Sequence[int]
-) -> tuple[list[Example], list[Example]]:
-  """Splits a single drive: its end validates.
-
-  A gap lies between the parts, so that no frame is the target or a neighbour of
-  both.
-
-  Args:
-    examples: examples of one drive.
-    share: share of its moments to validate on, in (0, 1).
-    frame_offsets: offsets of the neighbours.
-
-  Returns:
-    Training and validation examples; no training examples if there are too few.
-  """
-  moments = sorted({example.frame for example in examples})
-  first = moments[-max(round(share * len(moments)), 1)]
-  end = first + min(0, *frame_offsets) - max(0, *frame_offsets)
-  return (
-    [example for example in examples if example.frame < end],
-    [example for example in examples if example.frame >= first],
-  )

@@ -13,6 +13,7 @@ of the validation list. DIR then holds train.txt and val.txt, in the format of
 import argparse
 import collections
 import dataclasses
+import hashlib
 import inspect
 import json
 import os
@@ -259,13 +260,13 @@ def _split(drives, root, excluded, arguments):
     )
   if len(drives) > 1:
     sizes = {drive.name: len(drive.kept) for drive in drives}
-    chosen = splits.split_by_drive(sizes, share=share, seed=arguments['seed'])
+    chosen = split_by_drive(sizes, share=share, seed=arguments['seed'])
     lists = [], []
     for drive in drives:
       lists[drive.name in chosen].extend(drive.kept)
     return lists
   drive = drives[0]
-  train, validation = splits.split_by_time(
+  train, validation = split_by_time(
     drive.kept, share=share, frame_offsets=arguments['frame_offsets']
   )
   if not train:
@@ -361,6 +362,68 @@ def describe(summary: Mapping[str, Any]) -> list[str]:
 def _format_counts(counts):
   """Formats {standing: 3, no neighbour: 2} as `3 standing, 2 no neighbour`."""
   return ', '.join(f'{count} {what}' for what, count in counts.items())
+
+
+def split_by_drive(
+  sizes: Mapping[str, int], *, share: float, seed: int
+) -> set[str]:
+  """Chooses the drives to validate on.
+
+  In an order that the seed decides, takes every drive that does not exceed the
+  share, then the smallest one left if that comes nearer.
+
+  Args:
+    sizes: drive -> number of its frames, > 0; two drives or more.
+    share: share of the frames to choose, in (0, 1).
+    seed: integer.
+
+  Returns:
+    The chosen drives; neither none nor all.
+  """
+  # A hash, so that the order of the others stays when a drive is added.
+  order = sorted(
+    sizes, key=lambda drive: hashlib.sha256(f'{seed} {drive}'.encode()).digest()
+  )
+  missing = share * sum(sizes.values())
+  chosen = set()
+  for drive in order:
+    if sizes[drive] <= missing and len(chosen) + 1 < len(order):
+      chosen.add(drive)
+      missing -= sizes[drive]
+  left = [drive for drive in order if drive not in chosen]
+  smallest = min(left, key=sizes.get)
+  nearer = sizes[smallest] - missing < missing
+  if len(left) > 1 and (not chosen or nearer):
+    chosen.add(smallest)
+  return chosen
+
+
+def split_by_time(
+  examples: Sequence[splits.Example],
+  *,
+  share: float,
+  frame_offsets: Sequence[int],
+) -> tuple[list[splits.Example], list[splits.Example]]:
+  """Splits a single drive: its end validates.
+
+  A gap lies between the parts, so that no frame is the target or a neighbour of
+  both.
+
+  Args:
+    examples: examples of one drive.
+    share: share of its moments to validate on, in (0, 1).
+    frame_offsets: offsets of the neighbours.
+
+  Returns:
+    Training and validation examples; no training examples if there are too few.
+  """
+  moments = sorted({example.frame for example in examples})
+  first = moments[-max(round(share * len(moments)), 1)]
+  end = first + min(0, *frame_offsets) - max(0, *frame_offsets)
+  return (
+    [example for example in examples if example.frame < end],
+    [example for example in examples if example.frame >= first],
+  )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import strategies as st
 
 import input_pipeline
-from input_pipeline import splits
 from input_pipeline.tools import make_splits
 from tests.support import drives, kitti_folder
 
@@ -141,7 +140,7 @@ def test_neighbours_missing_in_the_middle(root, output):
 @pytest.mark.parametrize('seed', range(5))
 def test_split_by_drive_is_near_the_share(seed):
   sizes = {f'drive{n}': 10 + 7 * n for n in range(30)}
-  chosen = splits.split_by_drive(sizes, share=0.2, seed=seed)
+  chosen = make_splits.split_by_drive(sizes, share=0.2, seed=seed)
   share = sum(sizes[drive] for drive in chosen) / sum(sizes.values())
   assert share == pytest.approx(0.2, abs=0.03)
 
@@ -154,7 +153,7 @@ def test_split_by_drive_is_near_the_share(seed):
 )
 def test_both_lists_get_a_drive(sizes, share, seed):
   sizes = {f'drive{n}': size for n, size in enumerate(sizes)}
-  chosen = splits.split_by_drive(sizes, share=share, seed=seed)
+  chosen = make_splits.split_by_drive(sizes, share=share, seed=seed)
   assert 0 < len(chosen) < len(sizes)
   assert chosen <= set(sizes)
 
