@@ -96,6 +96,7 @@ def main(_) -> None:
       heads=FLAGS.heads,
       width=FLAGS.width,
       key_stride=stride,
+      gain_rate=1.0,  # Times do not depend on it.
       implementation=name,
       dtype=jnp.dtype(FLAGS.dtype),
     )
