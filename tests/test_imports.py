@@ -10,6 +10,7 @@ import sys
 import pytest
 
 import sgde_jax
+from sgde_jax.configs import default
 
 _ROOT = pathlib.Path(__file__).parents[1]
 # Every module may import from its own floor and from those above it here.
@@ -193,3 +194,5 @@ def test_the_public_face():
     assert callable(getattr(sgde_jax, name))
     assert name in dir(sgde_jax)
   assert not hasattr(sgde_jax, 'train')
+  model = sgde_jax.create_model(default.get_config().model)
+  assert model.encoder_layers == 18
