@@ -1,11 +1,10 @@
 """Figures at object borders, for evaluations with labels.
 
-Depth errors near semantic borders and per class, the sharpness of depth at
-borders, and the IoU of the predicted classes; all as (sum, count) pairs that
-add over images, batches and hosts. In a table an image's pairs are the columns
-`NAME:sum` and `NAME:count`.
+All are (sum, count) pairs that add over images, batches and hosts; those of an
+image are the columns `NAME:sum` and `NAME:count` of a table.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -40,17 +39,17 @@ def measure(
   """
   depths = ground_truth, aligned.prediction, aligned.valid, labels
   truth = ground_truth if dense else None
-  totals = metrics.borders.border_errors(*depths).merge(
-    metrics.borders.class_errors(*depths)
-  )
-  totals = totals.merge(
-    metrics.borders.boundary_totals(prediction, labels, dense_truth=truth)
-  )
+  parts = [
+    metrics.borders.border_errors(*depths),
+    metrics.borders.class_errors(*depths),
+    metrics.borders.boundary_totals(prediction, labels, dense_truth=truth),
+  ]
   if predicted_labels is not None:
     found = confusion(labels, predicted_labels)
-    totals = totals.merge(metrics.segmentation.iou_totals(found))
+    parts.append(metrics.segmentation.iou_totals(found))
   labelled = bool((labels != cityscapes.UNLABELLED).any())
-  totals = totals.merge(metrics.totals.Totals({'labelled': (labelled, 1)}))
+  parts.append(metrics.totals.Totals({'labelled': (labelled, 1)}))
+  totals = functools.reduce(metrics.totals.Totals.merge, parts)
   return {
     f'{name}:{part}': float(value)
     for name, pair in totals.pairs.items()

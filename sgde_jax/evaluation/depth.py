@@ -50,13 +50,10 @@ class Evaluator:
     """Evaluates, with PNG panels of the first examples in a folder `pictures`.
 
     Returns:
-      The summary (means over images, see `metrics.depth.summarize`, and with
-      labels `borders.summarize`) and a list of one dict per image: `index`,
-      `example` (its line of the split list), the seven errors, `ratio` and
-      with labels the columns of `borders.measure`.
-
-    Raises:
-      ValueError: an example cannot be read or measured; the message names it.
+      The summary, see `metrics.depth.summarize` and, with labels,
+      `borders.summarize`; and a dict per image: `index`, `example` (its line of
+      the split list), the seven errors, `ratio` and, with labels, the columns
+      of `borders.measure`.
     """
     rows, lines = [], self._data.eval_lines
     drawn = self._config.panels if jax.process_index() == 0 and pictures else 0

@@ -23,8 +23,7 @@ def open_sequences(config) -> list[odometry.Sequence]:
   """Reads the sequences with true poses; none without `config.eval.odometry`.
 
   Raises:
-    FileNotFoundError, ValueError: as `input_pipeline.open_sequences`, or a
-      sequence is shorter than a snippet.
+    ValueError: one is shorter than a snippet.
   """
   if not config.eval.odometry:
     return []

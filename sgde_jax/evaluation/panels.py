@@ -8,7 +8,6 @@ from PIL import Image
 
 from sgde_jax import metrics, visualization
 
-_QUERY_COLOUR = (0, 255, 255)
 _COLUMNS = 3
 
 
@@ -64,13 +63,12 @@ def evaluation_panel(
     frame: `[h, w, 3]` uint8.
     ground_truth: `[H, W]` metres, 0 = none.
     aligned: the prediction on the truth's scale.
-    labels: `[h, w]` uint8 predicted train ids, or None.
-    true_labels: `[H, W]` uint8 train ids, or None.
+    labels: `[h, w]` uint8 predicted train ids, or None for no picture.
+    true_labels: `[H, W]` uint8 train ids, or None for no picture.
     captions: the image's name, and its error.
 
   Returns:
-    `[H, W, 3]` uint8: the frame, predicted inverse depth and classes; below
-    them the error, true inverse depth and labels. What is None is left out.
+    `[H, W, 3]` uint8: frame, inverse depth, classes; error, and the truth.
   """
   inverse_depth = 1 / aligned.prediction
   near = float(np.percentile(inverse_depth, 95))
@@ -118,7 +116,7 @@ def _attention_cells(frame, queries, maps, name):
     colours = matplotlib.colormaps['inferno'](np.asarray(heat), bytes=True)
     mixed = np.rint(0.35 * frame + 0.65 * colours[..., :3]).astype(np.uint8)
     mixed = visualization.draw_points(
-      mixed, query[None], np.array([True]), colour=_QUERY_COLOUR, radius=2
+      mixed, query[None], np.array([True]), colour=(0, 255, 255), radius=2
     )
     cells.append((mixed, caption))
   return cells

@@ -32,9 +32,6 @@ def evaluate(config, workdir: str | os.PathLike) -> dict[str, float]:
   Returns:
     The figures by name; those of stills and motion as `stills/...` and
     `odometry/...`.
-
-  Raises:
-    FileNotFoundError, ValueError: no checkpoint, or data that does not fit.
   """
   workdir, mesh = pathlib.Path(workdir), parallel.create_mesh()
   with parallel.failing_together():

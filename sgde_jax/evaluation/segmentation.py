@@ -4,6 +4,7 @@ As the frames of a video, a picture is stretched to the network's size, and the
 predicted classes return to the size of the labels by nearest neighbour.
 """
 
+import concurrent.futures
 import functools
 from collections.abc import Callable
 
@@ -70,23 +71,17 @@ def measure(
     len(table), batch_size=batch_size, rows=rows
   )
   confusion = np.zeros((cityscapes.NUM_CLASSES,) * 2, np.int64)
-  batches = list(zip(*batches, strict=True))
-  for indices, mask in progress.bar(batches, 'classes of stills, in batches'):
-    read = functools.partial(_read_frame, table, indices)
-    found = predict(np.stack(list(progress.in_order(read, len(indices)))))
-    compare = functools.partial(_compare, table, indices[mask], found[mask])
-    confusion += sum(progress.in_order(compare, np.count_nonzero(mask)))
+  compare = functools.partial(_compare, table)
+  batches = progress.bar(list(zip(*batches, strict=True)), 'batches of stills')
+  with concurrent.futures.ThreadPoolExecutor(progress.THREADS) as pool:
+    for indices, mask in batches:
+      found = predict(np.stack(list(pool.map(table.read_frame, indices))))
+      confusion += sum(pool.map(compare, indices[mask], found[mask]))
   confusion = parallel.gather_rows(confusion[None]).sum(axis=0)
-  return {'images': len(table)} | metrics.segmentation.iou_totals(
-    confusion
-  ).finalize()
+  figures = metrics.segmentation.iou_totals(confusion).finalize()
+  return {'images': len(table)} | figures
 
 
-def _read_frame(table, indices, row):
-  return table.read_frame(indices[row])
-
-
-def _compare(table, indices, found, row):
-  path = table.label_files[indices[row]]
-  labels = images.read_mask(path, coding=table.coding)
-  return borders.confusion(labels, found[row])
+def _compare(table, index, found):
+  labels = images.read_mask(table.label_files[index], coding=table.coding)
+  return borders.confusion(labels, found)

@@ -31,22 +31,16 @@ def format_depth(evaluations: Mapping[int, _Figures], protocol: str) -> str:
   Below are the protocol and the newest evaluation's scale ratios and, with
   labels, its errors at borders.
   """
-  newest = evaluations[max(evaluations)]
+  names, newest = metrics.depth.DEPTH_ERRORS, evaluations[max(evaluations)]
   rows = {
-    f'step {step}': [
-      evaluations[step][name] for name in metrics.depth.DEPTH_ERRORS
-    ]
+    f'step {step}': [evaluations[step][name] for name in names]
     for step in sorted(evaluations)
   }
   made = (
     f'{newest["images"]:.0f} images; {protocol}; scale ratio median'
     f' {newest["ratio"]:.3f}, deviation {newest["ratio_std"]:.3f}'
   )
-  parts = [
-    _align(metrics.depth.DEPTH_ERRORS, rows),
-    made,
-    format_borders(newest),
-  ]
+  parts = [_align(names, rows), made, format_borders(newest)]
   return '\n'.join(filter(None, parts))
 
 

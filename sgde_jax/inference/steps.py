@@ -1,4 +1,4 @@
-"""What a trained network predicts of a batch: pure functions to compile."""
+"""Predictions of a trained network for a batch: functions to compile."""
 
 import flax.struct
 import jax
@@ -27,14 +27,12 @@ def predict_step(
 ) -> BatchPrediction:
   """Predicts frames `[B, H, W, 3]` uint8, with `flip` also mirrored."""
   images = to_float(frames)
+  limits = {'min_depth': model.min_depth, 'max_depth': model.max_depth}
 
   def predict(images):
     outputs = model.apply(variables, images[:, None], train=False)
-    inverse_depth = geometry.disparity_to_inverse_depth(
-      outputs.disparity[..., 0],
-      min_depth=model.min_depth,
-      max_depth=model.max_depth,
-    )
+    disparity = outputs.disparity[..., 0]
+    inverse_depth = geometry.disparity_to_inverse_depth(disparity, **limits)
     return inverse_depth, outputs.logits
 
   inverse_depth, logits = predict(images)
