@@ -103,6 +103,14 @@ def test_config_fields_in_the_text_exist(page):
       assert name in fields | {'json', 'jsonl'}, name
 
 
+@pytest.mark.parametrize('page', _PAGES, ids=_relative)
+def test_source_files_in_the_text_exist(page):
+  for code in _code(page):
+    for name in re.findall(r'(?<![\w./-])[a-z_][\w/]*/\w+\.py\b', code):
+      paths = [_ROOT / name, _ROOT / 'sgde_jax' / name]
+      assert any(path.is_file() for path in paths), name
+
+
 def _slugs(page):
   """The anchors of a page's headings, as Python-Markdown makes them."""
   text = re.sub(r'^```.*?^```', '', page.read_text(), flags=re.M | re.S)
