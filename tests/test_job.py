@@ -47,3 +47,18 @@ def test_failure_of_one_process_ends_all(what, messages):
   outputs = [runs.finish(process)[0] for process in _start(what)]
   for output, message in zip(outputs, messages, strict=True):
     assert re.match(message, output.splitlines()[-1]), output
+
+
+@pytest.mark.slow
+def test_command_with_a_wrong_path_in_one_process(root, tmp_path):
+  job = ['--distributed', f'--coordinator_address={runs.free_address()}']
+  job += ['--num_processes=2', f'--workdir={tmp_path}/run']
+  processes = [
+    runs.start(*job, *runs.make_flags(path), f'--process_id={number}')
+    for number, path in enumerate([root, '/nowhere'])
+  ]
+  first, second = [runs.finish(process, fails=True)[1] for process in processes]
+  assert 'process 0: sgde-jax: error: process 1 of this job failed' in first
+  assert 'process 1: sgde-jax: error: there is no folder' in second
+  assert 'Traceback' not in first + second
+  assert not (tmp_path / 'run').exists()
