@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import pkgutil
 import re
 
 import numpy as np
@@ -109,6 +110,15 @@ def test_source_files_in_the_text_exist(page):
     for name in re.findall(r'(?<![\w./-])[a-z_][\w/]*/\w+\.py\b', code):
       paths = [_ROOT / name, _ROOT / 'sgde_jax' / name]
       assert any(path.is_file() for path in paths), name
+
+
+@pytest.mark.parametrize('page', _PAGES, ids=_relative)
+def test_python_names_in_the_text_exist(page):
+  for name in re.findall(
+    r'(?<![\w/.])(?:sgde_jax|input_pipeline)(?:\.\w+)+(?![\w/])',
+    page.read_text(),
+  ):
+    assert pkgutil.resolve_name(name), name
 
 
 def _slugs(page):
