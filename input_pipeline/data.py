@@ -19,6 +19,7 @@ from input_pipeline import (
   files,
   images,
   masks,
+  progress,
   readers,
   sampling,
   splits,
@@ -27,6 +28,7 @@ from input_pipeline import (
 from input_pipeline.batch import Batch
 from input_pipeline.sources import kitti, records, stills
 
+Config = ml_collections.ConfigDict
 _CHOICES = {
   'source': ('street', 'kitti', 'tfds'),
   'reader': ('memory', 'tf'),
@@ -52,7 +54,7 @@ class Data:
     replaced: training examples that lack a frame and are replaced by others.
   """
 
-  config: ml_collections.ConfigDict
+  config: Config
   train: examples.ExampleTable | records.RecordTable | None
   evaluation: examples.ExampleTable | records.RecordTable | None
   still_table: examples.ExampleTable | None
@@ -212,7 +214,7 @@ class Data:
 
 
 def open_data(
-  config_data: ml_collections.ConfigDict,
+  config_data: Config,
   *,
   train: bool = True,
   evaluation: bool = True,
@@ -267,10 +269,7 @@ def open_data(
 
 
 def check_paths(
-  config_data: ml_collections.ConfigDict,
-  *,
-  train: bool = True,
-  evaluation: bool = True,
+  config_data: Config, *, train: bool = True, evaluation: bool = True
 ) -> None:
   """Checks the fields of the config's `data` and that its paths exist.
 
@@ -318,7 +317,7 @@ def check_paths(
       splits.find_split(config_data.eval_split, root)
 
 
-def open_folder(config_data: ml_collections.ConfigDict) -> kitti.Folder:
+def open_folder(config_data: Config) -> kitti.Folder:
   """Opens the folder of the config; renders the street if it is missing."""
   root = config_data.root
   if config_data.source == 'street':
@@ -365,7 +364,8 @@ def _open_folder_tables(config_data, offsets):
     find = functools.partial(
       _find_missing, folder, frame_offsets=frame_offsets, truth=truth[name]
     )
-    lacking = {line: lack for line in lines[name] if (lack := find(line))}
+    every = progress.bar(lines[name], f'looking for the files of {path}')
+    lacking = {line: lack for line in every if (lack := find(line))}
     if name == 'train' and config_data.unreadable == 'replace':
       # A complete example of the same drive and side replaces another.
       whole = {(x.drive, x.side) for x in lines[name] if x not in lacking}

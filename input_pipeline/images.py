@@ -80,7 +80,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def turn_upright(image: Image.Image) -> Image.Image:
-  """Turns a loaded picture as its EXIF data says.
+  """Turns a loaded picture by its EXIF orientation.
 
   Unlike `PIL.ImageOps.exif_transpose` it reads the orientation alone, so other
   damaged EXIF data does no harm.

@@ -110,7 +110,7 @@ def test_reads_both_codings(tmp_path):
     images.read_mask(path, coding='train_ids')
 
 
-def test_palette_pictures_are_ids_and_colours_are_refused(tmp_path):
+def test_palette_pictures_hold_ids_and_colours_raise(tmp_path):
   mask = Image.fromarray(np.array([[5, 255]], np.uint8))
   mask.putpalette(np.array(cityscapes.COLOURS, np.uint8).tobytes())
   mask.save(tmp_path / 'palette.png')
@@ -126,7 +126,7 @@ def test_palette_pictures_are_ids_and_colours_are_refused(tmp_path):
   mask=numpy_strategies.arrays(np.uint8, (3, 4)),
   coding=st.sampled_from(cityscapes.CODINGS),
 )
-def test_any_mask_is_mapped_or_refused(tmp_path_factory, mask, coding):
+def test_any_mask_is_mapped_or_raises(tmp_path_factory, mask, coding):
   path = tmp_path_factory.mktemp('masks') / 'mask.png'
   kitti_folder.save(mask, path)
   last = {'ids': 33, 'train_ids': 18}[coding]
@@ -169,7 +169,7 @@ def test_any_mask_is_mapped_or_refused(tmp_path_factory, mask, coding):
   suffix=st.sampled_from(['png', 'tif', 'gif', 'jpg', 'webp', 'bmp']),
   coding=st.sampled_from(cityscapes.CODINGS),
 )
-def test_any_picture_is_mapped_or_refused(
+def test_any_picture_is_mapped_or_raises(
   tmp_path_factory, pixels, mode, suffix, coding
 ):
   path = tmp_path_factory.mktemp('masks') / f'mask.{suffix}'
@@ -222,7 +222,7 @@ def _png(values, *, bits, colour_type):
 
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(data=st.data(), bits=st.sampled_from([1, 2, 4, 8]))
-def test_few_bits_are_read_as_they_are_or_refused(tmp_path_factory, data, bits):
+def test_few_bits_are_read_as_they_are_or_raises(tmp_path_factory, data, bits):
   path = tmp_path_factory.mktemp('masks') / 'mask.png'
   values = data.draw(
     numpy_strategies.arrays(

@@ -119,7 +119,7 @@ assert not {{'jax', 'tensorflow', 'tensorflow_datasets'}} & set(sys.modules)
   )
 
 
-def test_check_data_counts_and_names_missing_files(root):
+def test_opening_counts_and_names_missing_files(root):
   frames = range(1, 50)
   (root / 'splits/train.txt').write_text(
     ''.join(f'{DRIVE} {frame} l\n' for frame in frames)
@@ -139,7 +139,7 @@ def test_check_data_counts_and_names_missing_files(root):
     make_eval(config)
 
 
-def test_a_link_that_leads_nowhere_is_a_missing_file(root):
+def test_a_broken_link_to_a_frame_is_a_missing_file(root):
   path = root / DRIVE / 'image_02/data/0000000003.png'
   path.unlink()
   path.symlink_to(root / 'gone.png')
@@ -147,7 +147,7 @@ def test_a_link_that_leads_nowhere_is_a_missing_file(root):
     input_pipeline.open_data(kitti_folder.make_config(root))
 
 
-def test_a_mask_that_leads_nowhere_is_told_and_not_left_out(root):
+def test_a_broken_link_to_a_mask_raises(root):
   path = root / DRIVE / 'semantic_02/data/0000000003.png'
   path.unlink()
   path.symlink_to(root / 'gone.png')
@@ -164,9 +164,7 @@ def test_a_mask_that_leads_nowhere_is_told_and_not_left_out(root):
     ((40, 12), False),
   ],
 )
-def test_a_depth_map_of_another_shape_than_its_frame_is_refused(
-  root, shape, fits
-):
+def test_a_depth_map_of_another_shape_than_its_frame_raises(root, shape, fits):
   for frame in (0, 3, 5):
     depth = np.full(shape if frame == 3 else (12, 40), 2560, np.uint16)
     kitti_folder.save(depth, root / DRIVE / f'depth_02/data/{frame:010d}.png')
@@ -220,7 +218,7 @@ def test_missing_neighbour_calibration_and_drive(root):
     ({'frame_offsets': (0, 1, 1)}, ValueError, 'each offset once'),
   ],
 )
-def test_bad_config_is_refused(root, overrides, error, message):
+def test_bad_config_raises(root, overrides, error, message):
   config = kitti_folder.make_config(root, **overrides)
   with pytest.raises(error, match=message):
     input_pipeline.check_paths(config)
@@ -228,7 +226,7 @@ def test_bad_config_is_refused(root, overrides, error, message):
     input_pipeline.open_data(config)
 
 
-def test_the_tf_reader_without_tensorflow_is_refused(root, monkeypatch):
+def test_the_tf_reader_without_tensorflow_raises(root, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
   input_pipeline.open_data(kitti_folder.make_config(root))
   config = kitti_folder.make_config(root, reader='tf')
@@ -277,7 +275,7 @@ def test_street_is_rendered_where_it_is_missing(
   assert take_train(street_config)
 
 
-def test_street_that_cannot_be_rendered_is_refused(street_config):
+def test_street_that_cannot_be_rendered_raises(street_config):
   street_config.street.height = 33
   with pytest.raises(ValueError, match='config.data.street: .*height is 33'):
     input_pipeline.open_data(street_config)
@@ -290,7 +288,7 @@ def test_bad_split_lines_are_named(root):
     input_pipeline.open_data(config)
 
 
-def test_lists_of_numbered_drives_are_told_from_others(root):
+def test_lists_of_numbered_drives_get_a_hint(root):
   (root / 'splits/train.txt').write_text('1 471 l\n')
   with pytest.raises(ValueError, match='is one of KITTI odometry'):
     input_pipeline.open_data(kitti_folder.make_config(root))
@@ -338,7 +336,7 @@ def test_masks_are_compared_with_their_frames(root, size, fits):
       input_pipeline.open_data(config)
 
 
-def test_calibration_without_the_camera_is_refused(root):
+def test_calibration_without_the_camera_raises(root):
   (root / 'splits/train.txt').write_text(f'{DRIVE} 1 r\n')
   kitti_folder.write_drive(root, camera=3)
   path = root / '2011_09_26' / kitti.CAMERA_FILE
@@ -347,7 +345,7 @@ def test_calibration_without_the_camera_is_refused(root):
     input_pipeline.open_data(kitti_folder.make_config(root))
 
 
-def test_a_coding_that_the_masks_do_not_look_like_is_told(root, caplog):
+def test_an_unlikely_coding_is_logged(root, caplog):
   config = kitti_folder.make_config(root)
   input_pipeline.open_data(config)
   assert 'check config' not in caplog.text
@@ -356,7 +354,7 @@ def test_a_coding_that_the_masks_do_not_look_like_is_told(root, caplog):
   assert 'check config.data.labels = ids: 0 of' in caplog.text
 
 
-def test_values_outside_the_coding_are_refused_before_training(root):
+def test_values_outside_the_coding_raise_before_training(root):
   mask = next((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))
   kitti_folder.save(np.full((12, 40), 33, np.uint8), mask)
   with pytest.raises(ValueError, match="config.data.labels is 'train") as error:
@@ -372,9 +370,7 @@ def test_values_outside_the_coding_are_refused_before_training(root):
     (np.zeros((12, 20), np.uint8), '{name} is 20x12, .* is 40x12'),
   ],
 )
-def test_masks_that_training_cannot_take_are_refused_before_it(
-  root, mask, message, reader
-):
+def test_unusable_masks_raise_before_training(root, mask, message, reader):
   path = sorted((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))[1]
   kitti_folder.save(mask, path)
   config = kitti_folder.make_config(root, reader=reader)

@@ -38,10 +38,10 @@ def test_a_folder_appears_where_a_link_points(tmp_path, there):
   assert (link / 'a.txt').read_text() == 'whole'
 
 
-def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+def test_a_mount_point_raises_before_the_work(tmp_path, monkeypatch):
   monkeypatch.setattr(os.path, 'ismount', lambda path: path == tmp_path)
-  refused = pytest.raises(ValueError, match=f'{tmp_path} is a mount point: ')
-  with refused, files.whole_folder(tmp_path):
+  raises = pytest.raises(ValueError, match=f'{tmp_path} is a mount point: ')
+  with raises, files.whole_folder(tmp_path):
     pytest.fail('work began')
   assert not list(tmp_path.iterdir())
 

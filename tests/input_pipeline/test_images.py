@@ -1,4 +1,4 @@
-"""Picture files: what is read, refused and turned."""
+"""Tests of input_pipeline.images."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from input_pipeline import images
 from tests.support import kitti_folder
 
 
-def test_read_frame_converts_and_refuses(tmp_path):
+def test_read_frame_converts_or_raises(tmp_path):
   grey = np.arange(12, dtype=np.uint8).reshape(3, 4)
   kitti_folder.save(grey, tmp_path / 'grey.png')
   frame = images.read_frame(tmp_path / 'grey.png', height=3, width=4)

@@ -203,7 +203,7 @@ def test_every_process_yields_as_many_eval_batches(root):
   assert [part[0]['index'].item() for part in parts] == [0, 1, 2, 2]
 
 
-def test_batch_that_does_not_divide_is_refused(root):
+def test_batch_that_does_not_divide_raises(root):
   config = kitti_folder.make_config(root)
   with pytest.raises(ValueError, match='3 is not a multiple of the 2'):
     take_train(config, batch_size=3, process_count=2)

@@ -1,4 +1,4 @@
-"""Training examples that cannot be read: refused, or replaced and counted."""
+"""Training examples that cannot be read: errors, or replacements."""
 
 import errno
 import itertools
@@ -136,7 +136,7 @@ def test_missing_neighbours_are_counted_before_training(root):
 
 
 @READERS
-def test_drive_without_a_readable_example_is_refused(root, reader):
+def test_drive_without_a_readable_example_raises(root, reader):
   for frame in (1, 4, 7):
     truncate(frame_path(root, frame))
   with pytest.raises(ValueError, match='.png cannot be .*; nor can another'):
@@ -201,7 +201,7 @@ def test_memory_that_ends_between_files_is_no_batch(root, reader, monkeypatch):
   assert 'MemoryError' in repr(raised.value)
 
 
-def test_links_that_lead_nowhere_are_nobodys_unless_listed(root):
+def test_broken_links_matter_only_if_listed(root):
   folder = frame_path(root, 3).parent
   for name, target in (('0000000098', 'gone'), ('0000000099', '0000000099')):
     (folder / f'{name}.png').symlink_to(folder / f'{target}.png')

@@ -175,7 +175,7 @@ def test_intrinsics_at_native_size_are_the_projection(date):
 
 @pytest.mark.parametrize('forward_distance', [True, False])
 @pytest.mark.parametrize('camera', [2, 3])
-def test_lidar_depth_equals_the_loop(tmp_path, camera, forward_distance):
+def test_scan_depth_equals_the_loop(tmp_path, camera, forward_distance):
   kitti_folder.write_drive(tmp_path, frames=1)
   drive = tmp_path / kitti_folder.DRIVE
   points = kitti.read_scan(drive / 'velodyne_points/data/0000000000.bin')

@@ -29,7 +29,7 @@ def _write_poses(path, lines):
 
 
 def _write_frames(folder, digits, *, count=_FRAMES, first=0, suffix='png'):
-  """Frames whose grey tells their number."""
+  """Frames whose grey level gives their number."""
   for index in range(first, first + count):
     grey = np.full((12, 40, 3), 10 * index, np.uint8)
     kitti_folder.save(grey, folder / f'{index:0{digits}d}.{suffix}')
