@@ -15,7 +15,7 @@ def _gradient():
   return np.tile(np.linspace(0.01, 1.0, 50), (20, 1))
 
 
-def test_disparity_is_magma_up_to_the_95th_percentile():
+def test_inverse_depth_is_magma_up_to_the_95th_percentile():
   picture = visualization.colorize_inverse_depth(_gradient())
   assert picture.shape == (20, 50, 3)
   assert picture.dtype == np.uint8
@@ -27,7 +27,7 @@ def test_disparity_is_magma_up_to_the_95th_percentile():
   assert (picture[0, 40] != picture[0, -1]).any()
 
 
-def test_disparity_colours_do_not_depend_on_its_unit():
+def test_inverse_depth_colours_do_not_depend_on_its_unit():
   disparity = np.random.default_rng(0).uniform(0.1, 1.0, (8, 9))
   np.testing.assert_array_equal(
     visualization.colorize_inverse_depth(disparity),
@@ -60,7 +60,7 @@ def test_sparse_points_are_widened_and_the_nearest_wins():
   assert np.any(picture != _GREY, axis=2).sum() == 5 * 8
 
 
-def test_dense_depth_is_the_disparity_picture():
+def test_dense_depth_has_the_picture_of_its_inverse():
   disparity = _gradient()
   np.testing.assert_array_equal(
     visualization.colorize_depth(1 / disparity),

@@ -155,9 +155,7 @@ def sum_pixels(x: Features) -> Float[Array, ' C']:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def spread(
-  x: Float[Array, ' C'], shape: tuple[int, ...]
-) -> Float[Array, '...']:
+def spread(x: Float[Array, ' C'], shape: tuple) -> Float[Array, '...']:
   """Broadcasts `[C]` to the shape `[B, H, W, C]`; its gradient sums pixels."""
   return jnp.broadcast_to(x, shape)
 

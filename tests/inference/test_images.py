@@ -250,7 +250,7 @@ def test_links_in_a_circle_are_followed_once(tmp_path):
   assert predict._list_images(tmp_path, drives=True) == [frame]
 
 
-def test_drives_come_before_a_picture_beside_them(root, tmp_path):
+def test_drives_come_before_other_pictures(root, tmp_path):
   predictions.write_image(tmp_path / 'map.jpg')
   frame = predictions.write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
   assert predict._list_images(tmp_path, drives=True) == [frame]
