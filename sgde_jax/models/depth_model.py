@@ -209,8 +209,8 @@ class DepthModel(nn.Module):
   ) -> tuple[Vectors, Vectors]:
     """Estimates axis-angle and translation of all pairs.
 
-    Each pair is its own call, hence has its own batch statistics, and is fed
-    in temporal order (Monodepth2).
+    Each pair is its own call with its own batch statistics, in temporal order
+    (Monodepth2).
     """
     motions = []
     for index, offset in enumerate(self.frame_offsets[1:], start=1):
@@ -224,16 +224,12 @@ class DepthModel(nn.Module):
   def pair_motion(
     self, first: Image, second: Image, *, train: bool
   ) -> tuple[Float[Array, 'B 3'], Float[Array, 'B 3']]:
-    """Estimates the motion T_second_first from one frame to a later one.
-
-    Returns axis-angle and translation, see `pose.PoseNetwork`.
-    """
+    """Estimates T_second_first to a later frame, see `pose.PoseNetwork`."""
     return self.pose(jnp.concatenate([first, second], -1), train=train)
 
   def _decoder(self):
-    return [
-      decoders.DecoderLevel(width, self.dtype) for width in decoders.WIDTHS
-    ]
+    widths = decoders.WIDTHS
+    return [decoders.DecoderLevel(width, self.dtype) for width in widths]
 
   def draw_points(
     self, logits: Float[Array, 'B H W C']

@@ -29,11 +29,8 @@ def bias_uniform(fan_in: int) -> nn.initializers.Initializer:
 class Conv(nn.Module):
   """A convolution with a bias, initialised as PyTorch does by default.
 
-  Attributes:
-    features: output channels.
-    size: kernel height and width.
-    reflect: pad by reflection instead of by zeros.
-    dtype: dtype of the computation; parameters are float32.
+  Pads by zeros, with `reflect` by reflection. `dtype` is that of the
+  computation; parameters are float32.
   """
 
   features: int
