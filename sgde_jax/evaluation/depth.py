@@ -25,8 +25,7 @@ class Evaluator:
 
     `config.eval.batch_size` must split over the mesh.
     """
-    self._config = config.eval
-    self._data = data
+    self._config, self._data = config.eval, data
     self._truth = config.data.ground_truth
     self._truth_file = config.data.ground_truth_file
     self._names = ['index', *metrics.depth.DEPTH_ERRORS, 'ratio']
