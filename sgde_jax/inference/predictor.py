@@ -5,12 +5,13 @@ import functools
 import os
 import pathlib
 
+import flax.traverse_util
 import jax
 import numpy as np
 from PIL import Image
 
 from input_pipeline import files, images
-from sgde_jax import configuration, metrics, parallel
+from sgde_jax import configuration, metrics, models, parallel
 from sgde_jax.configs import baseline, default
 from sgde_jax.inference import steps
 from sgde_jax.weights import initial, published
@@ -121,21 +122,19 @@ def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
     return restore(config, folder)
   parts = published.read_parts(folder)
   if not parts:
-    raise FileNotFoundError(
-      f'{folder} holds neither the config.json of a run nor published weights'
-      ' (encoder.pth and depth.pth)'
-    )
-  config = baseline.get_config()
-  config.init_from = str(folder)
-  size = published.trained_size(parts)
-  if size is not None:
-    config.data.height, config.data.width = size
-  return restore(config, folder)
+    raise FileNotFoundError(f'{folder} has no config.json and no encoder.pth')
+  config, size = baseline.get_config(), published.trained_size(parts)
+  data, mesh = config.data, parallel.create_mesh(jax.local_devices()[:1])
+  model = models.create_model(config.model, frame_offsets=data.frame_offsets)
+  wanted = initial.template(config, model, mesh).variables
+  weights = published.match_weights(parts, wanted)
+  variables = flax.traverse_util.unflatten_dict(weights, sep='/')
+  size = size or (data.height, data.width)
+  return Predictor(model, variables, size, config.eval.flip)
 
 
 def restore(config, workdir: str | os.PathLike) -> Predictor:
   """Loads a checkpoint of a run, see `weights.initial.load_trained`."""
-  # One image at a time on one device: sizes differ, and so do users' machines.
   mesh = parallel.create_mesh(jax.local_devices()[:1])
   model, state = initial.load_trained(config, workdir, mesh)
   size = config.data.height, config.data.width

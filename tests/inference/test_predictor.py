@@ -89,7 +89,7 @@ def test_points_project_to_their_own_pixels():
 
 
 def test_a_folder_without_weights(tmp_path):
-  with pytest.raises(FileNotFoundError, match='neither the config.json'):
+  with pytest.raises(FileNotFoundError, match='has no config.json'):
     inference.load(tmp_path)
   with pytest.raises(ValueError, match='hf://owner/name'):
     inference.load('hf://owner/name')
