@@ -66,7 +66,8 @@ class Predictor:
   """
 
   def __init__(self, model, variables: dict, size: tuple[int, int], flip: bool):
-    self._variables, self._size, self._flip = variables, size, flip
+    self._variables = jax.device_put(variables)
+    self._size, self._flip = size, flip
     self._predict = parallel.jit(
       functools.partial(steps.predict_step, model=model, flip=flip)
     )
