@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from scipy import ndimage
 
 import input_pipeline
@@ -127,6 +127,7 @@ def define_flags() -> None:
 
 def main(_) -> None:
   """Prints the table."""
+  logging.set_verbosity(logging.WARNING)
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
   widths = [int(width) for width in FLAGS.widths]
   figures = apply_oracle(config, FLAGS.workdir, widths)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 
 import input_pipeline
 from analysis import tables
@@ -163,6 +163,7 @@ def define_flags() -> None:
 
 def main(_) -> None:
   """Prints the table."""
+  logging.set_verbosity(logging.WARNING)
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
   choices = itertools.product(map(int, FLAGS.widths), map(int, FLAGS.points))
   figures = measure_run(config, FLAGS.workdir, list(choices))

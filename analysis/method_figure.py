@@ -10,7 +10,7 @@ import functools
 import pathlib
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 import input_pipeline
 from sgde_jax import configuration, parallel, visualization
@@ -30,6 +30,7 @@ def define_flags() -> None:
 
 def main(_) -> None:
   """Restores the run, predicts a batch and draws it."""
+  logging.set_verbosity(logging.WARNING)
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
   mesh = parallel.create_mesh(jax.devices()[:1])
   model, state = initial.load_trained(config, FLAGS.workdir, mesh)
