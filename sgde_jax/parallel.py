@@ -96,22 +96,13 @@ def jit_by_rows(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
 def to_devices(batch: Any, mesh: jax.sharding.Mesh) -> Any:
   """Puts each process' rows of a batch on its devices, as global arrays.
 
-  Args:
-    batch: pytree of NumPy arrays `[B / P, ...]`, this process' rows.
-    mesh: the mesh.
-
-  Returns:
-    The same pytree of global `jax.Array`s `[B, ...]`.
+  Maps a pytree of NumPy arrays `[B / P, ...]`, with P processes, to global
+  `jax.Array`s `[B, ...]`.
   """
   sharding = batch_sharded(mesh)
   return jax.tree.map(
     lambda rows: jax.make_array_from_process_local_data(sharding, rows), batch
   )
-
-
-def device_batches(batches: Iterator, mesh: jax.sharding.Mesh) -> Iterator:
-  """Yields an iterator's batches as global arrays, see `to_devices`."""
-  return (to_devices(batch, mesh) for batch in batches)
 
 
 def replicate(tree: Any, mesh: jax.sharding.Mesh) -> Any:

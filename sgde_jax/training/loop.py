@@ -75,8 +75,9 @@ def _train(config, workdir):
         process_index=jax.process_index(),
         process_count=jax.process_count(),
       )
+      batches = (parallel.to_devices(batch, mesh) for batch in batches)
       train_step, preview_step, batches = steps.compile_steps(
-        config, model, adam, mesh, state, parallel.device_batches(batches, mesh)
+        config, model, adam, mesh, state, batches
       )
     else:
       batches = iter(())
@@ -186,10 +187,9 @@ def _explain_loss(config, data, saved, step):
     step, seed=config.seed, batch_size=config.batch_size
   )
   return (
-    f'{examples}; last good checkpoint: step'
-    f' {saved.latest_step()}; check the examples, change'
-    ' config.optimizer.learning_rate or clip_norm (without a change the same'
-    ' happens again), and start again in the same workdir'
+    f'{examples}; last good checkpoint: step {saved.latest_step()}; check the'
+    ' examples, change config.optimizer.learning_rate or clip_norm (without a'
+    ' change the same happens again), and start again in the same workdir'
   )
 
 

@@ -1,6 +1,7 @@
 """A run's log: scalars, progress with ETA, pictures, evaluations."""
 
 import contextlib
+import datetime
 import json
 import logging
 import pathlib
@@ -44,7 +45,7 @@ class RunLog:
 
     Args:
       workdir: the run's folder.
-      protocol: how and on what evaluations are made.
+      protocol: how and on what the evaluations are made.
       start_step: steps already done; entries after it, which an interrupted run
         left, are dropped.
       num_steps: the last step, for the ETA.
@@ -118,7 +119,7 @@ class RunLog:
       scalars['loss'],
       rate['ms_per_step'],
       rate['images_per_second'],
-      format_duration(seconds * (self._num_steps - step)),
+      datetime.timedelta(seconds=round(seconds * (self._num_steps - step))),
     )
     self._warn_if_constant(step, scalars)
 
@@ -267,14 +268,10 @@ def open_tensorboard(workdir: str | pathlib.Path, params: Any) -> Any:
 
 
 def read_entries(workdir: str | pathlib.Path) -> list[dict]:
-  """Reads a run's `metrics.jsonl`.
+  """Reads a run's `metrics.jsonl`: a dict per line, `step` and figures by name.
 
-  Args:
-    workdir: the run's folder.
-
-  Returns:
-    A dict per line: `step`, and figures by name; empty without the file. Lines
-    that are not an entry, as the last of a killed run, are skipped.
+  Empty without the file. Skips lines that are not an entry, as the last of a
+  killed run.
   """
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   entries = []
@@ -296,15 +293,6 @@ def find_evaluations(entries: Iterable[Mapping]) -> dict[int, dict]:
     for entry in entries
     if 'eval/abs_rel' in entry
   }
-
-
-def format_duration(seconds: float) -> str:
-  """Formats seconds as `2h03m`, `4m05s` or `6s`."""
-  seconds = round(seconds)
-  hours, minutes, rest = (seconds // 3600, seconds // 60 % 60, seconds % 60)
-  if hours:
-    return f'{hours}h{minutes:02d}m'
-  return f'{minutes}m{rest:02d}s' if minutes else f'{rest}s'
 
 
 def _read_means(unread, explain):

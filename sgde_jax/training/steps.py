@@ -122,7 +122,9 @@ def compile_steps(config, model, optimizer, mesh, state, batches):
     in_shardings=(replicated, rows),
     out_shardings=rows,
   )
-  logging.info('compiling the training step, which can take minutes')
+  logging.info(
+    'compiling the training step (minutes on a slow machine; XLA may warn)'
+  )
   start = time.monotonic()
   first = next(batches)
   # An argument, so that JAX's compilation cache serves every seed.

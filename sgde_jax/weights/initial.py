@@ -20,12 +20,9 @@ def read_weights(
 ) -> dict[str, jax.Array]:
   """Reads the weights that a new run asks for.
 
-  Args:
-    config: the whole config. `init_from` is another workdir or a folder of
-      published weights; without it `model.encoder_weights` and
-      `model.pose_weights` are files of ImageNet weights.
-    model: the network.
-    mesh: the mesh.
+  `config.init_from` is another workdir or a folder of published weights. If it
+  is '', `config.model.encoder_weights` and `pose_weights` are files of ImageNet
+  weights.
 
   Returns:
     Variables by their slash-separated names; those that are absent start from
@@ -61,24 +58,19 @@ def read_weights(
 def new_state(
   config: ml_collections.ConfigDict,
   model: nn.Module,
-  transformation: optax.GradientTransformation,
+  adam: optax.GradientTransformation,
   mesh: jax.sharding.Mesh,
   weights: dict[str, jax.Array],
 ) -> train_state.TrainState:
-  """Initializes a state at step 0 on the mesh.
+  """Initializes a state at step 0 on the mesh, with the given weights.
 
-  Args:
-    config: the whole config.
-    model: the network.
-    transformation: the optimizer.
-    mesh: the mesh.
-    weights: the result of `read_weights`.
+  `weights` is the result of `read_weights`.
   """
   logging.info('initializing the parameters')
   new = train_state.create_state(
     jax.random.key(config.seed),
     model=model,
-    optimizer=transformation,
+    optimizer=adam,
     image_size=(config.data.height, config.data.width),
   )
   flat = flax.traverse_util.flatten_dict(new.variables, sep='/')

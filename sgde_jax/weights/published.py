@@ -5,6 +5,7 @@ and `pose`; torchvision's ImageNet ResNets are encoders without a prefix.
 """
 
 import pathlib
+import re
 from collections.abc import Mapping
 
 import flax.traverse_util
@@ -30,12 +31,8 @@ PARTS = ('encoder', 'depth', 'pose_encoder', 'pose')
 def read_parts(folder: str | pathlib.Path) -> dict[str, dict]:
   """Reads published weights: `encoder.pth`, `depth.pth` and so on, or `.npz`.
 
-  Args:
-    folder: may lack the pose network, as for models trained on stereo.
-
-  Returns:
-    Part -> state dict, as for `load_torch_weights`; empty where the folder has
-    none.
+  Returns part -> state dict, empty where the folder has none. Models trained on
+  stereo have no pose network.
 
   Raises:
     FileNotFoundError: if only some of the files that belong together exist.
@@ -83,15 +80,9 @@ def load_torch_weights(parts: Mapping, variables: Mapping) -> dict:
 def match_weights(parts: Mapping, variables: Mapping) -> dict[str, np.ndarray]:
   """Maps published weights to the model's variables by name.
 
-  Args:
-    parts: as for `load_torch_weights`.
-    variables: the model's variables or their `jax.ShapeDtypeStruct`.
-
-  Returns:
-    The variables of these parts, by their slash-separated names.
-
-  Raises:
-    ValueError: as `load_torch_weights`.
+  The arguments and errors are those of `load_torch_weights`; the variables may
+  be `jax.ShapeDtypeStruct`. Returns the variables of these parts by their
+  slash-separated names.
   """
   flat = flax.traverse_util.flatten_dict(variables, sep='/')
   problems = []
@@ -146,12 +137,9 @@ def read_imagenet_weights(
   """Reads torchvision's ImageNet ResNets for the encoders.
 
   Args:
-    model_config: `config.model`, with `encoder_weights` and `pose_weights`,
-      paths of torchvision state dicts or '' for none.
-    variables: the model's variables or their `jax.ShapeDtypeStruct`.
-
-  Returns:
-    As `match_weights`.
+    model_config: has `encoder_weights` and `pose_weights`, paths of torchvision
+      state dicts or '' for none.
+    variables: as for `match_weights`, whose result is returned.
 
   Raises:
     FileNotFoundError: if a file is absent; the message names its source.
@@ -237,40 +225,23 @@ def _belongs(key, part):
 
 
 def _variable_name(part, name):
-  """Maps a published tensor name to our flat variable name, or to None."""
-  *module, leaf = name.split('.')
-  if leaf not in ('weight', 'bias', 'running_mean', 'running_var'):
-    return None
-  kernel = {'weight': 'kernel'}.get(leaf, leaf)
-  if part in ('encoder', 'pose_encoder'):
-    prefix = 'encoder' if part == 'encoder' else 'pose/encoder'
-    return _encoder_name(prefix, module[1:], leaf)
+  """Maps a published tensor name to the name that our variable would have."""
+  module, _, leaf = name.rpartition('.')
+  kernel = 'kernel' if leaf == 'weight' else leaf
   if part == 'pose':
-    return f'params/pose/conv_{"".join(module[-1:])}/conv/{kernel}'
-  blocks = _DECODER_BLOCKS + _DISPARITY_HEADS
-  index = int(module[1]) if len(module) > 1 and module[1].isdigit() else -1
-  if not 0 <= index < len(blocks):
-    return None
-  return f'params/{blocks[index]}/{kernel}'
-
-
-def _encoder_name(prefix, module, leaf):
-  """Maps `layer1.0.conv1` and its leaf to our flat variable name, or None."""
-  if not module:
-    return None
-  if len(module) > 2 and module[2] == 'downsample':
-    if len(module) != 4:
-      return None
-    stage, block, _, index = module
-    module, is_conv = [f'{stage}_{block}', f'downsample_{index}'], index == '0'
-  else:
-    is_conv = module[-1].startswith('conv')
-    if len(module) == 3:
-      module = [f'{module[0]}_{module[1]}', module[2]]
-  if is_conv and leaf != 'weight':
-    return None
-  collection, ours = ('params', 'kernel') if is_conv else _BATCH_NORM[leaf]
-  return '/'.join([collection, prefix, *module, ours])
+    return f'params/pose/conv_{module.removeprefix("net.")}/conv/{kernel}'
+  if part == 'depth':
+    blocks = dict(enumerate(_DECODER_BLOCKS + _DISPARITY_HEADS))
+    block = re.fullmatch(r'decoder\.(\d+)(\.conv)+', module)
+    return f'params/{blocks.get(block and int(block[1]))}/{kernel}'
+  module = module.removeprefix('encoder.')
+  module = re.sub(r'^(layer\d)\.(\d+)\.', r'\1_\2/', module)
+  module = module.replace('downsample.', 'downsample_')
+  collection, ours = _BATCH_NORM.get(leaf, ('params', leaf))
+  if re.search(r'(conv\d|downsample_0)$', module):
+    collection, ours = 'params', kernel
+  prefix = 'encoder' if part == 'encoder' else 'pose/encoder'
+  return f'{collection}/{prefix}/{module}/{ours}'
 
 
 def _to_flax_layout(tensor):

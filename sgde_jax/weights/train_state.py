@@ -40,11 +40,7 @@ def create_state(
 ) -> TrainState:
   """Initializes a state at step 0 on the default device.
 
-  Args:
-    key: a JAX random key.
-    model: the network.
-    optimizer: an Optax transformation.
-    image_size: (height, width) of the training images.
+  `image_size` is the (height, width) of the training images.
   """
   # On the CPU, XLA's full optimization takes four times as long here, over some
   # hundred small random number generators, for a program that runs once.

@@ -122,7 +122,7 @@ def compile_step(config, mesh, batches):
   model = create_model(config)
   adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=1)
   state = initial.new_state(config, model, adam, mesh, weights={})
-  batches = parallel.device_batches(batches, mesh)
+  batches = (parallel.to_devices(batch, mesh) for batch in batches)
   step, _, batches = steps.compile_steps(
     config, model, adam, mesh, state, batches
   )

@@ -84,7 +84,7 @@ def test_entries_hold_scalars_and_speed(tmp_path, clock, caplog):
   assert second == first | {'step': 16, 'train/loss': 0.125}
   progress, _ = (m for m in caplog.messages if m.startswith('step'))
   assert progress.startswith('step 14/50  loss 0.2500')
-  assert progress.endswith('ETA 1m12s')  # 36 steps of 2 s.
+  assert progress.endswith('ETA 0:01:12')  # 36 steps of 2 s.
 
 
 def test_warns_once_of_a_constant_disparity(tmp_path, caplog):
@@ -189,22 +189,6 @@ def test_other_processes_read_evaluations_and_write_nothing(
   log.pictures(11, _pictures()[0])
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
   assert [path.name for path in tmp_path.iterdir()] == ['metrics.jsonl']
-
-
-@pytest.mark.parametrize(
-  ('seconds', 'text'),
-  [
-    (0.4, '0s'),
-    (59.4, '59s'),
-    (59.6, '1m00s'),
-    (245, '4m05s'),
-    (3599.7, '1h00m'),
-    (7380, '2h03m'),
-    (360_000, '100h00m'),
-  ],
-)
-def test_format_duration(seconds, text):
-  assert run_log.format_duration(seconds) == text
 
 
 def test_close_prints_all_evaluations(tmp_path, capsys):

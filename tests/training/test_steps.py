@@ -252,7 +252,7 @@ def test_one_program_serves_every_seed():
   def compile_step(seed):
     config = default.get_config()
     config.seed = seed
-    batches = parallel.device_batches(iter([_make_batch()]), mesh)
+    batches = iter([parallel.to_devices(_make_batch(), mesh)])
     step, _, batches = steps.compile_steps(
       config, TinyModel(), optimizer, mesh, start(), batches
     )
