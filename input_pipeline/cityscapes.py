@@ -52,32 +52,12 @@ _TO_IDS = np.zeros(256, np.uint8)
 _TO_IDS[:NUM_CLASSES] = IDS
 
 
-def ids_to_train_ids(array: np.ndarray) -> np.ndarray:
-  """Cityscapes ids 0 .. 33, -1 or 255 -> train ids 0 .. 18 or 255, uint8."""
-  return _TO_TRAIN_IDS[_check_values(array, coding='ids')]
-
-
-def train_ids_to_ids(array: np.ndarray) -> np.ndarray:
-  """Train ids 0 .. 18, -1 or 255 -> Cityscapes ids, uint8; 0 = unlabelled."""
-  return _TO_IDS[_check_values(array, coding='train_ids')]
-
-
 def to_train_ids(array: np.ndarray, *, coding: str) -> np.ndarray:
   """Values of a mask -> train ids, uint8: 0 .. 18, 255 = unlabelled.
 
-  Args:
-    array: integers of any shape.
-    coding: `train_ids` or `ids`, the meaning of the values.
-
-  Raises:
-    ValueError: if a value is outside the coding.
+  In both codings -1 and 255 are unlabelled. Raises ValueError if a value is
+  outside the coding.
   """
-  values = _check_values(array, coding=coding)
-  return _TO_TRAIN_IDS[values] if coding == 'ids' else values
-
-
-def _check_values(array, *, coding):
-  """Returns the array as uint8; raises for a value outside the coding."""
   last = {'ids': LAST_ID, 'train_ids': NUM_CLASSES - 1}[coding]
   array = np.asarray(array)
   valid = ((array >= 0) & (array <= last)) | (array == UNLABELLED)
@@ -89,4 +69,10 @@ def _check_values(array, *, coding):
       f'value {value} is outside the coding {coding!r}: '
       f'0 .. {last}, and {UNLABELLED} for none'
     )
-  return array.astype(np.uint8)
+  values = array.astype(np.uint8)
+  return _TO_TRAIN_IDS[values] if coding == 'ids' else values
+
+
+def train_ids_to_ids(array: np.ndarray) -> np.ndarray:
+  """Train ids 0 .. 18, -1 or 255 -> Cityscapes ids, uint8; 0 = unlabelled."""
+  return _TO_IDS[to_train_ids(array, coding='train_ids')]

@@ -5,7 +5,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 
 from input_pipeline import files
@@ -36,26 +35,9 @@ def report_errors(
 ) -> Iterator[None]:
   """Turns these errors into one line on stderr and exit status 1.
 
-  SIGTERM and Ctrl-C end the command the same way, after its cleanup.
+  SIGTERM and Ctrl-C also end the command without a traceback, after its
+  cleanup. For the main thread: Python allows signal handlers nowhere else.
   """
-  try:
-    with exit_on_sigterm():
-      yield
-  except errors as error:
-    sys.exit(f'{type(error).__name__}: {error}')
-  except KeyboardInterrupt:
-    sys.exit('interrupted')
-
-
-@contextlib.contextmanager
-def exit_on_sigterm() -> Iterator[None]:
-  """Turns SIGTERM into SystemExit, so that the command cleans up.
-
-  Does nothing outside the main thread, where Python allows no handler.
-  """
-  if threading.current_thread() is not threading.main_thread():
-    yield
-    return
 
   def end(number, frame):
     del frame
@@ -65,5 +47,9 @@ def exit_on_sigterm() -> Iterator[None]:
   before = signal.signal(signal.SIGTERM, end)
   try:
     yield
+  except errors as error:
+    sys.exit(f'{type(error).__name__}: {error}')
+  except KeyboardInterrupt:
+    sys.exit('interrupted')
   finally:
     signal.signal(signal.SIGTERM, before)

@@ -23,6 +23,7 @@ from input_pipeline import (
   readers,
   sampling,
   splits,
+  street,
   truths,
 )
 from input_pipeline.batch import Batch
@@ -121,9 +122,8 @@ class Data:
   def stills_per_batch(self, batch_size: int) -> int:
     """The number of stills that go with a batch of `batch_size` examples.
 
-    Raises:
-      ValueError: if `config.data.semantic_share` gives no whole positive
-        number.
+    Raises ValueError if `config.data.semantic_share` gives no positive whole
+    number.
     """
     if not self.still_table:
       return 0
@@ -147,12 +147,8 @@ class Data:
   ) -> Iterator[Batch]:
     """An endless iterator of this process' rows of the training batches.
 
-    Args:
-      seed: non-negative integer; the order depends on seed and step alone.
-      start_step: the first step to make a batch for.
-      batch_size: global batch size, a multiple of `process_count`.
-      process_index: this process, 0 .. process_count - 1.
-      process_count: number of processes.
+    The order depends on the seed, a non-negative integer, and the step alone.
+    `batch_size` is the global one, a multiple of `process_count`.
     """
 
     def read(table, size):
@@ -184,8 +180,7 @@ class Data:
   ) -> readers.OrderedBatches:
     """This process' rows of every evaluation example once, in order.
 
-    All processes get the same number of batches. The arguments are as for
-    `train_batches`.
+    All processes get the same number of batches.
     """
     return readers.OrderedBatches(
       self.evaluation,
@@ -235,8 +230,8 @@ def open_data(
 
   Raises:
     FileNotFoundError: if the root or a list is missing.
-    ValueError: if a field of the config, a line of a list or a file is wrong,
-      or files are missing: the message has their number and the first ten.
+    ValueError: if a config field, a line of a list or a file is wrong, or
+      files are missing.
   """
   check_paths(config_data, train=train, evaluation=evaluation)
   offsets = {}
@@ -244,12 +239,11 @@ def open_data(
     offsets['train'] = tuple(config_data.frame_offsets)
   if evaluation and config_data.ground_truth != 'none':
     offsets['eval'] = tuple(eval_offsets)
-  replaced = 0
+  replaced, still_table = 0, None
   if config_data.source == 'tfds':
     tables, sizes = records.open_tables(config_data, offsets)
   else:
     tables, sizes, replaced = _open_folder_tables(config_data, offsets)
-  still_table = None
   if train and config_data.semantic_root:
     still_table = stills.open_table(
       config_data.semantic_root,
@@ -319,26 +313,10 @@ def check_paths(
 
 def open_folder(config_data: Config) -> kitti.Folder:
   """Opens the folder of the config; renders the street if it is missing."""
-  root = config_data.root
   if config_data.source == 'street':
-    from input_pipeline import street
-
     options = config_data.street.to_dict() | {'workers': os.cpu_count() or 1}
-    try:
-      try:
-        street.render_street(root, **options)
-      except OSError:
-        # Another process of this run may have finished the same street first.
-        if not os.path.isdir(root):
-          raise
-        street.render_street(root, **options)
-    except ValueError as error:
-      raise ValueError(
-        f'config.data.root and config.data.street: {error}. For KITTI raw or '
-        'other video take --config=configs/kitti_r18.py, or '
-        '--config.data.source=kitti'
-      ) from None
-  return kitti.Folder(root)
+    street.render_street(config_data.root, **options)
+  return kitti.Folder(config_data.root)
 
 
 def _open_folder_tables(config_data, offsets):
@@ -357,27 +335,34 @@ def _open_folder_tables(config_data, offsets):
       improved_root=config_data.ground_truth_root,
       file=config_data.ground_truth_file,
     )
-  lines, missing, replaced, count = {}, {}, set(), 0
+  lines, missing, replaced = {}, {}, []
   for name, frame_offsets in offsets.items():
     path = splits.find_split(getattr(config_data, f'{name}_split'), folder.root)
     lines[name] = splits.read_split(path)
-    find = functools.partial(
-      _find_missing, folder, frame_offsets=frame_offsets, truth=truth[name]
-    )
-    every = progress.bar(lines[name], f'looking for the files of {path}')
-    lacking = {line: lack for line in every if (lack := find(line))}
+    lacking, whole = {}, set()
+    for line in progress.bar(lines[name], f'looking for the files of {path}'):
+      wanted = [folder.calibration_files(line)[0]]
+      wanted += [
+        folder.expected_file('image', line, offset) for offset in frame_offsets
+      ]
+      absent = folder.missing(wanted)
+      if truth[name]:
+        absent += truth[name].missing(line)
+      if absent:
+        lacking[line] = absent
     if name == 'train' and config_data.unreadable == 'replace':
       # A complete example of the same drive and side replaces another.
       whole = {(x.drive, x.side) for x in lines[name] if x not in lacking}
-      replaced = {x for x in lacking if (x.drive, x.side) in whole}
-      count = sum(line in replaced for line in lines[name])
-    for line, paths in lacking.items():
-      if line not in replaced:
-        missing |= dict.fromkeys(paths)
+    for line in lines[name]:
+      if line in lacking and (line.drive, line.side) in whole:
+        replaced.append(line)
+      else:
+        missing |= dict.fromkeys(lacking.get(line, ()))
   _check_missing(folder, list(missing))
   every_line = [line for part in lines.values() for line in part]
+  absent = set(replaced)
   sizes = examples.usual_sizes(
-    folder.file('image', line) for line in every_line if line not in replaced
+    folder.file('image', line) for line in every_line if line not in absent
   )
   tables = {
     name: examples.make_table(
@@ -395,37 +380,23 @@ def _open_folder_tables(config_data, offsets):
   if 'eval' in tables:
     _check_truths(folder, tables['eval'], sizes)
   _check_masks('labels', config_data, list(tables.values()))
-  return tables, tuple(sorted(set(sizes.values()))), count
-
-
-def _find_missing(folder, line, *, frame_offsets, truth):
-  """Files that an example needs and the folder lacks, relative to the root."""
-  wanted = [folder.calibration_files(line)[0]]
-  wanted += [
-    folder.expected_file('image', line, offset) for offset in frame_offsets
-  ]
-  return folder.missing(wanted) + (truth.missing(line) if truth else [])
+  return tables, tuple(sorted(set(sizes.values()))), len(replaced)
 
 
 def _check_missing(folder, missing):
   """Raises ValueError if files are missing: how many, the first ten, hints."""
   if not missing:
     return
-  hints = ['check the root, the lists and the kind of ground truth']
+  hints = ''
   if any(path.split('/')[0].isdecimal() for path in missing):
-    hints.append(
-      'a list of numbered drives is one of KITTI odometry, and '
-      'training takes KITTI raw'
-    )
+    hints += '; training takes KITTI raw, not the drives of KITTI odometry'
   if any('proj_depth' in path for path in missing):
-    hints.append(
-      f'ground_truth_root names the folder of train/ and val/; '
-      f'{truths.IMPROVED_GAPS}'
-    )
+    hints += f'; {truths.IMPROVED_HINT}'
   raise ValueError(
-    f'{folder.root} lacks {files.count_of(len(missing), "file")} that '
-    f'the split lists need, beginning with {", ".join(missing[:10])}. Frames '
-    f'may be .png or .jpg; {"; ".join(hints)}'
+    f'{folder.root} lacks {files.count_of(len(missing), "file")} that the '
+    f'split lists need, beginning with {", ".join(missing[:10])}. Frames may '
+    'be .png or .jpg; check the root, the lists and the kind of ground truth'
+    + hints
   )
 
 
@@ -481,12 +452,14 @@ def _check_masks(field, config_data, tables):
     for rows, mask in zip(table.frame_rows, table.label_files, strict=True)
     if mask is not None
   ]
-  some = pairs[:: max(1, len(pairs) // _SCANNED_MASKS)]
-  if some:
-    scan = masks.scan_masks(some, coding=tables[0].coding, any_scale=True)
-    scan.check(
-      f'config.data.{field}', values_only=config_data.unreadable == 'replace'
+  if pairs:
+    scan = masks.scan_masks(
+      pairs[:: max(1, len(pairs) // _SCANNED_MASKS)],
+      coding=tables[0].coding,
+      any_scale=True,
     )
+    replace = config_data.unreadable == 'replace'
+    scan.check(f'config.data.{field}', values_only=replace)
 
 
 def _add_stills(batch, still_batch):

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -30,9 +30,9 @@ class ExampleTable:
     frame_rows: [N, F] int64, the rows of `frame_files` that make an example.
     label_files: N paths, None where a frame has no mask.
     coding: coding of the masks, or `none`.
-    intrinsics: [N, 3, 3] float32, pixels of the resized frames; identities
-      where there are none.
-    truths: N functions that return a depth map in metres, or None for training.
+    intrinsics: [N, 3, 3] float32, pixels of the resized frames; None gives
+      identities.
+    truth: the ground truth of `lines`, or None for training.
     native_sizes: [N, 2] int32, height and width of the depth maps, or None.
     native_frame_sizes: (height, width) that each frame file must have; None
       if any is accepted.
@@ -44,8 +44,8 @@ class ExampleTable:
   frame_rows: np.ndarray
   label_files: Sequence[str | None]
   coding: str
-  intrinsics: np.ndarray
-  truths: Sequence[Callable[[], np.ndarray]] | None = None
+  intrinsics: np.ndarray | None = None
+  truth: truths.Truth | truths.StoredTruth | None = None
   native_sizes: np.ndarray | None = None
   native_frame_sizes: Sequence[Size] | None = None
   lines: tuple[splits.Example, ...] | None = None
@@ -66,62 +66,56 @@ class ExampleTable:
       self.frame_files[row], height=height, width=width, native_size=native_size
     )
 
-  def read(self, index: int) -> dict[str, np.ndarray]:
-    """Reads an example: `read_fields` and `frames` [F, H, W, 3] uint8."""
-    frames = [self.read_frame(row) for row in self.frame_rows[index]]
-    return self.read_fields(index) | {'frames': np.stack(frames)}
-
   def nearest(self, index: int) -> list[int]:
     """The other examples of its drive and side, the nearest frame first."""
-    if self.lines:
-      places = [((line.drive, line.side), line.frame) for line in self.lines]
-    else:
-      places = [(None, row) for row in range(len(self))]
-    drive, frame = places[index]
-    distances = [
-      (abs(other - frame), row)
-      for row, (name, other) in enumerate(places)
-      if name == drive
-    ]
-    return [row for _, row in sorted(distances) if row != index]
+    others = [row for row in range(len(self)) if row != index]
+    if self.lines is None:
+      return sorted(others, key=lambda row: abs(row - index))
+    own, lines = self.lines[index], self.lines
+    return sorted(
+      (
+        row
+        for row in others
+        if (lines[row].drive, lines[row].side) == (own.drive, own.side)
+      ),
+      key=lambda row: abs(lines[row].frame - own.frame),
+    )
 
   def read_fields(self, index: int) -> dict[str, np.ndarray]:
     """Reads everything of an example but its frames; see `field_specs`.
 
     Raises:
-      images.UnreadableError: if the mask cannot be read, or shows something
-        else than its frame.
+      images.UnreadableError: if the mask cannot be read or fits another frame.
       ValueError: if another file cannot be read, or the mask holds a value
-        outside its coding; the message names the file.
+        outside its coding.
     """
     mask = None
     if self.label_files[index] is not None:
       mask = images.read_mask(self.label_files[index], coding=self.coding)
       self._check_mask(index, mask.shape)
+    matrix = np.eye(3, dtype=np.float32)
     fields = {
-      'intrinsics': self.intrinsics[index],
+      'intrinsics': matrix
+      if self.intrinsics is None
+      else self.intrinsics[index],
       'index': np.int32(index),
       'labels': _resize_labels(mask, *self.size),
     }
-    if self.truths is not None:
-      native_size = self.native_sizes[index]
-      fields['native_size'] = native_size
-      fields['depth'] = _pad(self.truths[index](), self.truth_size, value=0)
+    if self.truth is not None:
+      fields['native_size'] = self.native_sizes[index]
+      depth = self.truth.read(self.lines[index])
+      fields['depth'] = _pad(depth, self.truth_size, value=0)
       if self.coding != 'none':
+        labels = _resize_labels(mask, *self.native_sizes[index])
         fields['native_labels'] = _pad(
-          _resize_labels(mask, *native_size),
-          self.truth_size,
-          value=cityscapes.UNLABELLED,
+          labels, self.truth_size, value=cityscapes.UNLABELLED
         )
     return fields
 
   def _check_mask(self, index, size):
     """Raises if a mask has another aspect ratio than its frame."""
-    row = self.frame_rows[index][0]
-    if self.native_frame_sizes is None:
-      frame = images.read_size(self.frame_files[row])
-    else:
-      frame = self.native_frame_sizes[row]
+    row, sizes = self.frame_rows[index][0], self.native_frame_sizes
+    frame = sizes[row] if sizes else images.read_size(self.frame_files[row])
     if images.stretch(size, frame) > images.MASK_STRETCH:
       raise images.UnreadableError(
         f'{self.label_files[index]} is {size[1]}x{size[0]} and its frame '
@@ -141,7 +135,7 @@ class ExampleTable:
       'index': ((), np.int32),
       'labels': (self.size, np.uint8),
     }
-    if self.truths is not None:
+    if self.truth is not None:
       specs['native_size'] = ((2,), np.int32)
       specs['depth'] = (self.truth_size, np.float32)
       if self.coding != 'none':
@@ -159,72 +153,38 @@ def make_table(
   coding: str,
   truth: truths.Truth | truths.StoredTruth | None = None,
 ) -> ExampleTable:
-  """Makes the table of a split of a folder.
+  """Makes the table of a split of a folder; see `ExampleTable`.
 
-  Args:
-    folder: the folder.
-    lines: the examples; reading one whose frames are missing fails.
-    size: of the resized frames.
-    native_sizes: what `usual_sizes` returns.
-    frame_offsets: frame offsets of an example, 0 first.
-    coding: coding of the masks: `none`, `train_ids` or `ids`.
-    truth: the ground truth; None for training.
+  `native_sizes` is of `usual_sizes`; the first of the `frame_offsets` is 0.
+  Frames may be missing: then reading their examples fails.
   """
-  rows, frame_rows, cameras = {}, [], {}
+  height, width = size
+  rows, frame_rows = {}, []
   for line in lines:
     paths = [
       folder.expected_file('image', line, offset) for offset in frame_offsets
     ]
     frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
-    camera = os.path.dirname(line.drive), line.camera
-    if camera not in cameras:
-      cameras[camera] = kitti.intrinsics(
-        folder.calibration(line),
-        camera=line.camera,
-        height=size[0],
-        width=size[1],
-      )
   label_files = [None] * len(lines)
   if coding != 'none':
     label_files = [folder.file('semantic', line) for line in lines]
-  depth = {}
-  if truth is not None:
-    depth = {
-      'truths': [functools.partial(truth.read, line) for line in lines],
-      'native_sizes': np.array(list(map(truth.size, lines)), np.int32),
-    }
+  intrinsics = [
+    kitti.intrinsics(
+      folder.calibration(line), camera=line.camera, height=height, width=width
+    )
+    for line in lines
+  ]
   return ExampleTable(
     size=size,
     frame_files=tuple(rows),
     frame_rows=np.array(frame_rows, np.int64),
     label_files=label_files,
     coding=coding,
-    intrinsics=np.stack(
-      [cameras[os.path.dirname(line.drive), line.camera] for line in lines]
-    ),
+    intrinsics=np.stack(intrinsics),
+    truth=truth,
+    native_sizes=truth and np.array(list(map(truth.size, lines)), np.int32),
     native_frame_sizes=[native_sizes[os.path.dirname(path)] for path in rows],
     lines=tuple(lines),
-    **depth,
-  )
-
-
-def make_plain_table(
-  frame_files: Sequence[str],
-  frame_rows: np.ndarray,
-  *,
-  size: Size,
-  label_files: Sequence[str] | None = None,
-  coding: str = 'none',
-) -> ExampleTable:
-  """Makes a table of pictures that have no calibration and no depth."""
-  count = len(frame_rows)
-  return ExampleTable(
-    size=size,
-    frame_files=frame_files,
-    frame_rows=frame_rows,
-    label_files=label_files or (None,) * count,
-    coding=coding,
-    intrinsics=np.tile(np.eye(3, dtype=np.float32), (count, 1, 1)),
   )
 
 

@@ -16,11 +16,8 @@ Path = str | os.PathLike[str]
 def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
   """Makes a folder that appears whole or not at all.
 
-  Args:
-    output: absent, an empty folder or a link to one.
-
-  Yields:
-    A new folder next to it, which becomes `output` if nothing is raised.
+  Yields a new folder next to `output`, which becomes `output` if nothing is
+  raised. That is absent before, an empty folder or a link to one.
   """
   output = output.resolve()
   if os.path.ismount(output):  # Nothing can replace it.
@@ -35,15 +32,10 @@ def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
 def whole_files(
   folder: pathlib.Path, *, replaced: Iterable[pathlib.Path] = ()
 ) -> Iterator[pathlib.Path]:
-  """Adds files to a folder once all of them are complete.
+  """Adds files to a folder, which it makes, once all of them are complete.
 
-  Args:
-    folder: made if absent; its other files stay.
-    replaced: files that are removed just before.
-
-  Yields:
-    A new folder next to it, whose files move into `folder` if nothing is
-    raised.
+  Yields a new folder next to it, whose files move into `folder` if nothing is
+  raised. The `replaced` files are removed just before; others stay.
   """
   folder = folder.resolve()
   with _partial_folder(folder) as partial:
@@ -59,9 +51,8 @@ def whole_files(
 def whole_file(path: Path) -> Iterator[pathlib.Path]:
   """Writes a file whole, or leaves it as it was. Makes its folder.
 
-  Yields:
-    A path next to it, with the same suffix, which becomes `path` if nothing is
-    raised.
+  Yields a path next to it, with the same suffix, which becomes `path` if
+  nothing is raised.
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -101,8 +92,7 @@ def check_local(path: Path) -> None:
 def check_writable(path: Path) -> None:
   """Raises ValueError if a folder cannot be made or written to.
 
-  Args:
-    path: the folder, existing or not; nothing is left there.
+  It need not exist, and nothing is left in it.
   """
   check_local(path)
   path = pathlib.Path(path).absolute()

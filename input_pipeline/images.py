@@ -54,17 +54,12 @@ def _reading(path):
   try:
     yield
   except Exception as error:  # Each of Pillow's plugins has its own.
-    reason = str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror:
-      reason = error.strerror
-    elif 'cannot identify image file' in reason:
-      reason = 'not a picture in a known format'
     kind = UnreadableError
     if isinstance(error, MemoryError):
       kind = MemoryError
     elif getattr(error, 'errno', None) in _MACHINE_ERRORS:
       kind = OSError
-    raise kind(f'{path} cannot be read: {reason}') from error
+    raise kind(f'{path} cannot be read: {error!r}') from error
 
 
 def open_image(path: Path) -> Image.Image:

@@ -39,24 +39,16 @@ class Scan:
     """Raises ValueError with counts and examples if there is any problem.
 
     Logs a warning if the values are possible but look like the other coding.
-
-    Args:
-      field: the config field that names the coding, for messages.
-      values_only: whether values outside the coding are the only problem.
+    `field` names the coding in messages. With `values_only` values outside the
+    coding are the only problem.
     """
-    problems = {
-      what: lines
+    problems = [
+      f'{what}: {len(lines)}, the first: {lines[0]}'
       for what, lines in self.problems.items()
       if what == OUTSIDE or not values_only
-    }
+    ]
     if problems:
-      raise ValueError(
-        f'{field} is {self.coding!r}: '
-        + '; '.join(
-          f'{what}: {len(lines)}, the first: {lines[0]}'
-          for what, lines in problems.items()
-        )
-      )
+      raise ValueError(f'{field} is {self.coding!r}: {"; ".join(problems)}')
     if self.misfit:
       logging.warning('check %s = %s: %s', field, self.coding, self.misfit)
 
@@ -76,31 +68,32 @@ def scan_masks(
     coding: `ids` or `train_ids`; None guesses from the values: `ids` if at
       least half of the masks hold values that are no train ids.
     reason: how the coding is known, where it is given.
-    any_scale: accept a mask of another size than its picture if it has the
-      same aspect ratio.
+    any_scale: whether a mask may have another size of the same aspect ratio.
   """
   pairs = [pair for pair in pairs if pair[1] is not None]
   counts = np.zeros((len(pairs), 256), np.int64)
-  problems = {UNREADABLE: {}, OUTSIDE: {}, RESIZED: {}}
+  problems = {UNREADABLE: [], OUTSIDE: [], RESIZED: []}
 
   def read(number):
+    """Counts the values of a mask; returns its problem and a line about it."""
     picture, mask = pairs[number]
     try:
       image = images.open_mask(mask)
       counts[number] = image.histogram()
-      if picture is not None:
-        size, shown = (image.height, image.width), images.read_size(picture)
-        differs = size != shown
-        if any_scale:
-          differs = images.stretch(size, shown) > images.MASK_STRETCH
-        if differs:
-          problems[RESIZED][number] = (
-            f'{mask} is {size[1]}x{size[0]}, {picture} is {shown[1]}x{shown[0]}'
-          )
+      size = image.height, image.width
+      shown = size if picture is None else images.read_size(picture)
     except ValueError as error:
-      problems[UNREADABLE][number] = str(error)
+      return UNREADABLE, str(error)
+    most = images.MASK_STRETCH if any_scale else -1
+    if size != shown and images.stretch(size, shown) > most:
+      return RESIZED, (
+        f'{mask} is {size[1]}x{size[0]}, {picture} is {shown[1]}x{shown[0]}'
+      )
+    return None
 
-  progress.for_each(read, len(pairs), 'reading masks')
+  found = progress.in_order(read, len(pairs))
+  for problem in filter(None, progress.bar(found, 'reading masks', len(pairs))):
+    problems[problem[0]].append(problem[1])
   guess, evidence = _guess_coding(counts)
   if coding is None:
     coding, reason = guess, f'guessed: {evidence}'
@@ -110,7 +103,7 @@ def scan_masks(
     try:
       train_ids = cityscapes.to_train_ids(values, coding=coding)
     except ValueError as error:
-      problems[OUTSIDE][number] = f'{pairs[number][1]}: {error}'
+      problems[OUTSIDE].append(f'{pairs[number][1]}: {error}')
     else:
       # Unlabelled is 255, the last of the slots.
       slots = np.minimum(train_ids, cityscapes.NUM_CLASSES)
@@ -119,12 +112,8 @@ def scan_masks(
   misfit = ''
   if coding == 'ids' != guess and counts.any():
     misfit = f'{evidence}, as ids would'
-  found = {
-    what: [line for _, line in sorted(lines.items())]
-    for what, lines in problems.items()
-    if lines
-  }
-  return Scan(coding, reason, pixels, found, misfit)
+  problems = {what: lines for what, lines in problems.items() if lines}
+  return Scan(coding, reason, pixels, problems, misfit)
 
 
 def _guess_coding(counts):

@@ -24,11 +24,8 @@ def bar(
   """Yields the items and shows the progress on stderr.
 
   A bar on a terminal; elsewhere a line every 30 seconds, the first after 5.
-
-  Args:
-    iterable: the items.
-    what: the work, as in `decoding frames`.
-    total: number of items; None for the length of `iterable`, if it has one.
+  `what` is the work, as in `decoding frames`; `total` the number of items, by
+  default the length of `iterable`, if it has one.
   """
   if sys.stderr.isatty():
     yield from tqdm.tqdm(iterable, what, total, delay=1)
@@ -37,13 +34,13 @@ def bar(
     total = len(iterable)
   start = time.monotonic()
   due = start + _DELAY
-  for done, item in enumerate(iterable):
+  for done, item in enumerate(iterable, start=1):
+    yield item
     now = time.monotonic()
     if now >= due:
       due = now + _INTERVAL
       text = tqdm.tqdm.format_meter(done, total, now - start, prefix=what)
       print(text, file=sys.stderr, flush=True)
-    yield item
 
 
 def for_each(function: Callable[[int], object], count: int, what: str) -> None:

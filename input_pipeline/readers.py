@@ -8,7 +8,6 @@ A table is an `examples.ExampleTable` or a `records.RecordTable`.
 
 import functools
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 
@@ -24,13 +23,10 @@ class MemoryReader:
   """Holds decoded examples; each frame file is decoded once."""
 
   def __init__(self, table, indices: np.ndarray, *, replace: bool = False):
-    """Decodes the examples.
+    """Decodes the examples, `indices`, that `batch` may ask for.
 
-    Args:
-      table: the table.
-      indices: the examples that `batch` may ask for.
-      replace: whether an example with an absent or damaged picture is replaced
-        by the nearest readable one of its drive; else it raises.
+    With `replace` the nearest readable example of its drive replaces one with
+    an absent or damaged picture, which raises otherwise.
     """
     indices = np.unique(indices)
     frames, rows = np.unique(table.frame_rows[indices], return_inverse=True)
@@ -39,32 +35,27 @@ class MemoryReader:
     self._positions[indices] = np.arange(len(indices))
     self._frame_rows = rows.reshape(len(indices), -1)
     specs = table.field_specs()
-    self._frames = np.empty(
-      (len(frames), *specs.pop('frames')[0][1:]), np.uint8
-    )
-    self._fields = {
-      name: np.empty((len(indices), *shape), dtype)
-      for name, (shape, dtype) in specs.items()
-    }
+    frame_shape, _ = specs.pop('frames')
+    self._frames = np.empty((len(frames), *frame_shape[1:]), np.uint8)
+    self._fields = _empty_batch(specs, len(indices))
     errors = {}  # By index in the split.
-
-    def report(positions, error):
-      if not replace:
-        raise error
-      errors.update(dict.fromkeys(indices[positions].tolist(), error))
 
     def read_frame(row):
       try:
         self._frames[row] = table.read_frame(frames[row])
       except images.UnreadableError as error:
-        report((self._frame_rows == row).any(axis=1), error)
+        if not replace:
+          raise
+        needed = (self._frame_rows == row).any(axis=1)
+        errors.update(dict.fromkeys(indices[needed].tolist(), error))
 
     def read_fields(position):
       try:
-        for name, value in table.read_fields(indices[position]).items():
-          self._fields[name][position] = value
+        _write_row(self._fields, position, table.read_fields(indices[position]))
       except images.UnreadableError as error:
-        report([position], error)
+        if not replace:
+          raise
+        errors[indices[position]] = error
 
     progress.for_each(read_frame, len(frames), 'decoding frames')
     progress.for_each(read_fields, len(indices), 'reading examples')
@@ -72,12 +63,12 @@ class MemoryReader:
     def find(index):
       if index in errors:
         raise errors[index]
-      return self._positions[index]
+      return index
 
     replacements = _Replacements(table)
     found = {index: replacements.read(index, find) for index in errors}
-    for index, position in found.items():
-      self._positions[index] = position
+    for index, other in found.items():
+      self._positions[index] = self._positions[other]
 
   def batch(self, indices: np.ndarray) -> Batch:
     """Gathers a batch of examples, [B] integers."""
@@ -94,43 +85,34 @@ class OrderedBatches:
   The last batch is padded with the last example, under a False `mask`.
   """
 
-  def __init__(
-    self,
-    table,
-    *,
-    reader: str,
-    batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
-  ):
+  def __init__(self, table, *, reader: str, batch_size: int, **processes: int):
     """Plans the batches; the reader `memory` (or `tf`) decodes the examples.
 
     `batch_size` is the global one; see `sampling.process_rows`.
     """
-    rows = sampling.process_rows(
-      batch_size, process_index=process_index, process_count=process_count
-    )
     self._table = table
     self._indices, self._masks = sampling.ordered_batches(
-      len(table), batch_size=batch_size, rows=rows
+      len(table),
+      batch_size=batch_size,
+      rows=sampling.process_rows(batch_size, **processes),
     )
-    self._reader = None
+    self._memory = None
     if reader == 'memory':
-      self._reader = MemoryReader(table, self._indices)
+      self._memory = MemoryReader(table, self._indices)
 
   def __len__(self):
     return len(self._indices)
 
   def __iter__(self) -> Iterator[Batch]:
-    if self._reader is None:
+    if self._memory:
+      batches = map(self._memory.batch, self._indices)
+    else:
       batches = tf_batches(
         self._table,
         self._indices.__getitem__,
         steps=range(len(self)),
         batch_size=self._indices.shape[1],
       )
-    else:
-      batches = map(self._reader.batch, self._indices)
     for batch, mask in zip(batches, self._masks, strict=True):
       yield batch | {'mask': mask}
 
@@ -145,19 +127,15 @@ def tf_batches(
 ) -> Iterator[Batch]:
   """Reads batches in a tf.data graph: parallel reads, fixed order, prefetch.
 
-  Args:
-    table: the table.
-    indices: maps a step to its examples, [batch_size] int64.
-    steps: the steps to make batches for.
-    batch_size: rows per batch.
-    replace: as for `MemoryReader`.
+  `indices` maps a step to its examples, [batch_size] int64; `replace` is as for
+  `MemoryReader`.
   """
   import tensorflow as tf
 
   for kind in ('GPU', 'TPU'):  # Their memory belongs to JAX.
     tf.config.set_visible_devices([], kind)
   specs = table.field_specs()
-  read = table.read
+  read = functools.partial(_read, table)
   if replace:
     read = functools.partial(_Replacements(table).read, read=read)
   make = functools.partial(_make_batch, read, specs, indices)
@@ -189,6 +167,24 @@ def tf_batches(
     stop()
 
 
+def _read(table, index):
+  """Reads an example with its frames, [F, H, W, 3] uint8."""
+  frames = [table.read_frame(row) for row in table.frame_rows[index]]
+  return table.read_fields(index) | {'frames': np.stack(frames)}
+
+
+def _empty_batch(specs, size):
+  return {
+    name: np.zeros((size, *shape), dtype)
+    for name, (shape, dtype) in specs.items()
+  }
+
+
+def _write_row(batch, row, fields):
+  for name, value in fields.items():
+    batch[name][row] = value
+
+
 def _make_batch(read, specs, indices, step):
   """Reads a step's examples: their fields, and a message, empty if all is well.
 
@@ -196,29 +192,26 @@ def _make_batch(read, specs, indices, step):
   without a trace of TensorFlow's.
   """
   rows, error = indices(step), ''
-  batch = {
-    name: np.zeros((len(rows), *shape), dtype)
-    for name, (shape, dtype) in specs.items()
-  }
+  batch = _empty_batch(specs, len(rows))
   try:
     for row, index in enumerate(rows):
-      for name, value in read(index).items():
-        batch[name][row] = value
+      _write_row(batch, row, read(index))
   except (ValueError, OSError, MemoryError) as problem:
     error = str(problem) or type(problem).__name__
   return [*batch.values(), error.encode()]
 
 
 class _Replacements:
-  """Reads examples, or else the nearest readable one."""
+  """Reads examples, or else the nearest readable ones."""
 
   def __init__(self, table):
     self._table = table
     self._replaced = set()
-    self._lock = threading.Lock()
 
   def read(self, index, read):
-    """Reads an example, or else the nearest readable one.
+    """Calls `read` with an example, or else with the nearest that works.
+
+    Warns once for each replaced example.
 
     Raises:
       ValueError: if no example of its drive and side can be read.
@@ -232,21 +225,15 @@ class _Replacements:
         value = read(other)
       except images.UnreadableError:
         continue
-      self._log(int(index), other, error)
+      if index not in self._replaced:
+        self._replaced.add(index)
+        logging.warning(
+          '%s: example %d replaces %d, %d of %d replaced so far',
+          error,
+          other,
+          index,
+          len(self._replaced),
+          len(self._table),
+        )
       return value
     raise ValueError(f'{error}; nor can another example of its drive and side')
-
-  def _log(self, index, other, error):
-    """Warns once for each replaced example."""
-    with self._lock:
-      if index in self._replaced:
-        return
-      self._replaced.add(index)
-    logging.warning(
-      '%s: example %d replaces %d, %d of %d replaced so far',
-      error,
-      other,
-      index,
-      len(self._replaced),
-      len(self._table),
-    )

@@ -13,16 +13,10 @@ import numpy as np
 def example_indices(
   step: int, *, seed: int, num_examples: int, batch_size: int
 ) -> np.ndarray:
-  """Examples of one training step, for all processes together.
+  """Examples of a training step, for all processes: [batch_size] int64.
 
-  Args:
-    step: number of the step, from 0.
-    seed: non-negative integer.
-    num_examples: size of the split, at least 1.
-    batch_size: global batch size; may exceed the number of examples.
-
-  Returns:
-    [batch_size] int64, each in 0 .. num_examples - 1.
+  Steps count from 0; `batch_size` is the global one and may exceed the number
+  of examples.
   """
   first = step * batch_size
   epochs = range(
@@ -53,13 +47,9 @@ def ordered_batches(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Every example once, in order; the last one pads the last batch.
 
-  Args:
-    num_examples: size of the split, at least 1.
-    batch_size: global batch size B.
-    rows: this process' b rows of the global batch.
-
   Returns:
-    [N, b] int64 examples, and [N, b] bool, False for the padding.
+    [N, b] int64 examples, b being the `rows` of the global batch, and [N, b]
+    bool, False for the padding.
   """
   positions = np.arange(-(-num_examples // batch_size) * batch_size)
   positions = positions.reshape(-1, batch_size)[:, rows]

@@ -62,9 +62,7 @@ def read_split(path: str | os.PathLike[str]) -> list[Example]:
 def parse_lines(lines: Iterable[str], *, source: object) -> list[Example]:
   """Parses the lines of a split list; returns at least one example.
 
-  Args:
-    lines: the lines.
-    source: the name of the list in messages, usually its path.
+  `source` names the list in messages.
   """
   examples = []
   for number, line in enumerate(lines, start=1):

@@ -18,26 +18,25 @@ from input_pipeline import images, splits
 from input_pipeline.sources import kitti
 
 KINDS = ('lidar', 'lidar_z', 'dense', 'improved')
-IMPROVED_GAPS = (
-  "KITTI's annotated depth lacks the first and last five frames "
-  'of a drive: list the others'
+_IN_PICTURES = KINDS[2:]  # The others are made of scans.
+IMPROVED_HINT = (
+  "KITTI's annotated depth lies in train/ and val/ of ground_truth_root and "
+  'lacks the first and last five frames of a drive: list the others'
 )
 
 
 def open_truth(
   kind: str, folder: kitti.Folder, *, improved_root: str = '', file: str = ''
 ) -> 'Truth | StoredTruth | None':
-  """Opens the ground truth of a folder.
+  """Opens ground truth: one of `KINDS`, or `none`, which gives None.
 
-  Args:
-    kind: one of `KINDS`, or `none`, which gives None.
-    folder: the folder.
-    improved_root: where `improved` lies; '' is the folder's root.
-    file: a file of `cache_depth`, which must hold this kind; '' takes the
-      folder's own files.
+  `improved_root` is where `improved` lies, by default the folder. `file`, of
+  `cache_depth`, replaces the folder's files and must hold the same kind.
   """
   if kind == 'none':
     return None
+  if kind not in KINDS:
+    raise ValueError(f'there is no ground truth {kind!r}: {", ".join(KINDS)}')
   if file:
     return StoredTruth(file, kind)
   return Truth(kind, folder, improved_root or folder.root)
@@ -47,20 +46,19 @@ class Truth:
   """The ground truth of a folder, from its own scans or pictures."""
 
   def __init__(self, kind: str, folder: kitti.Folder, improved_root: str):
-    """See `open_truth`."""
     self._kind = kind
+    self._in_pictures = kind in _IN_PICTURES
     self._folder = folder
     self._improved_root = improved_root
 
   def sources(self, example: splits.Example) -> list[str]:
     """Paths of the files that a depth map is made of; the first holds it."""
-    folder = self._folder
-    if self._kind == 'dense':
-      return [folder.expected_file('depth', example)]
     if self._kind == 'improved':
       return [self._improved_file(example)]
-    scan = folder.expected_file('velodyne_points', example)
-    return [scan, *folder.calibration_files(example)]
+    if self._in_pictures:
+      return [self._folder.expected_file('depth', example)]
+    scan = self._folder.expected_file('velodyne_points', example)
+    return [scan, *self._folder.calibration_files(example)]
 
   def missing(self, example: splits.Example) -> list[str]:
     """The `sources` that do not exist, relative to the folder's root."""
@@ -68,14 +66,14 @@ class Truth:
 
   def size(self, example: splits.Example) -> tuple[int, int]:
     """(height, width) of a depth map."""
-    if self._kind in ('dense', 'improved'):
+    if self._in_pictures:
       return images.read_size(self.sources(example)[0])
     return self._folder.calibration(example).sizes[example.camera]
 
   def read(self, example: splits.Example) -> np.ndarray:
     """Reads a depth map, [H, W] float32, metres; 0 = no measurement."""
     path = self.sources(example)[0]
-    if self._kind in ('dense', 'improved'):
+    if self._in_pictures:
       return images.read_depth(path)
     return kitti.scan_depth(
       kitti.read_scan(path),
@@ -87,14 +85,15 @@ class Truth:
   def _improved_file(self, example):
     """Path of an annotated depth map; the likeliest one if it is absent."""
     drive = os.path.basename(example.drive)
-    below = (
-      f'proj_depth/groundtruth/image_{example.camera:02d}/'
-      f'{example.frame:010d}.png'
-    )
-    root = self._improved_root
-    drives = [os.path.join(root, part, drive) for part in ('train', 'val', '')]
-    drives.append(os.path.join(self._folder.root, example.drive))
-    places = [os.path.join(path, below) for path in drives]
+    camera, name = f'image_{example.camera:02d}', f'{example.frame:010d}.png'
+    drives = [
+      os.path.join(self._improved_root, part, drive)
+      for part in ('train', 'val', '')
+    ] + [os.path.join(self._folder.root, example.drive)]
+    places = [
+      os.path.join(path, 'proj_depth/groundtruth', camera, name)
+      for path in drives
+    ]
     return next(filter(self._folder.is_file, places), places[0])
 
 
@@ -107,7 +106,6 @@ class StoredTruth:
   """
 
   def __init__(self, path: str | os.PathLike[str], kind: str):
-    """Reads the file's list of examples, after checking its kind."""
     self._path = os.fspath(path)
     stored = str(self._load('kind'))
     if stored != kind:
@@ -126,11 +124,11 @@ class StoredTruth:
     return [] if stored else [f'{example} in {self._path}']
 
   def size(self, example: splits.Example) -> tuple[int, int]:
-    """See `Truth`."""
+    """(height, width) of a depth map."""
     return self._sizes[self._rows[str(example)]]
 
   def read(self, example: splits.Example) -> np.ndarray:
-    """See `Truth`."""
+    """Reads a depth map, [H, W] float32, metres; 0 = no measurement."""
     return self._load(member(self._rows[str(example)]))
 
   def _load(self, name):

@@ -14,7 +14,7 @@ import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -26,6 +26,8 @@ VELODYNE_FILE = 'calib_velo_to_cam.txt'
 IMAGE_SUFFIXES = ('.png', '.jpg', '.jpeg')
 _SUFFIXES = {
   'image': IMAGE_SUFFIXES,
+  'semantic': ('.png',),
+  'depth': ('.png',),
   'velodyne_points': ('.bin',),
   'oxts': ('.txt',),
 }
@@ -50,9 +52,7 @@ class Folder:
 
   def frames(self, kind: str, example: splits.Example) -> dict[int, str]:
     """Frame number -> path, for the drive and camera of an example."""
-    return self._frames(
-      self._data_folder(kind, example), _SUFFIXES.get(kind, ('.png',))
-    )
+    return self._frames(self._data_folder(kind, example), _SUFFIXES[kind])
 
   def file(
     self, kind: str, example: splits.Example, offset: int = 0
@@ -64,10 +64,10 @@ class Folder:
     self, kind: str, example: splits.Example, offset: int = 0
   ) -> str:
     """Path of the file that `file` looks for, existing or not."""
-    found = self.file(kind, example, offset)
-    suffix = _SUFFIXES.get(kind, ('.png',))[0]
-    name = f'{example.frame + offset:010d}{suffix}'
-    return found or os.path.join(self._data_folder(kind, example), name)
+    name = f'{example.frame + offset:010d}{_SUFFIXES[kind][0]}'
+    return self.file(kind, example, offset) or os.path.join(
+      self._data_folder(kind, example), name
+    )
 
   def is_file(self, path: str) -> bool:
     """Whether a file exists; False for a broken link.
@@ -80,11 +80,8 @@ class Folder:
 
   def missing(self, paths: Iterable[str]) -> list[str]:
     """The paths that are no files, relative to the root."""
-    return [
-      os.path.relpath(path, self.root)
-      for path in paths
-      if not self.is_file(path)
-    ]
+    absent = [path for path in paths if not self.is_file(path)]
+    return [os.path.relpath(path, self.root) for path in absent]
 
   def calibration(self, example: splits.Example) -> 'Calibration':
     """The calibration of the example's date."""
@@ -93,9 +90,8 @@ class Folder:
   def calibration_files(self, example: splits.Example) -> tuple[str, str]:
     """Paths of the two calibration files of the example's date."""
     folder = self._date_folder(example)
-    return (
-      os.path.join(folder, CAMERA_FILE),
-      os.path.join(folder, VELODYNE_FILE),
+    return tuple(
+      os.path.join(folder, name) for name in (CAMERA_FILE, VELODYNE_FILE)
     )
 
   def digest(self, paths: Iterable[str]) -> str:
@@ -141,24 +137,21 @@ class Calibration:
 def read_calibration(date_folder: str | os.PathLike[str]) -> Calibration:
   """Reads the calibration of a date, as of `KITTI/2011_09_26`."""
   path = os.path.join(date_folder, CAMERA_FILE)
-  lengths = {'R_rect_00': 9}
-  for camera in range(4):
-    lengths |= {f'P_rect_{camera:02d}': 12, f'S_rect_{camera:02d}': 2}
-  values = _read_values(path, lengths, required=['R_rect_00'])
+  values = _read_values(path)
   projections, sizes = {}, {}
   for camera in range(4):
     names = f'P_rect_{camera:02d}', f'S_rect_{camera:02d}'
     if all(name in values for name in names):
-      width, height = map(int, values[names[1]])
-      projections[camera] = values[names[0]].reshape(3, 4)
+      projections[camera] = _parse(path, values, names[0], 12).reshape(3, 4)
+      width, height = map(int, _parse(path, values, names[1], 2))
       sizes[camera] = height, width
+  rectification = _parse(path, values, 'R_rect_00', 9).reshape(3, 3)
   velo_path, velo_to_cam = os.path.join(date_folder, VELODYNE_FILE), None
   if os.path.isfile(velo_path):
-    velo = _read_values(velo_path, {'R': 9, 'T': 3}, required=['R', 'T'])
+    values = _read_values(velo_path)
     velo_to_cam = np.eye(4)
-    velo_to_cam[:3, :3] = velo['R'].reshape(3, 3)
-    velo_to_cam[:3, 3] = velo['T']
-  rectification = values['R_rect_00'].reshape(3, 3)
+    velo_to_cam[:3, :3] = _parse(velo_path, values, 'R', 9).reshape(3, 3)
+    velo_to_cam[:3, 3] = _parse(velo_path, values, 'T', 3)
   return Calibration(path, projections, sizes, rectification, velo_to_cam)
 
 
@@ -228,7 +221,7 @@ def scan_depth(
 
   Args:
     points: [N, 4] float32, metres in the velodyne frame.
-    calibration: the date's calibration, with `velo_to_cam`.
+    calibration: must have `velo_to_cam`.
     camera: number of the camera.
     forward_distance: store the velodyne's forward distance (the usual); else
       the camera's z.
@@ -275,23 +268,15 @@ def parse_numbers(text: str, count: int, *, what: str) -> np.ndarray:
   return values
 
 
-def _read_values(
-  path: str, lengths: Mapping[str, int], *, required: Sequence[str]
-) -> dict[str, np.ndarray]:
-  """Reads the `name: numbers` lines of a file whose names are in `lengths`."""
+def _read_values(path):
+  """Name -> text of the `name: text` lines of a file."""
   with open(path, encoding='utf-8-sig', errors='replace') as file:
-    lines = file.read().split('\n')
-  values = {}
-  for number, line in enumerate(lines, start=1):
-    name, _, text = line.partition(':')
-    name = name.strip()
-    if name in lengths:
-      what = f'{path}, line {number}: {name}'
-      values[name] = parse_numbers(text, lengths[name], what=what)
-  absent = [name for name in required if name not in values]
-  if absent:
-    raise ValueError(f'{path} has no line `{absent[0]}: ...`')
-  return values
+    lines = [line.partition(':') for line in file.read().split('\n')]
+  return {name.strip(): text for name, _, text in lines}
+
+
+def _parse(path, values, name, count):
+  return parse_numbers(values.get(name, ''), count, what=f'{path}: {name}')
 
 
 def _list_files(folder):

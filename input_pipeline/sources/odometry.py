@@ -15,7 +15,7 @@ intrinsics are read: the pose network needs none.
 
 import dataclasses
 import os
-from collections.abc import Sequence as SequenceOf
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -53,10 +53,13 @@ def pair_batches(
 
   As `Data.eval_batches`, of two frames and without depth.
   """
-  table = examples.make_plain_table(
-    sequence.files,
-    np.arange(len(sequence.files) - 1)[:, None] + np.arange(2),
+  count = len(sequence.files) - 1
+  table = examples.ExampleTable(
     size=(config_data.height, config_data.width),
+    frame_files=sequence.files,
+    frame_rows=np.arange(count)[:, None] + np.arange(2),
+    label_files=[None] * count,
+    coding='none',
   )
   return readers.OrderedBatches(
     table,
@@ -72,7 +75,7 @@ def is_odometry_root(root: str) -> bool:
   return os.path.isdir(os.path.join(root, 'sequences'))
 
 
-def open_sequences(config_data, names: SequenceOf[str] = ()) -> list[Sequence]:
+def open_sequences(config_data, names: Iterable[str] = ()) -> list[Sequence]:
   """Reads the poses of sequences and lists their frames.
 
   Args:
@@ -81,18 +84,16 @@ def open_sequences(config_data, names: SequenceOf[str] = ()) -> list[Sequence]:
       poses: of KITTI odometry those of the folder, else those drives of the
       evaluation split.
   """
-  root, names = (
-    config_data.root,
-    dict.fromkeys(name.rstrip('/') for name in names),
-  )
+  root = config_data.root
   data.check_paths(config_data, train=False, evaluation=False)
-  if not names and is_odometry_root(root):
-    names = sorted(os.listdir(os.path.join(root, 'sequences')))
-    names = [name for name in names if os.path.isfile(_pose_file(root, name))]
-  elif not names and config_data.source != 'tfds':  # Records have no poses.
-    data.open_folder(config_data)
-    lines = splits.read_split(splits.find_split(config_data.eval_split, root))
-    names = dict.fromkeys(line.drive for line in lines)
+  names = list(dict.fromkeys(name.rstrip('/') for name in names))
+  if not names:
+    if is_odometry_root(root):
+      names = sorted(os.listdir(os.path.join(root, 'sequences')))
+    elif config_data.source != 'tfds':  # Records have no poses.
+      data.open_folder(config_data)
+      lines = splits.read_split(splits.find_split(config_data.eval_split, root))
+      names = dict.fromkeys(line.drive for line in lines)
     names = [name for name in names if os.path.isfile(_pose_file(root, name))]
   if not names:
     raise FileNotFoundError(
@@ -140,9 +141,8 @@ def _read_sequence(root, name):
   poses = read_poses(path)
   files = kitti.list_frames(folder, kitti.IMAGE_SUFFIXES)
   numbers = sorted(files)
-  if len(files) != len(poses) or numbers[-1] - numbers[0] + 1 != len(files):
-    expected = range(numbers[0], numbers[-1] + 1) if numbers else ()
-    gaps = sorted(set(expected) - set(numbers))
+  gaps = [x + 1 for x in numbers[:-1] if x + 1 not in files]
+  if len(files) != len(poses) or gaps:
     raise ValueError(
       f'{path} has {len(poses)} poses for the {len(files)} frames in {folder}: '
       'it needs one per frame, and the frames must be consecutive'

@@ -35,20 +35,18 @@ class RecordTable:
   """
 
   def __init__(
-    self, builder, split: str, *, columns: Sequence[int], labels: bool
+    self, builder, split: str, *, offsets: Sequence[int], labels: bool
   ):
     """Opens the split `train` or `eval` of what `open_dataset` returns.
 
-    Args:
-      builder: the dataset.
-      split: the split.
-      columns: which of the stored frames of an example to read, in order.
-      labels: whether to give the stored labels; else all is unlabelled.
+    `labels`: whether to give the stored labels; else all is unlabelled.
     """
     stored = builder.info.metadata
     self.size = stored['settings']['height'], stored['settings']['width']
-    rows = np.array(stored['frame_rows'][split], np.int64)
-    self.frame_rows = rows[:, columns]
+    columns = list(map(stored['frame_offsets'][split].index, offsets))
+    self.frame_rows = np.array(stored['frame_rows'][split], np.int64)[
+      :, columns
+    ]
     self.lines = tuple(
       splits.parse_lines(stored['examples'][split], source=builder.data_path)
     )
@@ -67,11 +65,6 @@ class RecordTable:
   def read_frame(self, row: int) -> np.ndarray:
     """Reads a record of `frames`: [H, W, 3] uint8."""
     return self._read(self.frames, row)['frame'][0]
-
-  def read(self, index: int) -> dict[str, np.ndarray]:
-    """Reads an example: `read_fields` and `frames` [F, H, W, 3] uint8."""
-    frames = [self.read_frame(row) for row in self.frame_rows[index]]
-    return self.read_fields(index) | {'frames': np.stack(frames)}
 
   def read_fields(self, index: int) -> dict[str, np.ndarray]:
     """Reads everything of an example but its frames; see `field_specs`."""
@@ -96,10 +89,9 @@ class RecordTable:
     try:
       return source[row]
     except Exception as error:  # ArrayRecord and protobuf have their own.
-      reason = ' '.join(str(error).split()) or type(error).__name__
       raise ValueError(
         f'record {row} of {source.split} in {self._folder} cannot be read: '
-        f'{reason[:200]}; copy or build the records again'
+        f'{error!r}; copy or build the records again'
       ) from error
 
 
@@ -117,20 +109,13 @@ def open_tables(
   Returns:
     Name -> table, and the native (height, width) of the images.
   """
-  builder = open_dataset(config_data.root)
-  stored = builder.info.metadata
-  tables = {}
+  builder, tables = open_dataset(config_data.root), {}
   for name, wanted in frame_offsets.items():
     _check_split(getattr(config_data, f'{name}_split'), name, builder)
     _check_settings(config_data, name, wanted, builder)
-    offsets = stored['frame_offsets'][name]
-    tables[name] = RecordTable(
-      builder,
-      name,
-      columns=[offsets.index(offset) for offset in wanted],
-      labels=config_data.labels != 'none',
-    )
-  return tables, tuple(map(tuple, stored['summary']['sizes']))
+    labels = config_data.labels != 'none'
+    tables[name] = RecordTable(builder, name, offsets=wanted, labels=labels)
+  return tables, tuple(map(tuple, builder.info.metadata['summary']['sizes']))
 
 
 def open_dataset(root: str | os.PathLike[str]):
@@ -138,16 +123,14 @@ def open_dataset(root: str | os.PathLike[str]):
   import tensorflow_datasets as tfds
 
   builder = tfds.builder_from_directory(_find_dataset(root))
-  files = [
-    os.fspath(path)
-    for split in builder.info.splits.values()
-    for path in split.filepaths
+  parts = [split.filepaths for split in builder.info.splits.values()]
+  missing = [
+    path for part in parts for path in part if not os.path.isfile(path)
   ]
-  missing = [path for path in files if not os.path.isfile(path)]
   if missing:
     raise FileNotFoundError(
-      f'{len(missing)} of {len(files)} files of records are missing, the '
-      f'first of them {missing[0]}: copy or build the records again'
+      f'{len(missing)} files of records are missing, the first of them '
+      f'{missing[0]}: copy or build the records again'
     )
   return builder
 
@@ -173,19 +156,18 @@ def _find_dataset(root):
 
 
 def _check_settings(config_data, name, offsets, builder):
-  """Raises ValueError if the config asks for what is not stored."""
+  """Raises ValueError if the config asks for something that is not stored."""
   stored = builder.info.metadata
   settings = stored['settings'] | {'ground_truth_file': ''}
-  wanted = {'height': config_data.height, 'width': config_data.width}
+  fields = ['height', 'width']
   if config_data.labels != 'none' and settings['labels'] == 'none':
-    wanted['labels'] = config_data.labels
+    fields.append('labels')
   if name == 'eval':
-    wanted['ground_truth'] = config_data.ground_truth
-    wanted['ground_truth_file'] = config_data.ground_truth_file
+    fields += ['ground_truth', 'ground_truth_file']
   other = [
-    f'config.data.{field} is {value!r}, stored is {settings[field]!r}'
-    for field, value in wanted.items()
-    if settings[field] != value
+    f'config.data.{field} is {wanted!r}, stored is {settings[field]!r}'
+    for field in fields
+    if (wanted := getattr(config_data, field)) != settings[field]
   ]
   if not set(offsets) <= set(stored['frame_offsets'].get(name, offsets)):
     other.append(

@@ -75,10 +75,10 @@ def open_table(
       f'{root} has {files.count_of(len(pictures), "picture")} and lacks '
       f'{files.count_of(len(missing), "mask")}, {", ".join(missing[:10])}'
     )
-  return examples.make_plain_table(
-    pictures,
-    np.arange(len(pictures))[:, None],
+  return examples.ExampleTable(
     size=size,
+    frame_files=pictures,
+    frame_rows=np.arange(len(pictures))[:, None],
     label_files=masks,
     coding=coding,
   )

@@ -119,7 +119,8 @@ def _exists(output, arguments):
   if not record.exists():
     raise ValueError(
       f'{output} exists and is not a rendered street (it has no {_RECORD}): '
-      'choose a folder that does not exist'
+      'choose a folder that does not exist, or for KITTI raw the config '
+      'configs/kitti_r18.py'
     )
   found = json.loads(record.read_text())
   other = [

@@ -61,10 +61,7 @@ def write_truth(
     return 0
   missing = [path for line in lines for path in truth.missing(line)]
   if missing:
-    hint = ''
-    if kind == 'improved':
-      hint = '; --ground_truth_root names the folder of train/ and val/; '
-      hint += truths.IMPROVED_GAPS
+    hint = f'; {truths.IMPROVED_HINT}' if kind == 'improved' else ''
     raise ValueError(
       f'{files.count_of(len(missing), "file")} missing, beginning with '
       f'{", ".join(missing[:10])}{hint}'

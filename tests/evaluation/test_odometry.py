@@ -84,7 +84,8 @@ def _photometric_loss(config):
   data = input_pipeline.open_data(
     data_config, train=False, eval_offsets=(0, -1, 1)
   )
-  fields = data.evaluation.read(0)
+  batch = next(iter(data.eval_batches(batch_size=1)))
+  fields = {name: value[0] for name, value in batch.items()}
   inverse = 1 / np.where(fields['depth'] > 0, fields['depth'], 100)
   disparity = (inverse - 0.01) / (10 - 0.01)
   disparity = np.clip(disparity, 1e-6, 1 - 1e-6)

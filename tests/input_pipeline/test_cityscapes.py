@@ -1,5 +1,6 @@
 """Tests of input_pipeline.labels."""
 
+import functools
 import re
 import struct
 import zlib
@@ -13,6 +14,8 @@ from PIL import Image
 
 from input_pipeline import cityscapes, images
 from tests.support import kitti_folder
+
+_ids_to_train_ids = functools.partial(cityscapes.to_train_ids, coding='ids')
 
 
 def test_tables_are_cityscapes():
@@ -75,25 +78,25 @@ def test_ids_to_train_ids():
     17,
     18,
   ]
-  train_ids = cityscapes.ids_to_train_ids(np.arange(34))
+  train_ids = _ids_to_train_ids(np.arange(34))
   assert train_ids.dtype == np.uint8
   assert train_ids.tolist() == expected
-  assert cityscapes.ids_to_train_ids(np.array([-1, 255])).tolist() == [255, 255]
+  assert _ids_to_train_ids(np.array([-1, 255])).tolist() == [255, 255]
 
 
 def test_round_trip_from_train_ids():
   train_ids = np.r_[np.arange(19), 255].reshape(4, 5).astype(np.uint8)
   ids = cityscapes.train_ids_to_ids(train_ids)
   assert ids.dtype == np.uint8 and ids[-1, -1] == 0
-  np.testing.assert_array_equal(cityscapes.ids_to_train_ids(ids), train_ids)
+  np.testing.assert_array_equal(_ids_to_train_ids(ids), train_ids)
 
 
 @pytest.mark.parametrize(
   'function, value',
   [
-    (cityscapes.ids_to_train_ids, 34),
-    (cityscapes.ids_to_train_ids, -2),
-    (cityscapes.ids_to_train_ids, 256),
+    (_ids_to_train_ids, 34),
+    (_ids_to_train_ids, -2),
+    (_ids_to_train_ids, 256),
     (cityscapes.train_ids_to_ids, 19),
   ],
 )

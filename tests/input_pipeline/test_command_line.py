@@ -2,7 +2,6 @@
 
 import os
 import signal
-import threading
 import time
 
 import pytest
@@ -14,7 +13,7 @@ def test_a_terminated_command_cleans_up():
   before = signal.getsignal(signal.SIGTERM)
   cleaned = []
   terminated = pytest.raises(SystemExit)
-  with terminated as ended, command_line.exit_on_sigterm():
+  with terminated as ended, command_line.report_errors():
     try:
       os.kill(os.getpid(), signal.SIGTERM)
       time.sleep(5)  # The handler runs here at the latest.
@@ -22,19 +21,6 @@ def test_a_terminated_command_cleans_up():
       cleaned.append(True)
   assert ended.value.code == 128 + signal.SIGTERM
   assert cleaned and signal.getsignal(signal.SIGTERM) is before
-
-
-def test_other_threads_set_no_handler():
-  done = []
-
-  def work():
-    with command_line.exit_on_sigterm():
-      done.append(True)
-
-  thread = threading.Thread(target=work)
-  thread.start()
-  thread.join()
-  assert done
 
 
 def test_errors_of_the_user_are_one_message():

@@ -155,7 +155,7 @@ def test_evaluation_and_calibration_always_stop(root):
     input_pipeline.open_data(config).eval_batches(batch_size=1)
   path = root / '2011_09_26/calib_cam_to_cam.txt'
   path.write_text(path.read_text().replace('20 0 19.5', '20 zero 19.5'))
-  with pytest.raises(ValueError, match='cam_to_cam.txt, line 5: P_rect_02 ne'):
+  with pytest.raises(ValueError, match='cam_to_cam.txt: P_rect_02 needs'):
     take(root)
 
 
@@ -185,7 +185,7 @@ def test_a_failing_machine_changes_no_order(
   checked.append(True)
   with pytest.raises(
     (OSError, ValueError, MemoryError),
-    match=f'0000000003.png cannot be read: {message}',
+    match=f'0000000003.png cannot be read: .*{message}',
   ):
     take(root, reader)
 

@@ -72,10 +72,10 @@ def test_absent_calibration_is_named(tmp_path):
 @pytest.mark.parametrize(
   'name, line, message',
   [
-    ('P_rect_02', 'P_rect_02: 20 0 19.5', 'line 5: P_rect_02 needs 12 finite'),
-    ('P_rect_02', 'P_rect_02: 20 x' + 10 * ' 0', 'line 5: P_rect_02 needs 12'),
-    ('P_rect_02', 'P_rect_02: 20 nan' + 10 * ' 0', 'line 5: P_rect_02 needs'),
-    ('R_rect_00', '', 'no line `R_rect_00'),
+    ('P_rect_02', 'P_rect_02: 20 0 19.5', 'P_rect_02 needs 12 finite'),
+    ('P_rect_02', 'P_rect_02: 20 x' + 10 * ' 0', 'P_rect_02 needs 12'),
+    ('P_rect_02', 'P_rect_02: 20 nan' + 10 * ' 0', 'P_rect_02 needs 12'),
+    ('R_rect_00', '', 'R_rect_00 needs 9 finite'),
   ],
 )
 def test_bad_calibration_line(date, name, line, message):

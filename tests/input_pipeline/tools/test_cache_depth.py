@@ -142,7 +142,7 @@ def test_failure_leaves_nothing_behind(root, tmp_path):
     run(root, output, 'lidar')
   with pytest.raises(SystemExit, match='no split list at .*/no/such'):
     run('/no/such', output, 'lidar')
-  with pytest.raises(SystemExit, match='--ground_truth_root names the folder'):
+  with pytest.raises(SystemExit, match='val/ of ground_truth_root'):
     run(root, output, 'improved', f'--ground_truth_root={tmp_path}')
 
 
