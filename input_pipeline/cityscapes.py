@@ -42,8 +42,7 @@ MOVING_CLASSES = (11, 12, 13, 14, 15, 16, 17, 18)
 
 CODINGS = ('train_ids', 'ids')
 
-# The largest Cityscapes id.
-LAST_ID = 33
+LAST_ID = 33  # The largest Cityscapes id.
 
 
 _TO_TRAIN_IDS = np.full(256, UNLABELLED, np.uint8)

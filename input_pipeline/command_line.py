@@ -39,8 +39,7 @@ def report_errors(
   cleanup. For the main thread: Python allows signal handlers nowhere else.
   """
 
-  def end(number, frame):
-    del frame
+  def end(number, _):
     print('terminated', file=sys.stderr)
     sys.exit(128 + number)
 

@@ -120,11 +120,7 @@ class Data:
     return '; '.join(parts)
 
   def stills_per_batch(self, batch_size: int) -> int:
-    """The number of stills that go with a batch of `batch_size` examples.
-
-    Raises ValueError if `config.data.semantic_share` gives no positive whole
-    number.
-    """
+    """The number of stills that go with a batch of `batch_size` examples."""
     if not self.still_table:
       return 0
     count = self.config.semantic_share * batch_size
@@ -193,18 +189,16 @@ class Data:
   def describe_step(self, step: int, *, seed: int, batch_size: int) -> str:
     """Names the examples and stills of the update to `step`, for messages."""
     order = functools.partial(sampling.example_indices, step - 1, seed=seed)
-    indices = order(num_examples=len(self.train), batch_size=batch_size)
-    text = (
-      f'its examples are numbers {indices.tolist()} (from 0) of '
-      f'{self.config.train_split}'
-    )
+    numbers = order(
+      num_examples=len(self.train), batch_size=batch_size
+    ).tolist()
+    text = f'its examples are numbers {numbers} (from 0) of '
+    text += self.config.train_split
     if self.still_table:
       size = self.stills_per_batch(batch_size)
-      indices = order(num_examples=self.stills, batch_size=size)
-      text += (
-        f', its stills numbers {indices.tolist()} (from 0, by name) of '
-        f'{self.config.semantic_root}'
-      )
+      numbers = order(num_examples=self.stills, batch_size=size).tolist()
+      text += f', its stills numbers {numbers} (from 0, by name) of '
+      text += self.config.semantic_root
     return text
 
 
@@ -341,11 +335,8 @@ def _open_folder_tables(config_data, offsets):
     lines[name] = splits.read_split(path)
     lacking, whole = {}, set()
     for line in progress.bar(lines[name], f'looking for the files of {path}'):
-      wanted = [folder.calibration_files(line)[0]]
-      wanted += [
-        folder.expected_file('image', line, offset) for offset in frame_offsets
-      ]
-      absent = folder.missing(wanted)
+      wanted = [folder.expected_file('image', line, x) for x in frame_offsets]
+      absent = folder.missing([folder.calibration_files(line)[0], *wanted])
       if truth[name]:
         absent += truth[name].missing(line)
       if absent:
@@ -358,7 +349,16 @@ def _open_folder_tables(config_data, offsets):
         replaced.append(line)
       else:
         missing |= dict.fromkeys(lacking.get(line, ()))
-  _check_missing(folder, list(missing))
+  if missing:
+    hint = ''
+    if config_data.ground_truth == 'improved':
+      hint = f'; {truths.IMPROVED_HINT}'
+    raise ValueError(
+      f'{folder.root} lacks {files.count_of(len(missing), "file")} that the '
+      f'split lists need, beginning with {", ".join(list(missing)[:10])}. '
+      'Frames may be .png or .jpg, in the layout of KITTI raw, not of KITTI '
+      f'odometry; check the root, the lists and the kind of ground truth{hint}'
+    )
   every_line = [line for part in lines.values() for line in part]
   absent = set(replaced)
   sizes = examples.usual_sizes(
@@ -381,23 +381,6 @@ def _open_folder_tables(config_data, offsets):
     _check_truths(folder, tables['eval'], sizes)
   _check_masks('labels', config_data, list(tables.values()))
   return tables, tuple(sorted(set(sizes.values()))), len(replaced)
-
-
-def _check_missing(folder, missing):
-  """Raises ValueError if files are missing: how many, the first ten, hints."""
-  if not missing:
-    return
-  hints = ''
-  if any(path.split('/')[0].isdecimal() for path in missing):
-    hints += '; training takes KITTI raw, not the drives of KITTI odometry'
-  if any('proj_depth' in path for path in missing):
-    hints += f'; {truths.IMPROVED_HINT}'
-  raise ValueError(
-    f'{folder.root} lacks {files.count_of(len(missing), "file")} that the '
-    f'split lists need, beginning with {", ".join(missing[:10])}. Frames may '
-    'be .png or .jpg; check the root, the lists and the kind of ground truth'
-    + hints
-  )
 
 
 def _check_cameras(folder, lines, sizes):

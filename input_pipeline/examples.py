@@ -68,18 +68,16 @@ class ExampleTable:
 
   def nearest(self, index: int) -> list[int]:
     """The other examples of its drive and side, the nearest frame first."""
-    others = [row for row in range(len(self)) if row != index]
-    if self.lines is None:
-      return sorted(others, key=lambda row: abs(row - index))
-    own, lines = self.lines[index], self.lines
-    return sorted(
-      (
-        row
-        for row in others
-        if (lines[row].drive, lines[row].side) == (own.drive, own.side)
-      ),
-      key=lambda row: abs(lines[row].frame - own.frame),
-    )
+    lines = self.lines
+    if lines is None:
+      lines = [splits.Example('', row, 'l') for row in range(len(self))]
+    own = lines[index]
+    distances = [
+      (abs(line.frame - own.frame), row)
+      for row, line in enumerate(lines)
+      if (line.drive, line.side) == (own.drive, own.side) and row != index
+    ]
+    return [row for _, row in sorted(distances)]
 
   def read_fields(self, index: int) -> dict[str, np.ndarray]:
     """Reads everything of an example but its frames; see `field_specs`.
@@ -165,9 +163,10 @@ def make_table(
       folder.expected_file('image', line, offset) for offset in frame_offsets
     ]
     frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
-  label_files = [None] * len(lines)
-  if coding != 'none':
-    label_files = [folder.file('semantic', line) for line in lines]
+  label_files = [
+    folder.file('semantic', line) if coding != 'none' else None
+    for line in lines
+  ]
   intrinsics = [
     kitti.intrinsics(
       folder.calibration(line), camera=line.camera, height=height, width=width
@@ -189,11 +188,7 @@ def make_table(
 
 
 def usual_sizes(paths: Iterable[str]) -> dict[str, Size]:
-  """Folder -> the (height, width) that most of its probed frames have.
-
-  Raises:
-    ValueError: if no probed frame of a folder can be read.
-  """
+  """Folder -> the (height, width) that most of its probed frames have."""
   files = collections.defaultdict(list)
   for path in paths:
     files[os.path.dirname(path)].append(path)

@@ -54,12 +54,11 @@ def _reading(path):
   try:
     yield
   except Exception as error:  # Each of Pillow's plugins has its own.
-    kind = UnreadableError
-    if isinstance(error, MemoryError):
-      kind = MemoryError
-    elif getattr(error, 'errno', None) in _MACHINE_ERRORS:
-      kind = OSError
-    raise kind(f'{path} cannot be read: {error!r}') from error
+    message = f'{path} cannot be read: {error!r}'
+    if isinstance(error, OSError) and error.errno in _MACHINE_ERRORS:
+      raise OSError(message) from error
+    kind = MemoryError if isinstance(error, MemoryError) else UnreadableError
+    raise kind(message) from error
 
 
 def open_image(path: Path) -> Image.Image:
@@ -163,11 +162,7 @@ def read_mask(path: Path, *, coding: str) -> np.ndarray:
 
 
 def read_depth(path: Path) -> np.ndarray:
-  """Reads a depth map in KITTI's coding: a 16-bit PNG, metres x 256, 0 = none.
-
-  Returns:
-    [H, W] float32, metres; 0 where nothing was measured.
-  """
+  """Reads KITTI's 16-bit depth: [H, W] float32, metres, 0 = no measurement."""
   image = open_image(path)
   if not image.mode.startswith('I'):
     raise ValueError(

@@ -109,9 +109,8 @@ def scan_masks(
       slots = np.minimum(train_ids, cityscapes.NUM_CLASSES)
       np.add.at(pixels, slots, row[values])
   # Train ids are valid ids, most of them unlabelled; not the other way round.
-  misfit = ''
-  if coding == 'ids' != guess and counts.any():
-    misfit = f'{evidence}, as ids would'
+  unlikely = coding == 'ids' != guess and counts.any()
+  misfit = f'{evidence}, as ids would' if unlikely else ''
   problems = {what: lines for what, lines in problems.items() if lines}
   return Scan(coding, reason, pixels, problems, misfit)
 

@@ -38,7 +38,7 @@ class MemoryReader:
     frame_shape, _ = specs.pop('frames')
     self._frames = np.empty((len(frames), *frame_shape[1:]), np.uint8)
     self._fields = _empty_batch(specs, len(indices))
-    errors = {}  # By index in the split.
+    bad, found = {}, np.empty(len(indices), np.int64)
 
     def read_frame(row):
       try:
@@ -46,37 +46,32 @@ class MemoryReader:
       except images.UnreadableError as error:
         if not replace:
           raise
-        needed = (self._frame_rows == row).any(axis=1)
-        errors.update(dict.fromkeys(indices[needed].tolist(), error))
+        bad[row] = error
 
-    def read_fields(position):
-      try:
-        _write_row(self._fields, position, table.read_fields(indices[position]))
-      except images.UnreadableError as error:
-        if not replace:
-          raise
-        errors[indices[position]] = error
+    def read_fields(index):
+      """Returns the example's position; a replacement is read twice."""
+      position = self._positions[index]
+      for row in self._frame_rows[position]:
+        if row in bad:
+          raise bad[row]
+      for name, value in table.read_fields(index).items():
+        self._fields[name][position] = value
+      return position
+
+    read = _replacing(table, read_fields) if replace else read_fields
+
+    def place(number):
+      found[number] = read(indices[number])
 
     progress.for_each(read_frame, len(frames), 'decoding frames')
-    progress.for_each(read_fields, len(indices), 'reading examples')
-
-    def find(index):
-      if index in errors:
-        raise errors[index]
-      return index
-
-    replacements = _Replacements(table)
-    found = {index: replacements.read(index, find) for index in errors}
-    for index, other in found.items():
-      self._positions[index] = self._positions[other]
+    progress.for_each(place, len(indices), 'reading examples')
+    self._positions[indices] = found
 
   def batch(self, indices: np.ndarray) -> Batch:
     """Gathers a batch of examples, [B] integers."""
     positions = self._positions[indices]
-    batch = {'frames': self._frames[self._frame_rows[positions]]}
-    return batch | {
-      name: field[positions] for name, field in self._fields.items()
-    }
+    fields = {name: field[positions] for name, field in self._fields.items()}
+    return {'frames': self._frames[self._frame_rows[positions]]} | fields
 
 
 class OrderedBatches:
@@ -135,10 +130,13 @@ def tf_batches(
   for kind in ('GPU', 'TPU'):  # Their memory belongs to JAX.
     tf.config.set_visible_devices([], kind)
   specs = table.field_specs()
-  read = functools.partial(_read, table)
-  if replace:
-    read = functools.partial(_Replacements(table).read, read=read)
-  make = functools.partial(_make_batch, read, specs, indices)
+
+  def read(index):
+    frames = [table.read_frame(row) for row in table.frame_rows[index]]
+    return table.read_fields(index) | {'frames': np.stack(frames)}
+
+  read_any = _replacing(table, read) if replace else read
+  make = functools.partial(_make_batch, read_any, specs, indices)
 
   def make_batch(step):
     # A batch at a time: example by example TensorFlow copies every array twice.
@@ -167,22 +165,11 @@ def tf_batches(
     stop()
 
 
-def _read(table, index):
-  """Reads an example with its frames, [F, H, W, 3] uint8."""
-  frames = [table.read_frame(row) for row in table.frame_rows[index]]
-  return table.read_fields(index) | {'frames': np.stack(frames)}
-
-
 def _empty_batch(specs, size):
   return {
     name: np.zeros((size, *shape), dtype)
     for name, (shape, dtype) in specs.items()
   }
-
-
-def _write_row(batch, row, fields):
-  for name, value in fields.items():
-    batch[name][row] = value
 
 
 def _make_batch(read, specs, indices, step):
@@ -195,45 +182,38 @@ def _make_batch(read, specs, indices, step):
   batch = _empty_batch(specs, len(rows))
   try:
     for row, index in enumerate(rows):
-      _write_row(batch, row, read(index))
+      for name, value in read(index).items():
+        batch[name][row] = value
   except (ValueError, OSError, MemoryError) as problem:
     error = str(problem) or type(problem).__name__
   return [*batch.values(), error.encode()]
 
 
-class _Replacements:
-  """Reads examples, or else the nearest readable ones."""
+def _replacing(table, read):
+  """Makes a function that reads an example, or else the nearest that works.
 
-  def __init__(self, table):
-    self._table = table
-    self._replaced = set()
+  It warns once for each replaced example, and raises ValueError if no example
+  of its drive and side can be read.
+  """
+  replaced = set()
 
-  def read(self, index, read):
-    """Calls `read` with an example, or else with the nearest that works.
-
-    Warns once for each replaced example.
-
-    Raises:
-      ValueError: if no example of its drive and side can be read.
-    """
+  def read_any(index):
     try:
       return read(index)
     except images.UnreadableError as problem:
       error = problem
-    for other in self._table.nearest(index):
+    for other in table.nearest(index):
       try:
         value = read(other)
       except images.UnreadableError:
         continue
-      if index not in self._replaced:
-        self._replaced.add(index)
+      if index not in replaced:
+        replaced.add(index)
         logging.warning(
-          '%s: example %d replaces %d, %d of %d replaced so far',
-          error,
-          other,
-          index,
-          len(self._replaced),
-          len(self._table),
+          f'{error}: example {other} replaces {index}, {len(replaced)} of '
+          f'{len(table)} replaced so far'
         )
       return value
     raise ValueError(f'{error}; nor can another example of its drive and side')
+
+  return read_any

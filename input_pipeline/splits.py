@@ -41,14 +41,13 @@ class Example:
 
 def find_split(split: str, root: str) -> str:
   """Path of a split list: as given, or else below the root."""
-  below = os.path.join(root, split)
-  for path in (split, below):
+  paths = dict.fromkeys((split, os.path.join(root, split)))
+  for path in paths:
     if os.path.isfile(path):
       return path
-  places = split if os.path.isabs(split) else f'{split} nor at {below}'
   raise FileNotFoundError(
-    f'no split list at {places}; pass lists of DRIVE FRAME SIDE lines as '
-    'train_split and eval_split'
+    f'no split list at {" nor at ".join(paths)}; pass lists of DRIVE FRAME '
+    'SIDE lines as train_split and eval_split'
   )
 
 

@@ -84,16 +84,11 @@ class Truth:
 
   def _improved_file(self, example):
     """Path of an annotated depth map; the likeliest one if it is absent."""
-    drive = os.path.basename(example.drive)
-    camera, name = f'image_{example.camera:02d}', f'{example.frame:010d}.png'
-    drives = [
-      os.path.join(self._improved_root, part, drive)
-      for part in ('train', 'val', '')
-    ] + [os.path.join(self._folder.root, example.drive)]
-    places = [
-      os.path.join(path, 'proj_depth/groundtruth', camera, name)
-      for path in drives
-    ]
+    root, drive = self._improved_root, os.path.basename(example.drive)
+    drives = [f'{root}/{x}' for x in (f'train/{drive}', f'val/{drive}', drive)]
+    drives.append(f'{self._folder.root}/{example.drive}')
+    below = f'proj_depth/groundtruth/image_{example.camera:02d}'
+    places = [f'{x}/{below}/{example.frame:010d}.png' for x in drives]
     return next(filter(self._folder.is_file, places), places[0])
 
 

@@ -39,9 +39,6 @@ class Folder:
 
   The kinds of files are `image`, `semantic`, `depth`, `velodyne_points` and
   `oxts`.
-
-  Attributes:
-    root: path of the folder.
   """
 
   def __init__(self, root: str):
@@ -90,9 +87,7 @@ class Folder:
   def calibration_files(self, example: splits.Example) -> tuple[str, str]:
     """Paths of the two calibration files of the example's date."""
     folder = self._date_folder(example)
-    return tuple(
-      os.path.join(folder, name) for name in (CAMERA_FILE, VELODYNE_FILE)
-    )
+    return f'{folder}/{CAMERA_FILE}', f'{folder}/{VELODYNE_FILE}'
 
   def digest(self, paths: Iterable[str]) -> str:
     """A hash of existing files: names, sizes, and calibrations' content."""
@@ -213,21 +208,18 @@ def scan_depth(
   camera: int = 2,
   forward_distance: bool = True,
 ) -> np.ndarray:
-  """Depth map of a velodyne scan, as the field's evaluations make it.
+  """Depth map of a scan: [H, W] float32, metres, 0 = no measurement.
 
-  As Monodepth2's `generate_depth_map` (the usual raw ground truth): drop points
-  behind the scanner, project with P_rect R_rect_00 [R|T], round, minus 1;
-  of several points in a pixel the nearest wins.
+  H x W is the camera's native size. As Monodepth2's `generate_depth_map`, the
+  usual raw ground truth: drop points behind the scanner, project with
+  P_rect R_rect_00 [R|T], round, minus 1; of several points in a pixel the
+  nearest wins.
 
   Args:
     points: [N, 4] float32, metres in the velodyne frame.
-    calibration: must have `velo_to_cam`.
-    camera: number of the camera.
-    forward_distance: store the velodyne's forward distance (the usual); else
-      the camera's z.
-
-  Returns:
-    [H, W] float32, metres, at the camera's native size; 0 = no measurement.
+    calibration: with `velo_to_cam`.
+    camera: 2 or 3.
+    forward_distance: of the velodyne, as is usual; else the camera's z.
   """
   height, width = calibration.sizes[camera]
   rectification = np.eye(4)

@@ -78,11 +78,8 @@ def is_odometry_root(root: str) -> bool:
 def open_sequences(config_data, names: Iterable[str] = ()) -> list[Sequence]:
   """Reads the poses of sequences and lists their frames.
 
-  Args:
-    config_data: the config's `data`.
-    names: sequences (`09`), or drives below the root; empty for all that have
-      poses: of KITTI odometry those of the folder, else those drives of the
-      evaluation split.
+  The names are sequences (`09`), or drives below the root. By default all that
+  have poses, of KITTI odometry's folder or of the evaluation split's drives.
   """
   root = config_data.root
   data.check_paths(config_data, train=False, evaluation=False)
@@ -94,7 +91,7 @@ def open_sequences(config_data, names: Iterable[str] = ()) -> list[Sequence]:
       data.open_folder(config_data)
       lines = splits.read_split(splits.find_split(config_data.eval_split, root))
       names = dict.fromkeys(line.drive for line in lines)
-    names = [name for name in names if os.path.isfile(_pose_file(root, name))]
+    names = [x for x in names if os.path.isfile(_find_files(root, x)[0])]
   if not names:
     raise FileNotFoundError(
       f'config.eval.odometry needs true poses, but neither drives of '
@@ -127,17 +124,18 @@ def read_poses(path: str | os.PathLike[str]) -> np.ndarray:
   return poses
 
 
-def _pose_file(root, name):
+def _find_files(root, name):
+  """Paths of a sequence's poses and of the folder of its frames."""
   if is_odometry_root(root):
-    return os.path.join(root, 'poses', f'{name}.txt')
-  return os.path.join(root, name, 'poses.txt')
+    frames = os.path.join(root, 'sequences', name, f'image_{_CAMERA}')
+    return os.path.join(root, 'poses', f'{name}.txt'), frames
+  drive = os.path.join(root, name)
+  frames = kitti.data_folder(drive, 'image', _CAMERA)
+  return os.path.join(drive, 'poses.txt'), frames
 
 
 def _read_sequence(root, name):
-  path = _pose_file(root, name)
-  folder = kitti.data_folder(os.path.join(root, name), 'image', _CAMERA)
-  if is_odometry_root(root):
-    folder = os.path.join(root, 'sequences', name, f'image_{_CAMERA}')
+  path, folder = _find_files(root, name)
   poses = read_poses(path)
   files = kitti.list_frames(folder, kitti.IMAGE_SUFFIXES)
   numbers = sorted(files)

@@ -44,12 +44,10 @@ class RecordTable:
     stored = builder.info.metadata
     self.size = stored['settings']['height'], stored['settings']['width']
     columns = list(map(stored['frame_offsets'][split].index, offsets))
-    self.frame_rows = np.array(stored['frame_rows'][split], np.int64)[
-      :, columns
-    ]
-    self.lines = tuple(
-      splits.parse_lines(stored['examples'][split], source=builder.data_path)
-    )
+    rows = np.array(stored['frame_rows'][split], np.int64)
+    self.frame_rows = rows[:, columns]
+    lines = stored['examples'][split]
+    self.lines = tuple(splits.parse_lines(lines, source=builder.data_path))
     self.labelled = stored['summary'][f'{split}_labelled'] if labels else 0
     self._folder = builder.data_path
     self._features = builder.info.features

@@ -39,9 +39,7 @@ def find_layout(root: Path, *, split: str) -> pathlib.Path:
   )
 
 
-def list_files(
-  root: Path, *, coding: str, split: str
-) -> tuple[list[str], list[str], list[str]]:
+def list_files(root: Path, *, coding: str, split: str) -> list[list[str]]:
   """Lists the pictures of a folder, the mask of each, and the existing masks.
 
   All are sorted; the pictures and their masks, existing or not, correspond.
@@ -59,9 +57,7 @@ def list_files(
       for path in pictures
     ]
     found = sorted(folder.glob(f'*/[!.]*{ending}'))
-  return tuple(
-    list(map(os.fspath, paths)) for paths in (pictures, masks, found)
-  )
+  return [list(map(os.fspath, paths)) for paths in (pictures, masks, found)]
 
 
 def open_table(

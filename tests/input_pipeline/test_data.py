@@ -278,7 +278,7 @@ def test_bad_split_lines_are_named(root):
 
 def test_lists_of_numbered_drives_get_a_hint(root):
   (root / 'splits/train.txt').write_text('1 471 l\n')
-  with pytest.raises(ValueError, match='not the drives of KITTI odometry'):
+  with pytest.raises(ValueError, match='not of KITTI odometry'):
     input_pipeline.open_data(kitti_folder.make_config(root))
 
 

@@ -238,7 +238,7 @@ def test_memory_reader_decodes_each_frame_once(root, monkeypatch):
   'name, content, message',
   [
     ('image_02/data/0000000002.png', 'half', 'cannot be read'),
-    ('image_02/data/0000000002.png', b'', 'not a picture'),
+    ('image_02/data/0000000002.png', b'', 'cannot identify image'),
     ('semantic_02/data/0000000002.png', 'half', 'cannot be read'),
     ('semantic_02/data/0000000002.png', 77, 'value 77 is outside'),
   ],

@@ -211,7 +211,7 @@ def test_several_datasets_and_damaged_ones(root, tmp_path):
     with pytest.raises(ValueError, match='of frames in .*second.* cannot be'):
       take_train(make_config(second, reader=reader))
   shard.unlink()
-  with pytest.raises(FileNotFoundError, match='1 of 3 files .* -?.*frames'):
+  with pytest.raises(FileNotFoundError, match='1 files of records .*frames'):
     take_train(make_config(second))
 
 
