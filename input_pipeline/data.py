@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
-import logging
 import math
 import os
 import sys
@@ -17,17 +16,14 @@ from input_pipeline import (
   cityscapes,
   examples,
   files,
-  images,
   masks,
-  progress,
   readers,
   sampling,
   splits,
-  street,
   truths,
 )
 from input_pipeline.batch import Batch
-from input_pipeline.sources import kitti, records, stills
+from input_pipeline.sources import folders, records, stills
 
 Config = ml_collections.ConfigDict
 _CHOICES = {
@@ -39,7 +35,6 @@ _CHOICES = {
   'ground_truth': ('none', *truths.KINDS),
 }
 _SCANNED_MASKS = 64  # Enough to see whether a folder has the config's coding.
-_TOLERANCE = 0.01  # Of aspect ratios; a cropped picture differs more.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -224,8 +219,7 @@ def open_data(
 
   Raises:
     FileNotFoundError: if the root or a list is missing.
-    ValueError: if a config field, a line of a list or a file is wrong, or
-      files are missing.
+    ValueError: if files are missing or something does not fit.
   """
   check_paths(config_data, train=train, evaluation=evaluation)
   offsets = {}
@@ -237,7 +231,8 @@ def open_data(
   if config_data.source == 'tfds':
     tables, sizes = records.open_tables(config_data, offsets)
   else:
-    tables, sizes, replaced = _open_folder_tables(config_data, offsets)
+    tables, sizes, replaced = folders.open_tables(config_data, offsets)
+    _check_masks('labels', config_data, list(tables.values()))
   if train and config_data.semantic_root:
     still_table = stills.open_table(
       config_data.semantic_root,
@@ -303,124 +298,6 @@ def check_paths(
       splits.find_split(config_data.train_split, root)
     if evaluation and config_data.ground_truth != 'none':
       splits.find_split(config_data.eval_split, root)
-
-
-def open_folder(config_data: Config) -> kitti.Folder:
-  """Opens the folder of the config; renders the street if it is missing."""
-  if config_data.source == 'street':
-    options = config_data.street.to_dict() | {'workers': os.cpu_count() or 1}
-    street.render_street(config_data.root, **options)
-  return kitti.Folder(config_data.root)
-
-
-def _open_folder_tables(config_data, offsets):
-  """Checks the lists against the folder.
-
-  Returns:
-    Name of the split -> `ExampleTable`, the native sizes, and the number of
-    training examples that are replaced.
-  """
-  folder = open_folder(config_data)
-  truth = {'train': None}
-  if 'eval' in offsets:
-    truth['eval'] = truths.open_truth(
-      config_data.ground_truth,
-      folder,
-      improved_root=config_data.ground_truth_root,
-      file=config_data.ground_truth_file,
-    )
-  lines, missing, replaced = {}, {}, []
-  for name, frame_offsets in offsets.items():
-    path = splits.find_split(getattr(config_data, f'{name}_split'), folder.root)
-    lines[name] = splits.read_split(path)
-    lacking, whole = {}, set()
-    for line in progress.bar(lines[name], f'looking for the files of {path}'):
-      wanted = [folder.expected_file('image', line, x) for x in frame_offsets]
-      absent = folder.missing([folder.calibration_files(line)[0], *wanted])
-      if truth[name]:
-        absent += truth[name].missing(line)
-      if absent:
-        lacking[line] = absent
-    if name == 'train' and config_data.unreadable == 'replace':
-      # A complete example of the same drive and side replaces another.
-      whole = {(x.drive, x.side) for x in lines[name] if x not in lacking}
-    for line in lines[name]:
-      if line in lacking and (line.drive, line.side) in whole:
-        replaced.append(line)
-      else:
-        missing |= dict.fromkeys(lacking.get(line, ()))
-  if missing:
-    hint = ''
-    if config_data.ground_truth == 'improved':
-      hint = f'; {truths.IMPROVED_HINT}'
-    raise ValueError(
-      f'{folder.root} lacks {files.count_of(len(missing), "file")} that the '
-      f'split lists need, beginning with {", ".join(list(missing)[:10])}. '
-      'Frames may be .png or .jpg, in the layout of KITTI raw, not of KITTI '
-      f'odometry; check the root, the lists and the kind of ground truth{hint}'
-    )
-  every_line = [line for part in lines.values() for line in part]
-  absent = set(replaced)
-  sizes = examples.usual_sizes(
-    folder.file('image', line) for line in every_line if line not in absent
-  )
-  tables = {
-    name: examples.make_table(
-      folder,
-      lines[name],
-      size=(config_data.height, config_data.width),
-      native_sizes=sizes,
-      frame_offsets=frame_offsets,
-      coding=config_data.labels,
-      truth=truth[name],
-    )
-    for name, frame_offsets in offsets.items()
-  }
-  _check_cameras(folder, every_line, sizes)
-  if 'eval' in tables:
-    _check_truths(folder, tables['eval'], sizes)
-  _check_masks('labels', config_data, list(tables.values()))
-  return tables, tuple(sorted(set(sizes.values()))), len(replaced)
-
-
-def _check_cameras(folder, lines, sizes):
-  """Raises ValueError for frames larger than their calibration's.
-
-  Warns if they have another aspect ratio.
-  """
-  for line in {(x.drive, x.camera): x for x in reversed(lines)}.values():
-    path = os.path.dirname(folder.expected_file('image', line))
-    height, width = sizes[path]
-    rows, columns = folder.calibration(line).sizes[line.camera]
-    message = (
-      f'{path} holds frames of {width}x{height}, but S_rect_0{line.camera} '
-      f'of {folder.calibration_files(line)[0]} is {columns}x{rows}'
-    )
-    if height > rows or width > columns:
-      raise ValueError(
-        f'{message}: use rectified frames (_sync drives), or the calibration '
-        'that belongs to these'
-      )
-    if images.stretch((height, width), (rows, columns)) > _TOLERANCE:
-      logging.warning(
-        '%s: correct if they were resized, wrong if cropped', message
-      )
-
-
-def _check_truths(folder, table, sizes):
-  """Raises ValueError if a depth map was cropped or stretched.
-
-  Scans are projected to the camera's size; frames may have been resized.
-  """
-  for line, size in zip(table.lines, table.native_sizes.tolist(), strict=True):
-    frame = sizes[os.path.dirname(folder.file('image', line))]
-    camera = folder.calibration(line).sizes[line.camera]
-    if min(images.stretch(size, x) for x in (frame, camera)) > _TOLERANCE:
-      raise ValueError(
-        f'the ground truth of {line} is {size[1]}x{size[0]} and its frame '
-        f'{frame[1]}x{frame[0]}: it was cropped or stretched, but a depth map '
-        'must show what its frame shows'
-      )
 
 
 def _check_masks(field, config_data, tables):

@@ -3,19 +3,13 @@
 The table is the one source of both readers, so it also knows a batch's shapes.
 """
 
-import collections
-import contextlib
 import dataclasses
 import functools
-import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from input_pipeline import cityscapes, images, splits, truths
-from input_pipeline.sources import kitti
-
-_PROBES = 9  # Files of a folder whose headers give the size of its frames.
 
 Size = tuple[int, int]  # (height, width)
 
@@ -139,70 +133,6 @@ class ExampleTable:
       if self.coding != 'none':
         specs['native_labels'] = (self.truth_size, np.uint8)
     return specs
-
-
-def make_table(
-  folder: kitti.Folder,
-  lines: Sequence[splits.Example],
-  *,
-  size: Size,
-  native_sizes: Mapping[str, Size],
-  frame_offsets: Sequence[int],
-  coding: str,
-  truth: truths.Truth | truths.StoredTruth | None = None,
-) -> ExampleTable:
-  """Makes the table of a split of a folder; see `ExampleTable`.
-
-  `native_sizes` is of `usual_sizes`; the first of the `frame_offsets` is 0.
-  Frames may be missing: then reading their examples fails.
-  """
-  height, width = size
-  rows, frame_rows = {}, []
-  for line in lines:
-    paths = [
-      folder.expected_file('image', line, offset) for offset in frame_offsets
-    ]
-    frame_rows.append([rows.setdefault(path, len(rows)) for path in paths])
-  label_files = [
-    folder.file('semantic', line) if coding != 'none' else None
-    for line in lines
-  ]
-  intrinsics = [
-    kitti.intrinsics(
-      folder.calibration(line), camera=line.camera, height=height, width=width
-    )
-    for line in lines
-  ]
-  return ExampleTable(
-    size=size,
-    frame_files=tuple(rows),
-    frame_rows=np.array(frame_rows, np.int64),
-    label_files=label_files,
-    coding=coding,
-    intrinsics=np.stack(intrinsics),
-    truth=truth,
-    native_sizes=truth and np.array(list(map(truth.size, lines)), np.int32),
-    native_frame_sizes=[native_sizes[os.path.dirname(path)] for path in rows],
-    lines=tuple(lines),
-  )
-
-
-def usual_sizes(paths: Iterable[str]) -> dict[str, Size]:
-  """Folder -> the (height, width) that most of its probed frames have."""
-  files = collections.defaultdict(list)
-  for path in paths:
-    files[os.path.dirname(path)].append(path)
-  sizes = {}
-  for folder, inside in files.items():
-    found = collections.Counter()
-    for path in inside[:: -(-len(inside) // _PROBES)]:
-      # An unreadable one is reported or replaced when it is read.
-      with contextlib.suppress(images.UnreadableError):
-        found[images.read_size(path)] += 1
-    if not found:
-      raise ValueError(f'no frame of {folder} can be read')
-    sizes[folder] = found.most_common(1)[0][0]
-  return sizes
 
 
 def _resize_labels(mask, height, width):

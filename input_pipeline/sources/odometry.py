@@ -20,7 +20,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from input_pipeline import data, examples, readers, splits
-from input_pipeline.sources import kitti
+from input_pipeline.sources import folders, kitti
 
 _CAMERA = 2
 _ROTATION_TOLERANCE = 1e-3  # Published poses have seven digits.
@@ -88,7 +88,7 @@ def open_sequences(config_data, names: Iterable[str] = ()) -> list[Sequence]:
     if is_odometry_root(root):
       names = sorted(os.listdir(os.path.join(root, 'sequences')))
     elif config_data.source != 'tfds':  # Records have no poses.
-      data.open_folder(config_data)
+      folders.open_folder(config_data)
       lines = splits.read_split(splits.find_split(config_data.eval_split, root))
       names = dict.fromkeys(line.drive for line in lines)
     names = [x for x in names if os.path.isfile(_find_files(root, x)[0])]
