@@ -155,6 +155,7 @@ def test_every_page_is_in_the_navigation():
     assert page.relative_to(_ROOT / 'docs').as_posix() in navigation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['README.md', 'docs/index.md'])
 def test_python_lines_predict_an_image(name, trained, tmp_path):
   image = tmp_path / 'image.png'

@@ -17,6 +17,7 @@ def _start(what):
   ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('what', 'after'), [('loop', 5), ('resume', 1000)])
 def test_a_signal_to_one_ends_all_after_the_same_step(what, after):
   processes = _start(what)

@@ -60,6 +60,7 @@ def _measure(count, batch_changes=None, width=4, automask=False):
   )
 
 
+@pytest.mark.slow
 def test_perfect_depth_rebuilds_what_the_coarse_one_does_not():
   count, coarse, enhanced, perfect, *errors, edge_pixels = _measure(1000)
   assert count == edge_pixels == 8 * _SIZE[0]

@@ -275,6 +275,7 @@ def test_failure_keeps_the_batches_before_it(root):
     next(batches)
 
 
+@pytest.mark.slow
 def test_endless_graph_lets_the_process_end(root):
   code = f"""
 from tests.support import kitti_folder

@@ -219,6 +219,7 @@ def test_applies_without_a_key():
   assert outputs.points.shape == (2, _POINTS, 2)
 
 
+@pytest.mark.slow
 def test_enhanced_disparity_leaves_its_surroundings_alone(full):
   """What gradient reaches the network comes through the points alone."""
   variables, _, _ = full

@@ -143,6 +143,7 @@ def test_one_frame_gives_no_motion_but_initialises_everything(shapes):
   assert _variables(model, frame) == shapes
 
 
+@pytest.mark.slow
 def test_disparities_lie_between_0_and_1():
   model = _model()
   frames = jax.random.uniform(jax.random.key(0), (2, 1, 32, 64, 3))

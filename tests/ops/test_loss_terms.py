@@ -47,6 +47,7 @@ def _make_losses(**options):
   return terms
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('option', 'term'),
   [

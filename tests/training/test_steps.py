@@ -135,6 +135,7 @@ class _Recorder:
     return {'photometric': jnp.mean(outputs.disparity_logits[0] ** 2)}, {}
 
 
+@pytest.mark.slow
 def test_networks_see_jittered_frames_and_losses_clean_ones(monkeypatch):
   batch = _make_batch()
   rng = np.random.default_rng(1)
@@ -199,6 +200,7 @@ def test_attention_gain_is_over_all_levels_and_branches():
   assert steps._attention_gain(params, model.clone(attention_levels=())) == {}
 
 
+@pytest.mark.slow
 def test_a_saturated_disparity_is_pulled_back(tiny):
   state, step = tiny
   heads = [f'Conv_{1 + scale}' for scale in range(4)]
@@ -243,6 +245,7 @@ def test_preview_rebuilds_the_frames_as_they_are():
   )
 
 
+@pytest.mark.slow
 def test_one_program_serves_every_seed():
   optimizer, mesh = optax.sgd(0.1), runs.one_device_mesh()
 

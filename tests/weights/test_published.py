@@ -110,7 +110,9 @@ def _zeros(model):
   return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
 
-@pytest.fixture(scope='module', params=[18, 50])
+@pytest.fixture(
+  scope='module', params=[18, pytest.param(50, marks=pytest.mark.slow)]
+)
 def golden_network(request):
   data = golden.load(f'network_r{request.param}')
   parts = _published_parts(request.param, int(data['seed']))
@@ -207,6 +209,7 @@ def test_load_predicts_at_the_size_that_the_encoder_names(folder):
   np.testing.assert_allclose(prediction.inverse_depth, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['baseline', 'full'])
 def test_a_folder_of_published_weights_starts_a_run(
   folder, tmp_path, caplog, name

@@ -327,6 +327,7 @@ def _contents(root):
   }
 
 
+@pytest.mark.slow
 def test_seed_decides_every_byte(tmp_path):
   _small(tmp_path / 'a', frames=11)
   _small(tmp_path / 'b', frames=11, workers=2)  # Each renders a part.
