@@ -16,7 +16,7 @@ import input_pipeline
 from sgde_jax import configuration, parallel, visualization
 from sgde_jax.configs import default
 from sgde_jax.evaluation import panels
-from sgde_jax.training import steps
+from sgde_jax.training import loop, steps
 from sgde_jax.weights import initial
 
 FLAGS = flags.FLAGS
@@ -40,7 +40,7 @@ def main(_) -> None:
   )
   batch = parallel.to_devices(next(batches), mesh)
   preview = functools.partial(
-    steps.preview_step, model=model, loss_options=config.loss.to_dict()
+    steps.preview_step, model=model, loss=loop.bind_loss(config.loss, model)
   )
   pictures = jax.device_get(parallel.jit(preview)(state.variables, batch))
   example = {name: array[0] for name, array in pictures.items()}

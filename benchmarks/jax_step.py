@@ -12,7 +12,7 @@ from benchmarks import measuring
 from sgde_jax import configuration, models, parallel
 from sgde_jax.configs import ablation, default
 from sgde_jax.inference import steps as inference
-from sgde_jax.training import steps
+from sgde_jax.training import loop
 from sgde_jax.weights import initial, optimizer
 
 
@@ -41,7 +41,7 @@ def make_step(
     inputs = _trained_inputs(config, workdir, case.batch, mesh)
   start = time.perf_counter()
   if case.work == 'train':
-    step, *_ = steps.compile_steps(
+    step, *_ = loop.compile_steps(
       config, model, adam, mesh, state, itertools.repeat(batch)
     )
   else:

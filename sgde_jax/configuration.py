@@ -5,6 +5,7 @@ Imports neither JAX nor TensorFlow, so that it can be checked before them.
 
 import contextlib
 import difflib
+import fnmatch
 import json
 import logging
 import math
@@ -80,8 +81,7 @@ _RULES = (
   ),
   (
     'num_steps optimizer.decay_factor optimizer.clip_norm eval.panels'
-    ' loss.smoothness_weight loss.scale_weight loss.enhanced_weight'
-    ' loss.segment_weight loss.cross_entropy_weight augmentation.hue',
+    ' loss.*_weight augmentation.hue',
     '0 or more',
     lambda x: 0 <= x < math.inf,
   ),
@@ -185,8 +185,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     ),
     *(
       (field, f'must be {what}')
-      for fields, what, holds in _RULES
-      for field in fields.split()
+      for patterns, what, holds in _RULES
+      for pattern in patterns.split()
+      for field in fnmatch.filter(values, pattern)
       if not holds(values[field])
     ),
     *_misfits(config, values),

@@ -119,14 +119,14 @@ def fixture_workdirs(root, tmp_path_factory):
   config = runs.make_config(root, **_SETTINGS)
   processes = _start_two(root, folder / 'two')
   compiled = []
-  compile_steps = steps.compile_steps
+  compile_steps = loop.compile_steps
 
   def record_compiled(*args):
     compiled.append(compile_steps(*args))
     return compiled[-1]
 
   with special_runs.float64(), pytest.MonkeyPatch.context() as patch:
-    patch.setattr(steps, 'compile_steps', record_compiled)
+    patch.setattr(loop, 'compile_steps', record_compiled)
     loop.train_and_evaluate(config, folder / 'eight')
     patch.setattr(parallel, 'create_mesh', runs.one_device_mesh)
     loop.train_and_evaluate(config, folder / 'one')
@@ -226,10 +226,8 @@ def _preview(variables, frames, *, model):
     'intrinsics': jnp.tile(jnp.eye(3), (len(frames), 1, 1)),
     'labels': frames[:, 0, ..., 0],
   }
-  loss_options = default.get_config().loss.to_dict()
-  return steps.preview_step(
-    variables, batch, model=model, loss_options=loss_options
-  )
+  loss = loop.bind_loss(default.get_config().loss, model)
+  return steps.preview_step(variables, batch, model=model, loss=loss)
 
 
 def _compile_by_rows(root, step, shape):

@@ -1,17 +1,21 @@
 """Training: `train_and_evaluate`, the one loop."""
 
 import functools
+import itertools
 import logging
 import math
 import pathlib
+import time
 
 import jax
 import ml_collections
+import numpy as np
 
 import input_pipeline
 from input_pipeline import files
 from sgde_jax import configuration, models, parallel
 from sgde_jax.evaluation import depth
+from sgde_jax.ops import augmentation, losses
 from sgde_jax.training import preemption, run_log, steps, workdirs
 from sgde_jax.weights import checkpoints, initial, optimizer
 
@@ -76,7 +80,7 @@ def _train(config, workdir):
         process_count=jax.process_count(),
       )
       batches = (parallel.to_devices(batch, mesh) for batch in batches)
-      train_step, preview_step, batches = steps.compile_steps(
+      train_step, preview_step, batches = compile_steps(
         config, model, adam, mesh, state, batches
       )
     else:
@@ -118,6 +122,56 @@ def _train(config, workdir):
         signals.stop(step)
     logging.info('waiting for the last checkpoint')
   return log.close()
+
+
+def compile_steps(config, model, adam, mesh, state, batches):
+  """Compiles the training step, so that nothing can recompile it later.
+
+  The step takes over `state` (donated); `batches` are on the mesh.
+
+  Returns:
+    The compiled `steps.train_step`, a function of state and batch; the jitted
+    `steps.preview_step`, a function of variables and batch; and the batches,
+    none of them used up.
+  """
+  replicated, rows = parallel.replicated(mesh), parallel.batch_sharded(mesh)
+  parts = {'model': model, 'loss': bind_loss(config.loss, model)}
+  augment = functools.partial(augmentation.augment, **config.augmentation)
+  train = parallel.jit(
+    functools.partial(
+      steps.train_step, optimizer=adam, augment=augment, **parts
+    ),
+    in_shardings=(replicated, replicated, rows),
+    out_shardings=(replicated, replicated),
+    donate_argnums=1,
+  )
+  preview = parallel.jit(
+    functools.partial(steps.preview_step, **parts),
+    in_shardings=(replicated, rows),
+    out_shardings=rows,
+  )
+  logging.info(
+    'compiling the training step (minutes on a slow machine; XLA may warn)'
+  )
+  start = time.monotonic()
+  first = next(batches)
+  # An argument, so that JAX's compilation cache serves every seed.
+  seed = parallel.replicate(np.uint32(config.seed % 2**32), mesh)
+  compiled = train.lower(seed, state, first).compile()
+  logging.info('compiled in %.0f s', time.monotonic() - start)
+  train = functools.partial(compiled, seed)
+  return train, preview, itertools.chain([first], batches)
+
+
+def bind_loss(loss_config, model):
+  """Returns `losses.weighted_terms` with the options of config and network."""
+  return functools.partial(
+    losses.weighted_terms,
+    frame_offsets=model.frame_offsets,
+    min_depth=model.min_depth,
+    max_depth=model.max_depth,
+    **loss_config,
+  )
 
 
 def _open_inputs(config, workdir, model, mesh):

@@ -5,19 +5,15 @@ and draws its randomness from `fold_in(key(seed), n)` alone.
 """
 
 import functools
-import itertools
-import logging
-import time
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
+from flax import linen as nn
 from flax import traverse_util
 
-from sgde_jax import parallel
 from sgde_jax.inference import steps as inference
-from sgde_jax.ops import augmentation, losses
 from sgde_jax.weights import train_state
 
 _TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
@@ -26,20 +22,25 @@ _QUERIES = ((0.5, 0.85), (0.2, 0.6), (0.8, 0.6))
 
 
 def train_step(
-  seed, state, batch, *, model, optimizer, augmentation_options, loss_options
-):
+  seed: jax.Array,
+  state: train_state.TrainState,
+  batch: Mapping[str, jax.Array],
+  *,
+  model: nn.Module,
+  optimizer: optax.GradientTransformation,
+  augment: Callable,
+  loss: Callable,
+) -> tuple[train_state.TrainState, dict[str, jax.Array]]:
   """Makes one update.
 
   Args:
     seed: the run's seed, uint32.
-    state: a `TrainState`.
-    batch: `frames` `[B, F, H, W, 3]` uint8, `intrinsics` `[B, 3, 3]`,
-      `labels` `[B, H, W]` uint8; with labelled stills also `semantic_images`
-      and `semantic_labels`; see the README's table.
+    state: the state after the previous step.
+    batch: see `input_pipeline.batch.Batch`.
     model: the network.
     optimizer: an Optax transformation.
-    augmentation_options: keyword arguments of `augmentation.augment`.
-    loss_options: the config's `loss` as a dict, see `losses.weighted_terms`.
+    augment: `augmentation.augment` with its options.
+    loss: `losses.weighted_terms` with its options.
 
   Returns:
     The new state and float32 scalars by name: each weighted loss term, their
@@ -49,8 +50,8 @@ def train_step(
   """
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   augment_key, noise_key, point_key, still_key = jax.random.split(key, 4)
-  batch, jittered = _augment(augment_key, batch, augmentation_options)
-  stills = _augment_stills(still_key, batch, augmentation_options)
+  batch, jittered = _augment(augment_key, batch, augment)
+  stills = _augment_stills(still_key, batch, augment)
   noise = _tie_noise(noise_key, batch['frames'])
 
   def loss_fn(params):
@@ -63,13 +64,17 @@ def train_step(
       # The running statistics stay the video's, which prediction sees.
       logits, _ = apply(variables, images, method='segment')
       labelled.append((logits, labels))
-    terms, _ = _compute_losses(
-      outputs, labelled, batch, model, loss_options, noise
+    terms, _ = loss(
+      outputs,
+      labelled,
+      batch['frames'],
+      batch['intrinsics'],
+      tie_noise=noise,
     )
-    loss = sum(terms.values())
+    total = sum(terms.values())
     spread = _relative_spread(outputs.disparities[0])
-    scalars = terms | {'loss': loss, 'disparity_spread': spread}
-    return loss, (scalars, updates['batch_stats'])
+    scalars = terms | {'loss': total, 'disparity_spread': spread}
+    return total, (scalars, updates['batch_stats'])
 
   grad_fn = jax.grad(loss_fn, has_aux=True)
   gradients, (scalars, batch_stats) = grad_fn(state.params)
@@ -87,62 +92,16 @@ def train_step(
   return state, scalars
 
 
-def compile_steps(config, model, optimizer, mesh, state, batches):
-  """Compiles the training step, so that nothing can recompile it later.
-
-  Args:
-    config: the whole config.
-    model: the network.
-    optimizer: an Optax transformation.
-    mesh: the mesh.
-    state: a `TrainState` on the mesh; the step takes it over (donated).
-    batches: iterator of batches on the mesh.
-
-  Returns:
-    The compiled `train_step`, a function of state and batch; the jitted
-    `preview_step`, a function of variables and batch; and the batches, none of
-    them used up.
-  """
-  replicated, rows = parallel.replicated(mesh), parallel.batch_sharded(mesh)
-  loss_options = config.loss.to_dict()
-  train = parallel.jit(
-    functools.partial(
-      train_step,
-      model=model,
-      optimizer=optimizer,
-      augmentation_options=config.augmentation.to_dict(),
-      loss_options=loss_options,
-    ),
-    in_shardings=(replicated, replicated, rows),
-    out_shardings=(replicated, replicated),
-    donate_argnums=1,
-  )
-  preview = parallel.jit(
-    functools.partial(preview_step, model=model, loss_options=loss_options),
-    in_shardings=(replicated, rows),
-    out_shardings=rows,
-  )
-  logging.info(
-    'compiling the training step (minutes on a slow machine; XLA may warn)'
-  )
-  start = time.monotonic()
-  first = next(batches)
-  # An argument, so that JAX's compilation cache serves every seed.
-  seed = parallel.replicate(np.uint32(config.seed % 2**32), mesh)
-  compiled = train.lower(seed, state, first).compile()
-  logging.info('compiled in %.0f s', time.monotonic() - start)
-  train = functools.partial(compiled, seed)
-  return train, preview, itertools.chain([first], batches)
-
-
-def preview_step(variables, batch, *, model, loss_options):
+def preview_step(
+  variables: dict,
+  batch: Mapping[str, jax.Array],
+  *,
+  model: nn.Module,
+  loss: Callable,
+) -> dict[str, jax.Array]:
   """Predicts a training batch and rebuilds its target frames, for pictures.
 
-  Args:
-    variables: the model's variables.
-    batch: as for `train_step`; nothing is augmented.
-    model: the network.
-    loss_options: as for `train_step`.
+  Takes `loss` as `train_step` does, and augments nothing.
 
   Returns:
     A dict of `frame` `[B, H, W, 3]`, `disparity` `[B, H, W, 1]`, `rebuilt`
@@ -155,7 +114,7 @@ def preview_step(variables, batch, *, model, loss_options):
   batch = batch | {'frames': inference.to_float(batch['frames'])}
   outputs = model.apply(variables, batch['frames'], train=False)
   labelled = [(outputs.logits, batch['labels'])]
-  _, pictures = _compute_losses(outputs, labelled, batch, model, loss_options)
+  _, pictures = loss(outputs, labelled, batch['frames'], batch['intrinsics'])
   target = batch['frames'][:, 0]
   pictures |= {'frame': target, 'disparity': outputs.disparities[0]}
   if outputs.logits is not None:
@@ -176,47 +135,32 @@ def preview_step(variables, batch, *, model, loss_options):
   return pictures
 
 
-def _compute_losses(outputs, labelled, batch, model, options, tie_noise=None):
-  return losses.weighted_terms(
-    outputs,
-    labelled,
-    batch['frames'],
-    batch['intrinsics'],
-    frame_offsets=model.frame_offsets,
-    min_depth=model.min_depth,
-    max_depth=model.max_depth,
-    tie_noise=tie_noise,
-    **options,
-  )
-
-
-def _augment(key, batch, options):
+def _augment(key, batch, augment):
   """Returns the batch, its frames float and clean, and the jittered frames."""
-  frames, jittered, intrinsics, labels = augmentation.augment(
+  frames, jittered, intrinsics, labels = augment(
     key,
     inference.to_float(batch['frames']),
     batch['intrinsics'],
     batch['labels'],
-    **options,
   )
   clean = {'frames': frames, 'intrinsics': intrinsics, 'labels': labels}
   return batch | clean, jittered
 
 
-def _augment_stills(key, batch, options):
-  """Augmented stills, `[M, H, W, 3]`, `[M, H, W]`; None where are none."""
+def _augment_stills(key, batch, augment):
+  """Returns augmented stills `[M, H, W, 3]`, `[M, H, W]`; None without any."""
   if 'semantic_images' not in batch:
     return None
   images = inference.to_float(batch['semantic_images'])[:, None]
   no_camera = jnp.tile(jnp.eye(3)[None], (len(images), 1, 1))
-  _, jittered, _, labels = augmentation.augment(
-    key, images, no_camera, batch['semantic_labels'], **options
+  _, jittered, _, labels = augment(
+    key, images, no_camera, batch['semantic_labels']
   )
   return jittered[:, 0], labels
 
 
 def _attention_gain(params, model):
-  """Root mean square of all attention's gains, whether it acts; {} without."""
+  """Root mean square of all attention gains; {} without attention."""
   if not model.attention_levels:
     return {}
   parts = traverse_util.flatten_dict(params).items()

@@ -10,7 +10,7 @@ import jax
 
 from sgde_jax import models, parallel
 from sgde_jax.configs import default
-from sgde_jax.training import steps
+from sgde_jax.training import loop
 from sgde_jax.weights import checkpoints, initial, optimizer
 from tests.support import kitti_folder
 
@@ -123,7 +123,7 @@ def compile_step(config, mesh, batches):
   adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=1)
   state = initial.new_state(config, model, adam, mesh, weights={})
   batches = (parallel.to_devices(batch, mesh) for batch in batches)
-  step, _, batches = steps.compile_steps(
+  step, _, batches = loop.compile_steps(
     config, model, adam, mesh, state, batches
   )
   return step, state, batches

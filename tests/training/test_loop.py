@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from sgde_jax.training import loop, run_log, steps
+from sgde_jax.training import loop, run_log
 from sgde_jax.weights import checkpoints, initial, optimizer
 from tests.support import runs
 
@@ -256,7 +256,7 @@ def test_interrupted_run_waits_for_its_checkpoint(
 
   shutil.copytree(trained / 'checkpoints', tmp_path / 'checkpoints')
   monkeypatch.setattr(checkpoints, 'Checkpoints', Saved)
-  monkeypatch.setattr(steps, 'compile_steps', interrupt)
+  monkeypatch.setattr(loop, 'compile_steps', interrupt)
   with pytest.raises(KeyboardInterrupt):
     loop.train_and_evaluate(runs.make_config(root, num_steps=21), tmp_path)
   assert Saved.closed == [tmp_path / 'checkpoints']

@@ -14,13 +14,12 @@ from input_pipeline import street
 from sgde_jax import models, parallel
 from sgde_jax.configs import default
 from sgde_jax.models import attention
-from sgde_jax.ops import losses
-from sgde_jax.training import steps
+from sgde_jax.ops import augmentation
+from sgde_jax.training import loop, steps
 from sgde_jax.weights import train_state
 from tests.support import runs
 
-_AUGMENTATION = default.get_config().augmentation.to_dict()
-_LOSS = default.get_config().loss.to_dict()
+_AUGMENTATION = default.get_config().augmentation
 
 
 class TinyModel(nn.Module):
@@ -39,6 +38,16 @@ class TinyModel(nn.Module):
     motion = 0.01 * nn.Dense(6)(frames.mean(axis=(1, 2, 3)))
     motion = motion[:, None]
     return models.DepthOutputs(logits, motion[..., :3], motion[..., 3:])
+
+
+def _options(**augmentation_options):
+  """The keyword arguments of `train_step` for the tiny network."""
+  augment = functools.partial(
+    augmentation.augment, **{**_AUGMENTATION, **augmentation_options}
+  )
+  model = TinyModel()
+  loss = loop.bind_loss(default.get_config().loss, model)
+  return {'model': model, 'augment': augment, 'loss': loss}
 
 
 def _make_batch(size=(32, 64), count=4):
@@ -74,10 +83,8 @@ def fixture_tiny():
       seed,
       state,
       batch,
-      model=TinyModel(),
       optimizer=optimizer,
-      augmentation_options=_AUGMENTATION,
-      loss_options=_LOSS,
+      **_options(),
     )
 
   return _make_state(optimizer), step
@@ -136,14 +143,13 @@ class _Recorder:
 
 
 @pytest.mark.slow
-def test_networks_see_jittered_frames_and_losses_clean_ones(monkeypatch):
+def test_networks_see_jittered_frames_and_losses_clean_ones():
   batch = _make_batch()
   rng = np.random.default_rng(1)
   batch['labels'] = rng.integers(0, 19, batch['labels'].shape, np.uint8)
   stills = rng.integers(0, 256, (2, 32, 64, 3), np.uint8)
   masks = rng.integers(0, 19, (2, 32, 64), np.uint8)
   recorder = _Recorder()
-  monkeypatch.setattr(losses, 'weighted_terms', recorder.weighted_terms)
   optimizer = optax.sgd(0.1)
   steps.train_step(
     0,
@@ -151,11 +157,9 @@ def test_networks_see_jittered_frames_and_losses_clean_ones(monkeypatch):
     jax.tree.map(
       jnp.asarray, batch | {'semantic_images': stills, 'semantic_labels': masks}
     ),
-    model=recorder,
     optimizer=optimizer,
-    augmentation_options=_AUGMENTATION
-    | {'flip_probability': 1.0, 'jitter_probability': 1.0},
-    loss_options=_LOSS,
+    **_options(flip_probability=1.0, jitter_probability=1.0)
+    | {'model': recorder, 'loss': recorder.weighted_terms},
   )
   mirrored = batch['frames'][:, :, :, ::-1] / np.float32(255)
   np.testing.assert_allclose(recorder.clean, mirrored, atol=1e-6)
@@ -231,7 +235,9 @@ def test_preview_rebuilds_the_frames_as_they_are():
   state = _make_state(optax.identity())
   batch = _make_batch()
   preview = jax.jit(
-    functools.partial(steps.preview_step, model=TinyModel(), loss_options=_LOSS)
+    functools.partial(
+      steps.preview_step, model=TinyModel(), loss=_options()['loss']
+    )
   )
   pictures = preview(state.variables, batch)
   assert {name: array.shape for name, array in pictures.items()} == {
@@ -256,7 +262,7 @@ def test_one_program_serves_every_seed():
     config = default.get_config()
     config.seed = seed
     batches = iter([parallel.to_devices(_make_batch(), mesh)])
-    step, _, batches = steps.compile_steps(
+    step, _, batches = loop.compile_steps(
       config, TinyModel(), optimizer, mesh, start(), batches
     )
     return step, next(batches)
