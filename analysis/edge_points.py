@@ -22,9 +22,8 @@ from absl import app, flags, logging
 
 import input_pipeline
 from analysis import tables
-from sgde_jax import configuration, parallel
+from sgde_jax import configuration, models, parallel
 from sgde_jax.configs import default
-from sgde_jax.inference import steps as inference
 from sgde_jax.models import depth_model, seem
 from sgde_jax.ops import edges, geometry, losses, warping
 from sgde_jax.weights import initial
@@ -138,7 +137,7 @@ def measure_run(
 
   @parallel.jit
   def measure(variables, batch, key):
-    batch = batch | {'frames': inference.to_float(batch['frames'])}
+    batch = batch | {'frames': models.to_float(batch['frames'])}
     outputs = model.apply(variables, batch['frames'], train=False)
     transforms = geometry.source_transforms(
       outputs.axis_angle, outputs.translation, model.frame_offsets

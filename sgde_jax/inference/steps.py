@@ -4,6 +4,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from sgde_jax import models
 from sgde_jax.ops import geometry
 
 
@@ -26,7 +27,7 @@ def predict_step(
   variables: dict, frames: jax.Array, *, model, flip: bool = False
 ) -> BatchPrediction:
   """Predicts frames `[B, H, W, 3]` uint8, with `flip` also mirrored."""
-  images = to_float(frames)
+  images = models.to_float(frames)
   limits = {'min_depth': model.min_depth, 'max_depth': model.max_depth}
 
   def predict(images):
@@ -36,7 +37,7 @@ def predict_step(
     return inverse_depth, outputs.logits
 
   inverse_depth, logits = predict(images)
-  labels = None if logits is None else most_likely(logits)
+  labels = None if logits is None else models.most_likely(logits)
   if flip:
     mirrored = predict(images[:, :, ::-1])[0][:, :, ::-1]
     inverse_depth = jnp.stack([inverse_depth, mirrored], axis=1)
@@ -45,9 +46,9 @@ def predict_step(
 
 def label_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
   """Predicts the classes `[B, H, W]` uint8 of frames `[B, H, W, 3]` alone."""
-  images = to_float(frames)
+  images = models.to_float(frames)
   logits = model.apply(variables, images, train=False, method='segment')
-  return most_likely(logits)
+  return models.most_likely(logits)
 
 
 def motion_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
@@ -57,18 +58,8 @@ def motion_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
     `[B, 4, 4]` float32, T_first_second: the pose of the second camera in the
     first one, metres up to the training's unknown scale.
   """
-  images = to_float(frames)
+  images = models.to_float(frames)
   axis_angle, translation = model.apply(
     variables, images[:, 0], images[:, 1], train=False, method='pair_motion'
   )
   return geometry.pose_vector_to_matrix(axis_angle, translation, invert=True)
-
-
-def to_float(images: jax.Array) -> jax.Array:
-  """Maps uint8 images to float32 in [0, 1]."""
-  return images.astype(jnp.float32) / 255
-
-
-def most_likely(logits: jax.Array) -> jax.Array:
-  """Maps logits `[..., C]` to train ids `[...]` uint8."""
-  return jnp.argmax(logits, axis=-1).astype(jnp.uint8)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from sgde_jax.models import depth_model
@@ -43,3 +44,13 @@ def create_model(
     max_depth=model_config.max_depth,
     dtype=jnp.dtype(model_config.dtype),
   )
+
+
+def to_float(images: jax.Array) -> jax.Array:
+  """Maps uint8 images to float32 in [0, 1]."""
+  return images.astype(jnp.float32) / 255
+
+
+def most_likely(logits: jax.Array) -> jax.Array:
+  """Maps logits `[..., C]` to train ids `[...]` uint8."""
+  return jnp.argmax(logits, axis=-1).astype(jnp.uint8)

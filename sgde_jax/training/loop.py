@@ -102,9 +102,10 @@ def _train(config, workdir):
     if is_new and _is_due(start, end, config.eval_every):
       evaluate(start)
     profiler = run_log.Profiler(workdir, enabled=config.profile)
-    timed = zip(range(start + 1, end + 1), log.timed(batches), strict=False)
-    for step, batch in timed:
+    for step in range(start + 1, end + 1):
       profiler.before(step - start, state)
+      with log.waiting_for_data():
+        batch = next(batches)
       state, scalars = train_step(state, batch)
       log.add(step, scalars)
       stop = signals.stop_after(step) and step < end

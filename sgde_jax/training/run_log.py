@@ -67,25 +67,20 @@ class RunLog:
     self.evaluations = {}
     self._keep_until(start_step)
 
-  def timed(self, batches: Iterable) -> Iterator:
-    """Yields the batches and measures the time that they take.
+  @contextlib.contextmanager
+  def waiting_for_data(self) -> Iterator[None]:
+    """Measures the time that the next batch takes.
 
-    The clock of `write` starts when the first batch after it is requested, so
-    that evaluations, pictures and checkpoints do not count as training. On an
-    accelerator waiting for data overlaps with the steps still to be computed: a
-    large share there is no loss as long as `ms_per_step` stays the same.
+    The clock of `write` starts at the first batch after it, so that
+    evaluations, pictures and checkpoints do not count as training. On an
+    accelerator the wait overlaps with steps still to be computed: a large share
+    is no loss as long as `ms_per_step` stays the same.
     """
-    batches = iter(batches)
-    while True:
-      start = time.monotonic()
-      if self._start[1] is None:
-        self._start = (self._start[0], start)
-      try:
-        batch = next(batches)
-      except StopIteration:
-        return
-      self._data_seconds += time.monotonic() - start
-      yield batch
+    start = time.monotonic()
+    if self._start[1] is None:
+      self._start = (self._start[0], start)
+    yield
+    self._data_seconds += time.monotonic() - start
 
   def add(self, step: int, scalars: Mapping[str, jax.Array]) -> None:
     """Takes a step's scalars without waiting for them."""

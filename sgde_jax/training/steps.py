@@ -13,7 +13,7 @@ import optax
 from flax import linen as nn
 from flax import traverse_util
 
-from sgde_jax.inference import steps as inference
+from sgde_jax import models
 from sgde_jax.weights import train_state
 
 _TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
@@ -111,14 +111,14 @@ def preview_step(
     attention `queries` `[B, P, 2]` pixels and, for each level, `attention_I`
     `[B, P, h, w]`, what they attend to.
   """
-  batch = batch | {'frames': inference.to_float(batch['frames'])}
+  batch = batch | {'frames': models.to_float(batch['frames'])}
   outputs = model.apply(variables, batch['frames'], train=False)
   labelled = [(outputs.logits, batch['labels'])]
   _, pictures = loss(outputs, labelled, batch['frames'], batch['intrinsics'])
   target = batch['frames'][:, 0]
   pictures |= {'frame': target, 'disparity': outputs.disparities[0]}
   if outputs.logits is not None:
-    pictures['labels'] = inference.most_likely(outputs.logits)
+    pictures['labels'] = models.most_likely(outputs.logits)
     pictures['true_labels'] = batch['labels']
   if outputs.enhanced_disparity is not None:
     pictures['enhanced'] = outputs.enhanced_disparity
@@ -139,7 +139,7 @@ def _augment(key, batch, augment):
   """Returns the batch, its frames float and clean, and the jittered frames."""
   frames, jittered, intrinsics, labels = augment(
     key,
-    inference.to_float(batch['frames']),
+    models.to_float(batch['frames']),
     batch['intrinsics'],
     batch['labels'],
   )
@@ -151,7 +151,7 @@ def _augment_stills(key, batch, augment):
   """Returns augmented stills `[M, H, W, 3]`, `[M, H, W]`; None without any."""
   if 'semantic_images' not in batch:
     return None
-  images = inference.to_float(batch['semantic_images'])[:, None]
+  images = models.to_float(batch['semantic_images'])[:, None]
   no_camera = jnp.tile(jnp.eye(3)[None], (len(images), 1, 1))
   _, jittered, _, labels = augment(
     key, images, no_camera, batch['semantic_labels']

@@ -35,7 +35,6 @@ def float64():
   import jax.numpy as jnp
 
   from sgde_jax import models
-  from sgde_jax.inference import steps
 
   create_model = models.create_model
 
@@ -48,7 +47,7 @@ def float64():
   with (
     jax.enable_x64(True),
     mock.patch.object(models, 'create_model', create_float64_model),
-    mock.patch.object(steps, 'to_float', to_float64),
+    mock.patch.object(models, 'to_float', to_float64),
   ):
     yield
 
