@@ -58,7 +58,7 @@ def _make_losses(**options):
     ('enhanced_weight', 'enhanced'),
   ],
 )
-def test_a_weight_weighs_its_term_alone(option, term):
+def test_weight_scales_only_its_term(option, term):
   once, thrice = (_make_losses(**{option: weight}) for weight in (0.5, 1.5))
   assert once[term] > 0
   for name in once:
