@@ -20,10 +20,9 @@ from input_pipeline import (
   readers,
   sampling,
   splits,
-  truths,
 )
 from input_pipeline.batch import Batch
-from input_pipeline.sources import folders, records, stills
+from input_pipeline.sources import folders, records, stills, truths
 
 Config = ml_collections.ConfigDict
 _CHOICES = {

@@ -6,10 +6,11 @@ The table is the one source of both readers, so it also knows a batch's shapes.
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from input_pipeline import cityscapes, images, splits, truths
+from input_pipeline import cityscapes, images, splits
 
 Size = tuple[int, int]  # (height, width)
 
@@ -39,7 +40,7 @@ class ExampleTable:
   label_files: Sequence[str | None]
   coding: str
   intrinsics: np.ndarray | None = None
-  truth: truths.Truth | truths.StoredTruth | None = None
+  truth: Any = None  # What `truths.open_truth` returns.
   native_sizes: np.ndarray | None = None
   native_frame_sizes: Sequence[Size] | None = None
   lines: tuple[splits.Example, ...] | None = None

@@ -15,9 +15,8 @@ from input_pipeline import (
   progress,
   splits,
   street,
-  truths,
 )
-from input_pipeline.sources import kitti
+from input_pipeline.sources import kitti, truths
 
 _PROBES = 9  # Files of a folder whose headers give the size of its frames.
 _TOLERANCE = 0.01  # Of aspect ratios; a cropped picture differs more.

@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from input_pipeline import data, examples, readers, splits
+from input_pipeline import examples, readers, splits
 from input_pipeline.sources import folders, kitti
 
 _CAMERA = 2
@@ -82,7 +82,6 @@ def open_sequences(config_data, names: Iterable[str] = ()) -> list[Sequence]:
   have poses, of KITTI odometry's folder or of the evaluation split's drives.
   """
   root = config_data.root
-  data.check_paths(config_data, train=False, evaluation=False)
   names = list(dict.fromkeys(name.rstrip('/') for name in names))
   if not names:
     if is_odometry_root(root):

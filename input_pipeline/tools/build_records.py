@@ -32,9 +32,8 @@ from input_pipeline import (
   files,
   images,
   progress,
-  truths,
 )
-from input_pipeline.sources import kitti, records
+from input_pipeline.sources import kitti, records, truths
 
 # TFDS sorts records by keys of so many bits, in memory a thousandth at a time.
 _KEY_BITS = 128

@@ -20,9 +20,8 @@ from input_pipeline import (
   files,
   progress,
   splits,
-  truths,
 )
-from input_pipeline.sources import kitti
+from input_pipeline.sources import kitti, truths
 
 
 def write_truth(

@@ -26,9 +26,8 @@ from input_pipeline import (
   files,
   progress,
   splits,
-  truths,
 )
-from input_pipeline.sources import kitti
+from input_pipeline.sources import kitti, truths
 from input_pipeline.tools import motion
 
 # The drives of Eigen et al.'s 697 test frames.

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import input_pipeline
-from input_pipeline import command_line, splits, truths
-from input_pipeline.sources import kitti
+from input_pipeline import command_line, splits
+from input_pipeline.sources import kitti, truths
 from input_pipeline.tools import cache_depth
 from tests.support import kitti_folder
 
