@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 
+import ml_collections
 import numpy as np
 
 from input_pipeline import (
@@ -22,7 +23,7 @@ _PROBES = 9  # Files of a folder whose headers give the size of its frames.
 _TOLERANCE = 0.01  # Of aspect ratios; a cropped picture differs more.
 
 
-def open_folder(config_data) -> kitti.Folder:
+def open_folder(config_data: ml_collections.ConfigDict) -> kitti.Folder:
   """Opens the folder of the config; renders the street if it is missing."""
   if config_data.source == 'street':
     options = config_data.street.to_dict() | {'workers': os.cpu_count() or 1}
@@ -31,7 +32,8 @@ def open_folder(config_data) -> kitti.Folder:
 
 
 def open_tables(
-  config_data, frame_offsets: Mapping[str, Sequence[int]]
+  config_data: ml_collections.ConfigDict,
+  frame_offsets: Mapping[str, Sequence[int]],
 ) -> tuple[dict[str, examples.ExampleTable], tuple[examples.Size, ...], int]:
   """Opens splits, after checking the lists against the folder.
 

@@ -17,6 +17,7 @@ import dataclasses
 import os
 from collections.abc import Iterable
 
+import ml_collections
 import numpy as np
 
 from input_pipeline import examples, readers, splits
@@ -42,7 +43,7 @@ class Sequence:
 
 
 def pair_batches(
-  config_data,
+  config_data: ml_collections.ConfigDict,
   sequence: Sequence,
   *,
   batch_size: int,
@@ -75,7 +76,9 @@ def is_odometry_root(root: str) -> bool:
   return os.path.isdir(os.path.join(root, 'sequences'))
 
 
-def open_sequences(config_data, names: Iterable[str] = ()) -> list[Sequence]:
+def open_sequences(
+  config_data: ml_collections.ConfigDict, names: Iterable[str] = ()
+) -> list[Sequence]:
   """Reads the poses of sequences and lists their frames.
 
   The names are sequences (`09`), or drives below the root. By default all that

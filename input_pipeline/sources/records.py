@@ -15,6 +15,7 @@ import os
 import pathlib
 from collections.abc import Mapping, Sequence
 
+import ml_collections
 import numpy as np
 
 from input_pipeline import cityscapes, splits
@@ -94,7 +95,8 @@ class RecordTable:
 
 
 def open_tables(
-  config_data, frame_offsets: Mapping[str, Sequence[int]]
+  config_data: ml_collections.ConfigDict,
+  frame_offsets: Mapping[str, Sequence[int]],
 ) -> tuple[dict[str, RecordTable], tuple[tuple[int, int], ...]]:
   """Opens splits, after checking that they hold what the config asks for.
 

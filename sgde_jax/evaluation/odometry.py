@@ -8,7 +8,9 @@ import logging
 from collections.abc import Sequence
 
 import jax
+import ml_collections
 import numpy as np
+from flax import linen as nn
 
 import input_pipeline
 from input_pipeline.sources import odometry
@@ -19,7 +21,9 @@ from sgde_jax.metrics import trajectories
 _Sequences = Sequence[odometry.Sequence]
 
 
-def open_sequences(config) -> list[odometry.Sequence]:
+def open_sequences(
+  config: ml_collections.ConfigDict,
+) -> list[odometry.Sequence]:
   """Reads the sequences with true poses; none without `config.eval.odometry`.
 
   Raises:
@@ -46,7 +50,12 @@ def open_sequences(config) -> list[odometry.Sequence]:
 
 
 def predict_trajectories(
-  config, variables: dict, sequences: _Sequences, *, model, mesh
+  config: ml_collections.ConfigDict,
+  variables: dict,
+  sequences: _Sequences,
+  *,
+  model: nn.Module,
+  mesh: jax.sharding.Mesh,
 ) -> list[np.ndarray]:
   """Predicts the trajectories of sequences, from the whole config.
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 
 import jax
+import ml_collections
 
 import input_pipeline
 from input_pipeline import files
@@ -17,7 +18,9 @@ from sgde_jax.metrics import trajectories
 from sgde_jax.weights import initial
 
 
-def evaluate(config, workdir: str | os.PathLike) -> dict[str, float]:
+def evaluate(
+  config: ml_collections.ConfigDict, workdir: str | os.PathLike
+) -> dict[str, float]:
   """Evaluates a checkpoint of a workdir, see `config.eval`.
 
   Prints a table for each part and writes into `evaluation/`:

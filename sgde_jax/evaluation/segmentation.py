@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import ml_collections
 import numpy as np
 
 from input_pipeline import (
@@ -24,7 +25,9 @@ from sgde_jax import metrics, parallel
 from sgde_jax.evaluation import borders
 
 
-def open_stills(config) -> examples.ExampleTable | None:
+def open_stills(
+  config: ml_collections.ConfigDict,
+) -> examples.ExampleTable | None:
   """Opens `config.eval.semantic_root`, if it is set, and scans its masks.
 
   Raises:

@@ -4,7 +4,9 @@ import os
 import pathlib
 
 import jax.export
+import ml_collections
 import numpy as np
+from flax import linen as nn
 
 from input_pipeline import files
 from sgde_jax import parallel
@@ -15,7 +17,9 @@ PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 
 
 def export(
-  config, workdir: str | os.PathLike, output: str | os.PathLike
+  config: ml_collections.ConfigDict,
+  workdir: str | os.PathLike,
+  output: str | os.PathLike,
 ) -> None:
   """Writes a trained run's prediction, weights included, to a new file.
 
@@ -48,7 +52,7 @@ def export(
 
 
 def trace_prediction(
-  model, variables: dict, shape: tuple
+  model: nn.Module, variables: dict, shape: tuple
 ) -> jax.export.Exported:
   """Traces `steps.predict_step` with its weights, for every platform.
 

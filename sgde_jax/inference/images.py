@@ -4,6 +4,7 @@ import logging
 import os
 import pathlib
 
+import ml_collections
 import numpy as np
 from PIL import Image
 
@@ -16,7 +17,12 @@ _CAMERAS = [camera for camera, _ in outputs.FRAME_FOLDERS]
 
 
 def predict(
-  config, workdir: _Path, source: _Path, output: _Path, *, write: str = 'depth'
+  config: ml_collections.ConfigDict,
+  workdir: _Path,
+  source: _Path,
+  output: _Path,
+  *,
+  write: str = 'depth',
 ) -> None:
   """Writes what a trained run predicts for images or for a video.
 

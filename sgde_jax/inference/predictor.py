@@ -7,6 +7,7 @@ import pathlib
 
 import flax.traverse_util
 import jax
+import ml_collections
 import numpy as np
 from PIL import Image
 
@@ -134,7 +135,9 @@ def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
   return Predictor(model, variables, size, config.eval.flip)
 
 
-def restore(config, workdir: str | os.PathLike) -> Predictor:
+def restore(
+  config: ml_collections.ConfigDict, workdir: str | os.PathLike
+) -> Predictor:
   """Loads a checkpoint of a run, see `weights.initial.load_trained`."""
   mesh = parallel.create_mesh(jax.local_devices()[:1])
   model, state = initial.load_trained(config, workdir, mesh)

@@ -3,6 +3,7 @@
 import flax.struct
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from sgde_jax import models
 from sgde_jax.ops import geometry
@@ -24,7 +25,7 @@ class BatchPrediction:
 
 
 def predict_step(
-  variables: dict, frames: jax.Array, *, model, flip: bool = False
+  variables: dict, frames: jax.Array, *, model: nn.Module, flip: bool = False
 ) -> BatchPrediction:
   """Predicts frames `[B, H, W, 3]` uint8, with `flip` also mirrored."""
   images = models.to_float(frames)
@@ -44,14 +45,18 @@ def predict_step(
   return BatchPrediction(inverse_depth, labels)
 
 
-def label_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
+def label_step(
+  variables: dict, frames: jax.Array, *, model: nn.Module
+) -> jax.Array:
   """Predicts the classes `[B, H, W]` uint8 of frames `[B, H, W, 3]` alone."""
   images = models.to_float(frames)
   logits = model.apply(variables, images, train=False, method='segment')
   return models.most_likely(logits)
 
 
-def motion_step(variables: dict, frames: jax.Array, *, model) -> jax.Array:
+def motion_step(
+  variables: dict, frames: jax.Array, *, model: nn.Module
+) -> jax.Array:
   """Predicts the motion between frames `[B, 2, H, W, 3]` in temporal order.
 
   Returns:

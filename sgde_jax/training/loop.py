@@ -6,10 +6,13 @@ import logging
 import math
 import pathlib
 import time
+from collections.abc import Callable, Iterator
 
 import jax
 import ml_collections
 import numpy as np
+import optax
+from flax import linen as nn
 
 import input_pipeline
 from input_pipeline import files
@@ -17,7 +20,7 @@ from sgde_jax import configuration, models, parallel
 from sgde_jax.evaluation import depth
 from sgde_jax.ops import augmentation, losses
 from sgde_jax.training import preemption, run_log, steps, workdirs
-from sgde_jax.weights import checkpoints, initial, optimizer
+from sgde_jax.weights import checkpoints, initial, optimizer, train_state
 
 _LOGGED = ('log_every', 'picture_every', 'eval_every', 'checkpoint_every')
 
@@ -125,7 +128,14 @@ def _train(config, workdir):
   return log.close()
 
 
-def compile_steps(config, model, adam, mesh, state, batches):
+def compile_steps(
+  config: ml_collections.ConfigDict,
+  model: nn.Module,
+  adam: optax.GradientTransformation,
+  mesh: jax.sharding.Mesh,
+  state: train_state.TrainState,
+  batches: Iterator,
+) -> tuple[Callable, Callable, Iterator]:
   """Compiles the training step, so that nothing can recompile it later.
 
   The step takes over `state` (donated); `batches` are on the mesh.
@@ -164,7 +174,9 @@ def compile_steps(config, model, adam, mesh, state, batches):
   return train, preview, itertools.chain([first], batches)
 
 
-def bind_loss(loss_config, model):
+def bind_loss(
+  loss_config: ml_collections.ConfigDict, model: nn.Module
+) -> Callable:
   """Returns `losses.weighted_terms` with the options of config and network."""
   return functools.partial(
     losses.weighted_terms,
