@@ -1,7 +1,7 @@
 """Self-supervised monocular depth with semantic guidance, in JAX/Flax.
 
 `load` opens trained weights for prediction, `create_model` builds the network.
-Importing this package imports no JAX: its functions do when they are used.
+Importing this package does not import JAX; its functions do when called.
 """
 
 import importlib

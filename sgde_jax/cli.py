@@ -22,11 +22,11 @@ from ml_collections import config_flags
 import input_pipeline
 from sgde_jax import configuration
 
-# Mode -> what it does when it is repeated, and flags that not all modes take.
+# Mode -> the effect of repeating it, and the flags that not all modes take.
 _MODES = {
   'train': ('training continues from its checkpoint, if any', 'distributed'),
   'evaluate': ('evaluation starts over', 'distributed'),
-  'predict': ('masks already written stay', 'input', 'output', 'write'),
+  'predict': ('existing masks are kept', 'input', 'output', 'write'),
   'export': ('the export starts over', 'output'),
 }
 _CONFIG = 'Name or file: default, demo, ablation:seem, configs/demo.py.'
@@ -89,7 +89,7 @@ def _define(argv, args):
 
 
 def _find_problems(args, rest):
-  """Yields what is wrong with flags that absl accepts."""
+  """Yields problems of flags that absl accepts."""
   if rest:
     yield f'{" ".join(rest)}: not a flag, write --NAME=VALUE'
   if not args.workdir:
@@ -105,7 +105,7 @@ def _find_problems(args, rest):
 
 
 def main(_: list[str]) -> None:
-  """Runs the mode; errors that a user can fix end in one line."""
+  """Runs the mode; reports user-fixable errors in one line."""
   args = flags.FLAGS
   log_format = {'format': '%(asctime)s %(message)s', 'datefmt': '%H:%M:%S'}
   logging.basicConfig(level=logging.INFO, force=True, **log_format)
@@ -114,7 +114,7 @@ def main(_: list[str]) -> None:
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   again = f'repeat the command, {_MODES[args.mode][0]}'
-  if not args.distributed:  # At a time limit clean up as after Ctrl-C.
+  if not args.distributed:  # Clean up at a time limit as after Ctrl-C.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
   try:
     execute(args)
@@ -134,7 +134,7 @@ def main(_: list[str]) -> None:
 
 
 def execute(args: flags.FlagValues) -> None:
-  """Does what the mode says."""
+  """Runs the selected mode."""
   config = _join_job(args) if args.distributed else _read_config(args)
   if args.mode == 'train':
     from sgde_jax.training import loop
@@ -169,11 +169,11 @@ def _read_config(args):
 
 
 def _join_job(args):
-  """Joins the job's processes; returns the config, which all must share."""
+  """Joins the job's processes; returns the config, equal on all of them."""
   import jax
 
   jax.distributed.initialize(*(args[name].value for name in _JOB))
-  if args.mode != 'train':  # Training asks JAX for signals, others just end.
+  if args.mode != 'train':  # Training stops through JAX, the others at once.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
   from sgde_jax import parallel
   from sgde_jax.weights import checkpoints
@@ -187,14 +187,14 @@ def _join_job(args):
 
 def explain(error: Exception, again: str) -> str:
   """Formats a user-fixable error as one line; '' for others."""
-  if os.strerror(errno.ENOSPC) in str(error):  # Of any class.
+  if os.strerror(errno.ENOSPC) in str(error):  # Its class varies.
     return f'sgde-jax: error: {error}: make room on the disk and {again}'
   fixable = isinstance(error, ValueError | OSError | FloatingPointError)
   return f'sgde-jax: error: {error}' if fixable else ''
 
 
 def _leave_job(message):
-  """Ends a process that fails in a job, where the others continue."""
+  """Ends a failed process of a job; the other processes notice later."""
   import jax
 
   if jax.distributed.is_initialized():
@@ -207,8 +207,8 @@ def _leave_job(message):
 def _exit_at_once(message, status):
   """Ends the process without Python's clean-up.
 
-  Where a signal arrives while XLA compiles, the usual exit was seen to crash or
-  hang. In a job of several processes it waits five minutes for the others.
+  If a signal arrives while XLA compiles, the usual exit can crash or hang. In
+  a job of several processes, it waits five minutes for the others.
   """
   print(message, file=sys.stderr, flush=True)
   sys.stdout.flush()

@@ -42,7 +42,7 @@ _CHOICES = {
   'eval.semantic_labels': cityscapes.CODINGS,
   'eval.semantic_split': ('train', 'val'),
 }
-# Fields, what they must be, and whether a value is.
+# Fields, a description of their valid values, and the check.
 _RULES = (
   ('seed', 'from 0 to 2**32 - 1', lambda x: 0 <= x < 2**32),
   (
@@ -106,7 +106,7 @@ def find(name: str) -> str:
 
 
 def unknown_fields(names: Iterable[str]) -> list[str]:
-  """Lists the names that are no fields, each with the field nearest to it."""
+  """Lists unknown field names, each with the closest known field."""
   fields = _flatten(default.get_config())
   groups = {name.rpartition('.')[0] for name in fields}
   return [
@@ -122,18 +122,18 @@ def resolve(
   *,
   given: bool = False,
 ) -> ml_collections.ConfigDict:
-  """Returns the locked config that a command in `workdir` runs with.
+  """Returns the locked config for a command in `workdir`.
 
-  Where the workdir holds `config.json`, that is the config, and only the
+  If the workdir holds `config.json`, that is the config, and only the
   overrides of the command line are applied to it. Fields that are newer than
-  the file keep the value they have in `config`.
+  the file keep their value in `config`.
 
   Args:
     config: that of `--config`, overrides applied.
     workdir: the run's folder.
     overrides: dotted field name -> value, from the command line.
-    given: whether the command line names a `--config`, for a warning where the
-      workdir's config differs from it.
+    given: whether the command line names a `--config`; if so, logs a warning
+      when the workdir's config differs from it.
 
   Raises:
     ValueError: if `config` or the file has unknown fields, or lacks fields.
@@ -175,7 +175,7 @@ def resolve(
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-  """Raises ValueError if values would be found wrong late, or never."""
+  """Raises ValueError for values that would fail late, or never."""
   values = _flatten(config)
   problems = [
     *(
@@ -207,7 +207,7 @@ def save(config: ml_collections.ConfigDict, workdir: Path) -> None:
 def record_start(
   config: ml_collections.ConfigDict, workdir: Path, step: int
 ) -> None:
-  """Appends to `configs.jsonl` what the run uses from `step` on."""
+  """Appends the config and version used from `step` on to `configs.jsonl`."""
   code = {'version': sgde_jax.__version__, 'commit': _commit()}
   start = {'step': step, **code, 'config': config.to_dict()}
   with open(pathlib.Path(workdir, 'configs.jsonl'), 'a') as file:
@@ -215,7 +215,7 @@ def record_start(
 
 
 def _commit():
-  """The git commit of the code, `-dirty` if it was changed; None without."""
+  """Returns the code's git commit, `-dirty` if changed; None without git."""
   root = pathlib.Path(__file__).parents[1]
   command = ['git', 'describe', '--always', '--dirty', '--abbrev=40']
   with contextlib.suppress(OSError, subprocess.CalledProcessError):
@@ -225,7 +225,7 @@ def _commit():
 
 
 def _misfits(config, values):
-  """Yields fields that do not fit others: (field, what is wrong)."""
+  """Yields (field, problem) for fields that conflict with others."""
   model, evaluation = config.model, config.eval
   heads, stride = model.attention.heads, model.attention.key_stride
   if not model.min_depth < model.max_depth < math.inf:

@@ -13,15 +13,15 @@ from jax.experimental import multihost_utils
 _AXIS = 'data'
 
 # Convolutions by Eigen. YNNPACK's, XLA's default on CPUs, take three times as
-# long for the gradient of weights; see docs/experiments, "Speed".
+# long for the gradient of weights; see docs/experiments/10-cpu-speed.md.
 _CPU_OPTIONS = {'xla_cpu_experimental_ynn_fusion_type': ''}
 
 
 def create_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
   """Returns a mesh of all (or the given) devices with one axis, `data`.
 
-  Its rows lie in the order of the processes that read them. `jax.make_mesh`
-  may order them otherwise, and fails on several GPU nodes.
+  Its rows are in the order of the processes that read them. `jax.make_mesh`
+  may order them differently, and fails on several GPU nodes.
   """
   devices = jax.devices() if devices is None else devices
   logging.info('devices: %d %s', len(devices), devices[0].device_kind)
@@ -58,9 +58,9 @@ def jit(
   """Returns `jax.jit(function, **options)` with XLA's options for the backend.
 
   Args:
-    function: an outermost function: JAX ignores the options of inner ones.
-    cpu_options: further XLA options where the default backend is the CPU.
-    **options: as for `jax.jit`.
+    function: an outermost function; JAX ignores the options of inner ones.
+    cpu_options: further XLA options if the default backend is the CPU.
+    **options: options of `jax.jit`.
   """
   compiler_options = None
   if jax.default_backend() == 'cpu':
@@ -125,7 +125,7 @@ def local_rows(array: jax.Array, most: int | None = None) -> np.ndarray:
 
 
 def gather_rows(rows: np.ndarray) -> np.ndarray:
-  """Concatenates every process' rows, in process order, on each process."""
+  """Concatenates the rows of all processes, in process order, on each."""
   if jax.process_count() == 1:
     return rows
   # As bytes: JAX would shorten numbers of 64 bits to 32.
@@ -136,10 +136,10 @@ def gather_rows(rows: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def failing_together() -> Iterator[None]:
-  """Ends its body on every process if it fails on one.
+  """Raises on every process if its body fails on one.
 
   Raises:
-    ConnectionError: the body failed on another process, which has the message.
+    ConnectionError: if it failed on another process, which has the message.
   """
   error = None
   try:

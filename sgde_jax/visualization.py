@@ -240,7 +240,7 @@ def _colorize(values, name, vmin, vmax):
 
 
 def _widen_if_sparse(values, shown):
-  """Spreads the largest value of each neighbourhood if few are shown."""
+  """Spreads the largest value of each neighbourhood if values are sparse."""
   if shown.mean() >= _SPARSE_SHARE:
     return values, shown
   largest = ImageFilter.MaxFilter(2 * _POINT_RADIUS + 1)

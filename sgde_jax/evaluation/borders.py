@@ -69,7 +69,7 @@ def confusion(labels: np.ndarray, predicted_labels: np.ndarray) -> np.ndarray:
 
 
 def column_names(*, semantics: bool, dense: bool) -> list[str]:
-  """Returns the names of `measure`, with or without predicted classes."""
+  """Returns the keys of `measure`, with or without predicted classes."""
   depth, labels = np.ones((2, 2)), np.zeros((2, 2), np.uint8)
   aligned = metrics.depth.AlignedDepth(depth, depth > 0, 1.0)
   found = labels if semantics else None

@@ -16,14 +16,14 @@ from sgde_jax.inference import steps
 
 
 class Evaluator:
-  """Measures variables on every evaluation example; compiled once."""
+  """Evaluates variables on all evaluation examples; compiles once."""
 
   def __init__(
     self, config, data: input_pipeline.Data, *, model, mesh: jax.sharding.Mesh
   ):
-    """Takes the whole config, data with its evaluation part and the network.
+    """Takes the whole config, data with its evaluation part, and the network.
 
-    `config.eval.batch_size` must split over the mesh.
+    `config.eval.batch_size` must be a multiple of the mesh's size.
     """
     self._config, self._data = config.eval, data
     self._truth = config.data.ground_truth
@@ -46,7 +46,7 @@ class Evaluator:
   def run(
     self, variables: dict, pictures: str | os.PathLike | None = None
   ) -> tuple[dict[str, float], list[dict]]:
-    """Evaluates, with PNG panels of the first examples in a folder `pictures`.
+    """Evaluates; writes panels of the first examples to the folder `pictures`.
 
     Returns:
       The summary, see `metrics.depth.summarize` and, with labels,
@@ -117,7 +117,7 @@ class Evaluator:
     }
 
   def _measure(self, example, prediction):
-    """Errors of an image by name; `aligned` and `labels` for its picture."""
+    """Returns an image's errors, and `aligned` and `labels` for its picture."""
     height, width = example['native_size']
     truth = example['depth'][:height, :width]
     depth = self.native_depth(example, prediction)
@@ -136,7 +136,7 @@ class Evaluator:
     return measured | {'labels': prediction.labels}
 
   def _gather(self, rows):
-    """Collects every process' rows, ordered by index, on each process."""
+    """Collects the rows of all processes on each process, ordered by index."""
     # Processes may hold different numbers of rows: pad to what is enough.
     most = len(self._batches) * self._config.batch_size
     table = np.full((most, len(self._names)), -1.0)

@@ -27,7 +27,7 @@ def open_sequences(
   """Reads the sequences with true poses; none without `config.eval.odometry`.
 
   Raises:
-    ValueError: one is shorter than a snippet.
+    ValueError: if a sequence is shorter than a snippet.
   """
   if not config.eval.odometry:
     return []
@@ -36,7 +36,7 @@ def open_sequences(
   if not {1, -1} & set(config.data.frame_offsets):
     logging.warning(
       'config.eval.odometry measures motions from frame to frame, but this run'
-      ' was trained on those to the offsets %s alone',
+      ' was trained only on motions to the offsets %s',
       tuple(config.data.frame_offsets[1:]),
     )
   for sequence in sequences:
@@ -64,7 +64,7 @@ def predict_trajectories(
     training's unknown scale; the world is the first frame's camera.
 
   Raises:
-    FloatingPointError: a motion is not finite.
+    FloatingPointError: if a motion is not finite.
   """
   replicated = parallel.replicated(mesh)
   # Every process feeds its rows and gets all motions.
@@ -102,7 +102,7 @@ def predict_trajectories(
 def measure(
   sequences: _Sequences, predicted: Sequence[np.ndarray]
 ) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-  """Returns figures by the sequence's name, and of all together, in metres."""
+  """Returns the figures, in metres, of each sequence and of all together."""
   figures, snippets = {}, []
   for sequence, poses in zip(sequences, predicted, strict=True):
     true = sequence.poses

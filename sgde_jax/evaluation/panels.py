@@ -90,7 +90,7 @@ def evaluation_panel(
 
 
 def _enhanced_cells(frame, disparity, example):
-  """SEEM's points, its result and the difference to the coarse disparity."""
+  """Draws SEEM's points, its result and the difference from the coarse one."""
   mask, enhanced = example['point_mask'], example['enhanced'][..., 0]
   points = visualization.draw_points(frame, example['points'], mask, radius=0)
   shown = visualization.colorize_inverse_depth(
@@ -105,7 +105,7 @@ def _enhanced_cells(frame, disparity, example):
 
 
 def _attention_cells(frame, queries, maps, name):
-  """A cell per query pixel: its attention weights over the frame."""
+  """Draws a cell per query pixel: its attention weights over the frame."""
   caption = f'attention, level {name.removeprefix("attention_")}'
   cells = []
   for query, weights in zip(queries, maps, strict=True):

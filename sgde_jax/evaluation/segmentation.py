@@ -1,7 +1,7 @@
 """The semantic decoder on labelled stills: IoU per class, at their own size.
 
-As the frames of a video, a picture is stretched to the network's size, and the
-predicted classes return to the size of the labels by nearest neighbour.
+Like video frames, pictures are stretched to the network's size; the predicted
+classes are resized to the size of the labels by nearest neighbour.
 """
 
 import concurrent.futures
@@ -31,7 +31,7 @@ def open_stills(
   """Opens `config.eval.semantic_root`, if it is set, and scans its masks.
 
   Raises:
-    FileNotFoundError, ValueError: no pictures, or masks that do not fit.
+    FileNotFoundError, ValueError: if pictures are absent or masks do not fit.
   """
   options = config.eval
   if not options.semantic_root:
@@ -53,7 +53,7 @@ def measure(
   predict: Callable[[np.ndarray], np.ndarray],
   batch_size: int,
 ) -> dict[str, float]:
-  """Measures a prediction on every still once, over all processes.
+  """Evaluates a prediction on every still once, over all processes.
 
   Args:
     table: the stills.

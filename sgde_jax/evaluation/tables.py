@@ -28,8 +28,8 @@ _MOTION_HEADS = {
 def format_depth(evaluations: Mapping[int, _Figures], protocol: str) -> str:
   """Formats summaries of `depth.Evaluator.run` by step, a row each.
 
-  Below are the protocol and the newest evaluation's scale ratios and, with
-  labels, its errors at borders.
+  The protocol and the newest evaluation's scale ratios follow and, with labels,
+  its errors at borders.
   """
   names, newest = metrics.depth.DEPTH_ERRORS, evaluations[max(evaluations)]
   rows = {
@@ -78,7 +78,7 @@ def format_motion(sequences: Mapping[str, _Figures], total: _Figures) -> str:
     f'{_align(_MOTION_HEADS.values(), rows)}\nmetres; snippets of'
     f' {trajectories.SNIPPET} frames, each scaled, mean and deviation, and the'
     " mean by Monodepth2's code; rmse of the trajectory after the best"
-    ' similarity, of this scale'
+    ' similarity alignment, with this scale'
   )
 
 

@@ -23,12 +23,12 @@ def export(
 ) -> None:
   """Writes a trained run's prediction, weights included, to a new file.
 
-  `jax.export.deserialize` reads it, on all `PLATFORMS`: a program from frames
+  `jax.export.deserialize` reads it, on all `PLATFORMS`. The program maps frames
   `[B, H, W, 3]` uint8 of any B, at the size that the run was trained with, to a
   dict of `inverse_depth` and, with semantics, `labels`, see
   `steps.BatchPrediction`.
   """
-  import flatbuffers  # noqa: F401  Needed at the end, missed at the start.
+  import flatbuffers  # noqa: F401  Needed at the end; fail at the start.
 
   if os.path.exists(output):
     raise ValueError(f'--output={output} exists; name a new file')

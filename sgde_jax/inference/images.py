@@ -24,13 +24,13 @@ def predict(
   *,
   write: str = 'depth',
 ) -> None:
-  """Writes what a trained run predicts for images or for a video.
+  """Writes a trained run's predictions for images or for a video.
 
-  The results are those of `outputs.DepthOutput` or `LabelOutput`, by `write`
-  (`depth`, `labels`). Masks for a folder in KITTI's layout have the names at
-  which training finds them: `DRIVE/image_02/data/N.png` gives
-  `DRIVE/semantic_02/data/N.png` below the output, which may be the same folder.
-  Existing masks are kept, so that the same command continues.
+  `write` selects `outputs.DepthOutput` (`depth`) or `LabelOutput` (`labels`).
+  Masks for a folder in KITTI's layout have the names at which training finds
+  them: for `DRIVE/image_02/data/N.png` it is `DRIVE/semantic_02/data/N.png`
+  below the output, which may be the same folder. Existing masks are kept, so
+  repeating the command continues an interrupted one.
 
   A video has results for every frame, `NAME/000000.png` and so on, and
   `NAME.mp4`: the frames above the pictures of their results.
@@ -43,9 +43,9 @@ def predict(
     write: what to write.
 
   Raises:
-    FileNotFoundError: no such image, video, folder or checkpoint.
-    ValueError: before any work, the run has no semantics or a result would
-      replace a file of the user's; after it, images that are unreadable.
+    FileNotFoundError: if an image, video, folder or checkpoint is absent.
+    ValueError: before any work, if the run has no semantics for labels or a
+      result would replace a user's file; at the end, if images are unreadable.
   """
   source, output = pathlib.Path(source), pathlib.Path(output)
   files.check_writable(output)
@@ -65,7 +65,7 @@ def predict(
 
 
 def _predict_images(config, workdir, source, output, kind):
-  """Returns the number of images written, and a message for each other."""
+  """Returns the number of images written, and a message for each failure."""
   masks = isinstance(kind, outputs.LabelOutput)
   sources = _list_images(source, drives=masks)
   targets = {path: _target(path, source, output) for path in sources}
@@ -86,7 +86,7 @@ def _predict_images(config, workdir, source, output, kind):
 
 
 def _predict_video(config, workdir, source, output, kind):
-  """Returns the number of frames written, and a message if some are not."""
+  """Returns the number of frames written, and a message if others failed."""
   target, folder = output / f'{source.stem}.mp4', output / source.stem
   outputs.check_targets({source: target}, ('.mp4', ''))
   earlier = [
@@ -113,7 +113,7 @@ def _predict_video(config, workdir, source, output, kind):
 
 
 def _target(path, source, output):
-  """Returns the result's PNG; for a drive's frame its mask's place."""
+  """Returns the path of the result's PNG, for a drive's frame its mask."""
   parts = [
     part.replace('image', 'semantic') if part in _CAMERAS else part
     for part in path.relative_to(source).parent.parts
@@ -143,5 +143,5 @@ def _list_images(source, *, drives):
 
 
 def _is_image(path):
-  is_hidden = path.name.startswith('.')  # As ._a.png, which macOS adds.
+  is_hidden = path.name.startswith('.')  # Such as ._a.png from macOS.
   return path.suffix.lower() in _SUFFIXES and not is_hidden and path.is_file()

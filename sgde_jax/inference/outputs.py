@@ -1,4 +1,4 @@
-"""Files of predictions: their content, and what they may replace."""
+"""Files of predictions: their content, and which files they may replace."""
 
 import os
 import pathlib
@@ -66,7 +66,7 @@ class LabelOutput:
 def check_targets(
   targets: Mapping[pathlib.Path, pathlib.Path], suffixes: tuple[str, ...]
 ) -> None:
-  """Raises ValueError if results would replace files of the user's.
+  """Raises ValueError if results would replace the user's own files.
 
   Args:
     targets: input -> the file that its result goes to.
@@ -92,7 +92,7 @@ def check_targets(
 
 def _is_earlier(found, source, suffixes):
   """Returns whether existing files are those of an earlier prediction."""
-  if suffixes == LabelOutput.suffixes:  # It stays, whatever wrote it.
+  if suffixes == LabelOutput.suffixes:  # Existing masks are kept.
     with Image.open(found[0]) as picture:
       return picture.mode in ('L', 'P')
   # Files next to the input, and half of a result elsewhere, may be the user's;

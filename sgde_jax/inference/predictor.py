@@ -22,7 +22,7 @@ ImageSource = str | os.PathLike | Image.Image | np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """What a network predicts of an image, at the image's own size.
+  """The prediction for an image, at the image's own size.
 
   Attributes:
     inverse_depth: `[H, W]` float32 in 1/metres, up to the training's unknown
@@ -34,10 +34,10 @@ class Prediction:
   labels: np.ndarray | None
 
   def depth(self, scale: float | None = None) -> np.ndarray:
-    """Returns depth `[H, W]` float32, relative without `scale`.
+    """Returns depth `[H, W]` float32, which is relative without `scale`.
 
-    That is the number of metres in the network's unit, such as the median ratio
-    of an evaluation.
+    `scale` is the number of metres per unit of the network, such as the median
+    ratio of an evaluation.
     """
     return np.float32(1 if scale is None else scale) / self.inverse_depth
 
@@ -77,10 +77,10 @@ class Predictor:
   def __call__(self, image: ImageSource) -> Prediction:
     """Predicts a PIL image, `[H, W, 3]` uint8 RGB, or the picture at a path.
 
-    The last is turned upright as its EXIF data asks for.
+    A picture read from a path is rotated upright by its EXIF data.
 
     Raises:
-      ValueError: the image is unreadable or has more than 8 bits per channel.
+      ValueError: if the image is unreadable or has over 8 bits per channel.
     """
     image = _to_rgb(image)
     found = jax.device_get(self._predict(self._variables, self._frames(image)))
@@ -112,8 +112,8 @@ def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
     checkpoint: of a run, 'latest' or 'best' (lowest abs_rel).
 
   Raises:
-    FileNotFoundError: the folder holds neither.
-    ValueError: `source` is a URL; the weights are damaged, or do not fit.
+    FileNotFoundError: if the folder holds neither.
+    ValueError: if `source` is a URL, or the weights are damaged or do not fit.
   """
   files.check_local(source)
   folder = pathlib.Path(source).expanduser()

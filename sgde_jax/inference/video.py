@@ -20,8 +20,8 @@ def open_reader(
   """Opens a video; a context manager.
 
   Yields:
-    (frames, rate): an iterator of `[H, W, 3]` uint8 frames, rotated as the file
-    asks for, and frames per second. The iterator raises
+    (frames, rate): an iterator of `[H, W, 3]` uint8 frames, rotated by the
+    file's metadata, and frames per second. The iterator raises
     `input_pipeline.images.UnreadableError` at a frame that cannot be decoded.
   """
   import av
@@ -41,7 +41,7 @@ def open_reader(
 def open_writer(
   path: str | os.PathLike, rate: fractions.Fraction
 ) -> Iterator[Callable[[np.ndarray], None]]:
-  """Opens an H.264 video that will be whole or absent; a context manager.
+  """Writes an H.264 video whole or not at all; a context manager.
 
   Yields:
     A function that takes the next `[H, W, 3]` uint8 picture, all of one size.
@@ -67,7 +67,7 @@ def open_writer(
 
 
 def _url(path):
-  return f'file:{path}'  # Else FFmpeg takes the 10 of 10:30.mp4 for a scheme.
+  return f'file:{path}'  # FFmpeg would take the 10 of 10:30.mp4 for a scheme.
 
 
 def _decode(av, container, path):

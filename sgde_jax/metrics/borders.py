@@ -2,7 +2,7 @@
 
 Errors are pooled over pixels, not averaged per image, because an image may
 hold few pixels of a class, or none. A semantic border pixel is one with a
-4-neighbour of another class; 255 (unlabelled) neither is nor makes one.
+4-neighbour of another class; unlabelled pixels (255) do not count as a class.
 
 Sharpness is Depth Pro's boundary F1 and recall. Both depend on ratios of
 neighbouring depths alone, so the scale of the prediction does not matter.
@@ -30,7 +30,7 @@ _AXES = (1, 0, 1, 0)
 
 
 def border_distance(labels: np.ndarray, *, limit: int = 5) -> np.ndarray:
-  """City-block distance to the nearest semantic border, in pixels.
+  """Returns the city-block distance to the nearest semantic border, in pixels.
 
   The border runs between pixels, so the pixels on either side of it are at
   distance 1; each further unit dilates once by 4-neighbours, also across
@@ -71,7 +71,7 @@ def border_errors(
   *,
   radii: Sequence[int] = (1, 3, 5),
 ) -> totals.Totals:
-  """Depth errors near semantic borders and away from them.
+  """Computes depth errors near semantic borders and away from them.
 
   Args:
     ground_truth: `[H, W]`, metres.
@@ -99,7 +99,7 @@ def class_errors(
   valid: np.ndarray,
   labels: np.ndarray,
 ) -> totals.Totals:
-  """Depth errors per semantic class and for the thin classes together.
+  """Computes depth errors per class and for the thin classes together.
 
   Args:
     ground_truth: `[H, W]`, metres.
@@ -125,7 +125,7 @@ def boundary_f1(
   *,
   valid: np.ndarray | None = None,
 ) -> float:
-  """Depth Pro's scale-invariant boundary F1 against dense depth.
+  """Computes Depth Pro's scale-invariant boundary F1 against dense depth.
 
   Two neighbours form a boundary where the ratio of their depths exceeds a
   threshold. Precision and recall are means over the four directions; F1 is
@@ -159,12 +159,12 @@ def boundary_f1(
 def boundary_recall(
   prediction: np.ndarray, mask: np.ndarray, *, valid: np.ndarray | None = None
 ) -> float:
-  """Depth Pro's boundary recall from a mask, where depth truth is sparse.
+  """Computes Depth Pro's boundary recall from a mask, for sparse depth truth.
 
-  The share of the mask's contour at which the prediction steps from near
-  (inside) to far (outside) by more than a threshold; predicted edges are
-  thinned to one pixel across the contour, so that blur does not pay. Mean
-  over four directions and the thresholds of `boundary_f1`.
+  It is the share of the mask's contour at which the prediction steps from near
+  (inside) to far (outside) by more than a threshold, averaged over the four
+  directions and the thresholds of `boundary_f1`. Predicted edges are thinned
+  to one pixel across the contour, so that blur is not rewarded.
 
   Args:
     prediction: `[H, W]` positive depth, any scale.
@@ -193,7 +193,7 @@ def boundary_totals(
   *,
   dense_truth: np.ndarray | None = None,
 ) -> totals.Totals:
-  """The boundary scores of one image, ready to be averaged over images.
+  """Computes the boundary scores of one image as totals over images.
 
   Args:
     prediction: `[H, W]` positive depth, any scale, not clipped.
@@ -262,10 +262,10 @@ def _directed_pairs(array):
 
 
 def _neighbour_ratios(depth, valid):
-  """How many times nearer each pixel is than its right, lower, left, upper.
+  """Returns how many times nearer each pixel is than its four neighbours.
 
-  Returns four arrays, along `_AXES`; 0 where a pixel of the pair is not
-  valid.
+  The four arrays are in the order of `_AXES`; 0 where a pixel of the pair is
+  not valid.
   """
   depth = np.asarray(depth, np.float64)
   usable = np.isfinite(depth) & (depth > 0)

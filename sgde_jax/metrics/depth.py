@@ -65,8 +65,8 @@ def align_depth(
     min_depth: metres; truth at or below is left out, predictions are clipped.
     max_depth: metres; truth at or above is left out, predictions are clipped.
     median_scaling: scale by median(truth) / median(prediction).
-    cap_truth: False counts every measured pixel (truth > 0) whatever its
-      range, as the improved ground truth is evaluated, with crop 'none'.
+    cap_truth: False counts every measured pixel (truth > 0) at any range, as
+      the improved ground truth is evaluated, with crop 'none'.
 
   Returns:
     The aligned prediction.
@@ -133,7 +133,7 @@ def depth_errors(
 def aligned_errors(
   ground_truth: np.ndarray, aligned: AlignedDepth
 ) -> dict[str, float]:
-  """`depth_errors` of an aligned prediction."""
+  """Computes `depth_errors` of an aligned prediction."""
   truth = np.asarray(ground_truth, np.float64)[aligned.valid]
   depth = aligned.prediction[aligned.valid]
   difference = truth - depth
@@ -174,10 +174,10 @@ def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def native_depth(
   inverse_depth: np.ndarray, size: tuple[int, int]
 ) -> np.ndarray:
-  """Depth `[H, W]` float64 at the truth's size from inverse depth `[h, w]`.
+  """Returns depth `[H, W]` float64 at the truth's size from inverse depth.
 
-  The inverse depth is resized, then inverted: resizing depth instead would
-  give another number.
+  The inverse depth `[h, w]` is resized, then inverted: resizing depth instead
+  would yield a different result.
   """
   return 1.0 / resize_bilinear(inverse_depth, size)
 

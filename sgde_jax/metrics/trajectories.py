@@ -16,13 +16,13 @@ SNIPPET = 5  # Frames of the field's snippets.
 def odometry_error(
   poses_true: np.ndarray, poses_predicted: np.ndarray, *, snippet: int = SNIPPET
 ) -> tuple[float, float]:
-  """Absolute trajectory error over snippets (Zhou et al.).
+  """Computes the absolute trajectory error over snippets (Zhou et al.).
 
   Each run of `snippet` consecutive frames is expressed relative to its first
   frame, the predicted positions get one least-squares scale, and the error
   is sqrt(sum of squares) / snippet: the published figures divide by the
-  length outside of the root. Only whole snippets count (Monodepth2's code does
-  otherwise, see `monodepth2_errors`).
+  length outside of the root. Only whole snippets count (Monodepth2's code
+  differs, see `monodepth2_errors`).
 
   Args:
     poses_true: `[N, 4, 4]`, camera to world, metres.
@@ -39,7 +39,7 @@ def odometry_error(
 def snippet_errors(
   poses_true: np.ndarray, poses_predicted: np.ndarray, *, snippet: int = SNIPPET
 ) -> np.ndarray:
-  """The errors `[N - snippet + 1]` in metres that `odometry_error` averages.
+  """Returns the errors `[N - snippet + 1]`, in metres, of all snippets.
 
   Raises:
     ValueError: if the numbers of poses differ, or a snippet needs more.
@@ -67,7 +67,7 @@ def snippet_errors(
 def monodepth2_errors(
   poses_true: np.ndarray, poses_predicted: np.ndarray
 ) -> np.ndarray:
-  """The errors that Monodepth2's code averages, to compare with its figures.
+  """Returns the errors that Monodepth2's code averages, for comparison.
 
   Its poses are those of `chain_backwards`, and the three shorter snippets at
   the end, of 4, 3 and 2 frames, count as much as whole ones. Takes the poses of
@@ -85,7 +85,7 @@ def monodepth2_errors(
 
 
 def chain(motions: np.ndarray) -> np.ndarray:
-  """Poses of a camera from its motions between consecutive frames.
+  """Chains the motions between consecutive frames into camera poses.
 
   Args:
     motions: `[N - 1, 4, 4]`, of each frame t the transform T_t_(t+1), which
@@ -101,7 +101,7 @@ def chain(motions: np.ndarray) -> np.ndarray:
 
 
 def chain_backwards(poses: np.ndarray) -> np.ndarray:
-  """The poses `[N, 4, 4]` that Monodepth2's evaluation makes of `poses`.
+  """Returns the poses `[N, 4, 4]` as Monodepth2's evaluation computes them.
 
   Its code chains the motions' inverses T_(t+1)_t in the order of the motions,
   for truth and prediction alike. Where the camera turns, the snippet errors of
@@ -146,7 +146,7 @@ def align(
 def trajectory_error(
   poses_true: np.ndarray, poses_aligned: np.ndarray
 ) -> float:
-  """Root mean squared distance between the positions of all frames, metres.
+  """Returns the RMS distance between the positions of all frames, in metres.
 
   Takes poses `[N, 4, 4]` in the same world, see `align`.
   """
@@ -156,7 +156,7 @@ def trajectory_error(
 
 
 def path_length(poses: np.ndarray) -> float:
-  """Length of the path through the positions of poses `[N, 4, 4]`."""
+  """Returns the length of the path through the positions of `[N, 4, 4]`."""
   steps = np.diff(np.asarray(poses, np.float64)[:, :3, 3], axis=0)
   return float(np.sum(np.linalg.norm(steps, axis=1)))
 

@@ -30,7 +30,7 @@ def create_model(
   if not model_config.semantics and (levels or enabled):
     raise ValueError(
       'config.model.attention.levels and config.model.seem.enabled need'
-      ' config.model.semantics = True: set the one to () and the other to False'
+      ' config.model.semantics = True: set the first to (), the second to False'
     )
   return DepthModel(
     encoder_layers=model_config.encoder_layers,

@@ -2,9 +2,9 @@
 
 The paper (Li et al., arXiv 2012.08048) states that semantic and depth
 features of several decoding levels are enhanced by pixel-wise correlations
-that semantics guides. All else here is our reconstruction: queries and keys
+guided by semantics. All else here is our reconstruction: queries and keys
 from the semantic features alone, one softmax(q k^T / sqrt(d)) over all pixels
-for both branches, heads, the pooled keys and the zero-initialised gains.
+for both branches, heads, the pooled keys and the zero-initialized gains.
 
 The matrix of N queries by M keys grows with the square of the map. `plain`
 stores it; `blockwise` and `fused` never do, forward or backward, so their
@@ -39,7 +39,7 @@ def pixel_attention(
 ) -> Float[Array, 'B N h e']:
   """Returns softmax(q k^T / sqrt(d)) v by one of the `IMPLEMENTATIONS`.
 
-  Scores, softmax and sums are float32 at least; the precision of products is
+  Scores, softmax and sums are at least float32; the precision of products is
   that of `jax.default_matmul_precision`, by default less than float32 on GPUs
   and TPUs.
 
@@ -63,7 +63,7 @@ def choose_implementation(queries: Any, keys: Any, values: Any) -> str:
 
 
 def _has_fused_kernel():
-  """Whether the default backend is a GPU that cuDNN's attention runs on."""
+  """Returns whether the default backend is a GPU with cuDNN's attention."""
   if jax.default_backend() != 'gpu':
     return False
   # An architecture's name instead of a number, as on AMD, is not CUDA.
@@ -79,7 +79,7 @@ def _auto(queries, keys, values):
 
 
 def _plain(queries, keys, values):
-  """Attention with the whole matrix stored."""
+  """Computes attention with the whole matrix stored."""
   scale = 1 / math.sqrt(keys.shape[-1])
   scores = blockwise.dot('bnhd,bmhd->bhnm', queries * scale, keys)
   weights = jax.nn.softmax(scores, axis=-1).astype(values.dtype)
@@ -88,9 +88,9 @@ def _plain(queries, keys, values):
 
 
 def _fused(queries, keys, values):
-  """Attention by cuDNN; heads padded to one width that it takes."""
+  """Computes attention by cuDNN; pads the heads to a width that it supports."""
   widest = max(keys.shape[-1], values.shape[-1])
-  width = -(-widest // 8) * 8  # The kernel wants a multiple of 8.
+  width = -(-widest // 8) * 8  # The kernel needs a multiple of 8.
 
   def fit(x):
     edges = ((0, 0), (0, 0), (0, 0), (0, width - x.shape[-1]))
@@ -121,7 +121,7 @@ class SemanticGuidedAttention(nn.Module):
   A = softmax(q(S) k(S)^T / sqrt(d)) per head; all convolutions are 1 x 1. The
   gains g are per channel and start at zero: a fresh module is the identity.
   They are `gain_rate` times their parameters. Adam moves a parameter by about
-  the learning rate at a step, whatever its gradient's size: at a rate of 1
+  the learning rate per step, regardless of its gradient's size: at a rate of 1
   gains stay near zero for thousands of steps.
 
   Attributes:
@@ -190,10 +190,10 @@ class SemanticGuidedAttention(nn.Module):
   def affinity(
     self, semantic_features: Features, points: Int[Array, 'B P 2']
   ) -> Float[Array, 'B P h w']:
-    """Returns what a few query pixels (x, y) attend to, for pictures.
+    """Returns the attention maps of a few query pixels (x, y), for pictures.
 
-    The affinity averaged over the heads on the pooled grid, float32; each map
-    sums to 1.
+    A map is the affinity averaged over the heads, on the pooled grid, float32;
+    it sums to 1.
     """
     queries, keys = self._queries_and_keys(semantic_features)
     width, stride = semantic_features.shape[2], self.key_stride
@@ -242,8 +242,8 @@ class GainedConv(nn.Module):
 def average_pool(x: Features, stride: int) -> Float[Array, 'B h w C']:
   """Averages over `stride` x `stride` pixels, fewer at the bottom and right.
 
-  A sum over a reshaped map: on the CPU its gradient is far faster than that of
-  a pooling window.
+  Computed as a sum over a reshaped map, whose gradient on CPUs is far faster
+  than that of a pooling window.
   """
   if stride == 1:
     return x

@@ -1,8 +1,8 @@
 """Decoder levels (Monodepth2's depth decoder) and the heads on them.
 
 The paper (Li et al., arXiv 2012.08048) states a semantic decoder next to the
-depth decoder. The 19 Cityscapes classes, the single 3 x 3 convolution and that
-it sits on level 0 alone are our reconstruction.
+depth decoder. The 19 Cityscapes classes and the single 3 x 3 convolution, on
+level 0 alone, are our reconstruction.
 """
 
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ DISPARITY_SCALES = (0, 1, 2, 3)
 class DecoderLevel(nn.Module):
   """One level: 3 x 3 conv, x2 upsampling, skip, 3 x 3 conv.
 
-  Convolutions pad by reflection, have a bias and no normalisation, and are
+  Convolutions pad by reflection, have a bias and no normalization, and are
   followed by ELU. `width` is the number of output channels.
   """
 
@@ -45,7 +45,7 @@ class DecoderLevel(nn.Module):
 
 
 class DisparityHead(nn.Module):
-  """A 3 x 3 convolution to one disparity logit, in float32 at least."""
+  """A 3 x 3 convolution to one disparity logit, in at least float32."""
 
   dtype: DTypeLike = jnp.float32
 
@@ -58,7 +58,7 @@ class DisparityHead(nn.Module):
 
 
 class SemanticHead(nn.Module):
-  """A 3 x 3 convolution to class scores, in float32 from there on."""
+  """A 3 x 3 convolution to class scores, which are float32."""
 
   dtype: DTypeLike = jnp.float32
 

@@ -1,8 +1,8 @@
 """The whole network: shared encoder, dual decoders, SEEM, pose.
 
-What the paper (Li et al., arXiv 2012.08048) states: an encoder that a depth
-and a semantic decoder share, attention between the two at several levels, and
-an own module for the points on semantic edges. How they are joined here is our
+The paper (Li et al., arXiv 2012.08048) states an encoder shared by a depth and
+a semantic decoder, attention between the two at several levels, and a separate
+module for the points on semantic edges. How they are joined here is our
 reconstruction. With semantics off this is Monodepth2.
 """
 
@@ -26,7 +26,7 @@ Points = Int[Array, 'B K 2']
 Vectors = Float[Array, 'B S 3']
 
 
-@no_type_check  # `jax.tree.map` fills it with other things than arrays.
+@no_type_check  # `jax.tree.map` may fill it with non-arrays.
 @flax.struct.dataclass
 class DepthOutputs:
   """Predictions of the network, float32; None where a part is off.
@@ -65,7 +65,7 @@ class DepthOutputs:
 
   @property
   def disparity(self) -> Float[Array, 'B H W 1']:
-    """The best full-size disparity: the enhanced one where there is one."""
+    """The best full-size disparity: the enhanced one if there is one."""
     if self.enhanced_disparity is None:
       return self.disparities[0]
     return self.enhanced_disparity
@@ -166,7 +166,7 @@ class DepthModel(nn.Module):
   def attention_maps(
     self, images: Image, points: Int[Array, 'B P 2']
   ) -> dict[int, Float[Array, 'B P _ _']]:
-    """Maps by level of what query pixels (full-size, x and y) attend to.
+    """Returns, by level, the attention maps of query pixels (full-size x, y).
 
     See `attention.SemanticGuidedAttention.affinity`.
     """
@@ -244,13 +244,13 @@ class DepthModel(nn.Module):
     return edges.sample_edge_points(key, band, self.refiner.points)
 
   def _find_edges(self, logits):
-    """The most likely classes and their edges `[B, H, W]`; no gradient."""
+    """Returns the top classes and their edges `[B, H, W]`, no gradient."""
     classes = jnp.argmax(jax.lax.stop_gradient(logits), axis=-1)
     width = self.refiner.edge_width
     return classes, edges.semantic_edges(classes, width=width)
 
   def _find_inside(self, coarse_logit, classes, band, points):
-    """`inside_logits` and `inside_mask` of `DepthOutputs` at points."""
+    """Returns `inside_logits` and `inside_mask` of `DepthOutputs` at points."""
     values, known = edges.from_inside(
       jax.lax.stop_gradient(coarse_logit),
       classes,

@@ -1,4 +1,4 @@
-"""Convolutions, pooling and batch normalisation of the field's networks."""
+"""Convolutions, pooling and batch normalization of the networks."""
 
 import functools
 
@@ -10,24 +10,24 @@ from jaxtyping import Array, Float
 
 Features = Float[Array, 'B H W C']
 
-# Kaiming normal, fan out: the encoders' initialisation without ImageNet.
+# Kaiming normal, fan out: the encoders' initialization without ImageNet.
 kaiming_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 # PyTorch's default for a convolution: uniform within 1 / sqrt(fan in).
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, 'fan_in', 'uniform')
 
 
 def bias_uniform(fan_in: int) -> nn.initializers.Initializer:
-  """Returns PyTorch's default bias initialiser, within 1 / sqrt(fan in)."""
+  """Returns PyTorch's default bias initializer, within 1 / sqrt(fan in)."""
   bound = fan_in**-0.5
 
-  def initialise(key, shape, dtype=jnp.float32):
+  def initialize(key, shape, dtype=jnp.float32):
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-  return initialise
+  return initialize
 
 
 class Conv(nn.Module):
-  """A convolution with a bias, initialised as PyTorch does by default.
+  """A convolution with a bias, initialized as PyTorch does by default.
 
   Pads by zeros, with `reflect` by reflection. `dtype` is that of the
   computation; parameters are float32.
@@ -84,16 +84,16 @@ def max_pool(x: Features) -> Float[Array, 'B H//2 W//2 C']:
 
 
 class BatchNorm(nn.Module):
-  """Batch normalisation over examples and pixels (arXiv 1502.03167).
+  """Batch normalization over examples and pixels (arXiv 1502.03167).
 
-  As `flax.linen.BatchNorm`, with its names of parameters and statistics, but
-  with sums over pixels, forward and backward, that are fast on CPUs, too.
+  Like `flax.linen.BatchNorm`, with the same names of parameters and statistics,
+  but with sums over pixels, forward and backward, that are also fast on CPUs.
   Reverse-mode differentiation only.
 
   Attributes:
-    use_running_average: normalise by the running statistics; otherwise by the
-      batch's, which the running ones then follow.
-    momentum: the part of the running statistics that an update keeps.
+    use_running_average: normalize by the running statistics; otherwise by the
+      batch's, which then update the running ones.
+    momentum: the fraction of the running statistics that an update keeps.
     epsilon: added to the variance.
     dtype: dtype of the result; parameters and statistics are float32.
   """
@@ -105,7 +105,7 @@ class BatchNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Features) -> Features:
-    """Normalises each channel."""
+    """Normalizes each channel."""
     like = (x.shape[-1:], jnp.float32)
     scale = self.param('scale', nn.initializers.ones, *like)
     bias = self.param('bias', nn.initializers.zeros, *like)
@@ -128,7 +128,7 @@ class BatchNorm(nn.Module):
 
 
 def _moments(x):
-  """Mean and variance `[C]` of `[B, H, W, C]`, at least in float32."""
+  """Returns mean and variance `[C]` of `[B, H, W, C]`, in at least float32."""
   x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
   count = x.size // x.shape[-1]
   mean = sum_pixels(x) / count
@@ -139,7 +139,7 @@ def sum_pixels(x: Features) -> Float[Array, ' C']:
   """Sums over examples and pixels.
 
   On CPUs XLA turns one sum over all three axes into windows, which take four
-  times as long as rows first and then the others, kept apart by a barrier.
+  times as long as summing rows first, with a barrier before the other axes.
   """
 
   def by_rows(x):

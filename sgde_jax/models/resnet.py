@@ -1,6 +1,6 @@
 """ResNet encoders (He et al., arXiv 1512.03385) with five feature levels.
 
-Modules and parameters carry torchvision's names, so that published weights
+Modules and parameters have torchvision's names, so that published weights
 map one to one.
 """
 
@@ -120,7 +120,7 @@ class BottleneckBlock(nn.Module):
 
 
 def _shortcut(block, x, shape):
-  """The identity, or a strided 1 x 1 convolution where the shape changes."""
+  """Returns the identity, or a strided 1 x 1 convolution if shapes differ."""
   if x.shape == shape:
     return x
   strides = (block.stride, block.stride)

@@ -101,7 +101,7 @@ class _DenseWithCoarse(nn.Module):
     bias = self.param('bias', nn.initializers.zeros, shape[1:], jnp.float32)
     kernel = kernel.astype(self.dtype)
     bias = bias.astype(self.dtype)[None, None]
-    # In two products: joining the inputs would copy all features.
+    # Two products: joining the inputs would copy all features.
     return x @ kernel[:-1] + (coarse * kernel[None, -1:] + bias)
 
 
@@ -121,7 +121,7 @@ def sample_features(
 def scatter_points(
   maps: Map, points: Points, values: Values, mask: Bool[Array, 'B K']
 ) -> Map:
-  """Writes values into maps at points (x, y) and leaves all else as it is.
+  """Writes values into maps at points (x, y) and leaves the rest unchanged.
 
   The valid points of an image must be distinct; masked points and those
   outside the map write nothing. Gradients flow to the values of valid points,

@@ -56,8 +56,8 @@ def jitter(
 ) -> Images:
   """Changes brightness, contrast, saturation and hue, in this order.
 
-  Images are in [0, 1]. The first three are factors, 1 changes nothing; hue is
-  a part of a full turn. There is one draw per example, or one for the batch.
+  Images are in [0, 1]. The first three are factors, where 1 changes nothing;
+  hue is a fraction of a full turn. There is one draw per example or per batch.
   Contrast blends with the frame's mean luma and saturation with each pixel's
   own, clipping after each change as torchvision does; hue turns the chroma
   plane (YIQ).
@@ -142,7 +142,7 @@ def _luma(channels):
 
 
 def _hue_matrix(hue, dtype):
-  """RGB -> RGB matrices `[B, 3, 3]` that turn the chroma plane."""
+  """Returns RGB -> RGB matrices `[B, 3, 3]` that turn the chroma plane."""
   angle = 2 * jnp.pi * hue
   cosine, sine = jnp.cos(angle), jnp.sin(angle)
   zero, one = jnp.zeros_like(angle), jnp.ones_like(angle)

@@ -40,7 +40,7 @@ def attend(
 
 @jax.custom_vjp
 def _attend(queries, keys, values):
-  """softmax(q k^T) v of one head: `[N, d]`, `[M, d]`, `[M, e]`."""
+  """Returns softmax(q k^T) v of one head: `[N, d]`, `[M, d]`, `[M, e]`."""
   return _attend_forward(queries, keys, values)[0]
 
 
@@ -123,10 +123,10 @@ def _attend_backward(residuals, gradient):
 
 
 def _row_maximum(scores):
-  """The maximum `[n]` of each row of `[n, m]`.
+  """Returns the maximum `[n]` of each row of `[n, m]`.
 
-  Columns far from each other are compared first, `_LANES` at a time, the last
-  ones maybe twice: XLA on CPUs compares neighbours one by one.
+  Columns far from each other are compared first, `_LANES` at a time, some of
+  them twice: XLA on CPUs compares neighbours one by one.
   """
   count = scores.shape[-1]
   lanes = min(_LANES, count)
@@ -141,7 +141,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _block_shape(count):
-  """Number and size of the near-equal blocks of `count` rows."""
+  """Returns number and size of the near-equal blocks of `count` rows."""
   number = -(-count // BLOCK)
   return number, -(-count // number)
 
@@ -159,7 +159,7 @@ def _merge(blocks, count):
 
 
 def _padding_scores(keys):
-  """`[n, block]` to add to the scores: -inf for the keys `_split` adds."""
+  """Returns `[n, block]` to add to scores: -inf for the keys `_split` adds."""
   number, size = _block_shape(keys.shape[0])
   real = np.arange(number * size) < keys.shape[0]
   dtype = jnp.promote_types(keys.dtype, jnp.float32)

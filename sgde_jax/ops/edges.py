@@ -1,8 +1,8 @@
 """Semantic edges and the points that lie on them.
 
 The paper (Li et al., arXiv 2012.08048) states that point features are taken
-at semantic edges. What an edge pixel is, how wide an edge is and how points
-are drawn from it are our reconstruction.
+at semantic edges. The definition of an edge pixel, the width of an edge and the
+sampling of points are our reconstruction.
 
 Points are (x, y) pixels, x to the right, y down, (0, 0) the first pixel. All
 functions treat each image by itself, so that a batch sharded over devices is
@@ -24,8 +24,8 @@ def semantic_edges(
   """Marks the pixels at borders between classes.
 
   A pixel is on an edge if a 4-neighbour has another class; each further unit
-  of width dilates once by 4-neighbours. 255 (unlabelled) neither is nor makes
-  an edge: edges do not grow onto it, hence not across it.
+  of width dilates once by 4-neighbours. Unlabelled pixels (255) do not count as
+  a class, and edges do not grow onto them, hence not across them.
   """
   labelled = labels != cityscapes.UNLABELLED
   edges = jnp.zeros(labels.shape, bool)
@@ -33,7 +33,7 @@ def semantic_edges(
     before, after = _halves(labels, axis)
     both = jnp.logical_and(*_halves(labelled, axis))
     edges |= _spread((before != after) & both, axis)
-  # A loop, because fused into one expression each round repeats the last.
+  # A loop: fused into one expression, each round would recompute the last.
   return jax.lax.fori_loop(
     0, width - 1, lambda _, edges: _dilate(edges) & labelled, edges
   )
@@ -103,8 +103,8 @@ def from_inside(
   In each round an edge pixel without a value takes the mean over those of its
   4-neighbours of its class that have one. Pixels off the edges keep theirs.
 
-  Returns the values, 0 where there is none, and whether there is one: not
-  for edge pixels farther than `rounds` from their inside.
+  Returns the values, 0 where there is none, and a mask of where there is one.
+  Edge pixels farther than `rounds` from the inside have none.
   """
 
   def fill(_, carry):

@@ -3,9 +3,9 @@
 Conventions, here and everywhere: pixels are (x, y) with centres at integer
 coordinates; the camera looks along +z with x to the right and y down; lengths
 are metres (up to the unknown scale of monocular training), angles radians.
-`T_source_target` maps points of the target camera into the source camera,
-intrinsics are pixels of the image at hand and hold for all frames of an
-example, depth is the camera's z.
+`T_source_target` maps points of the target camera into the source camera;
+intrinsics are in pixels of the image at hand and shared by all frames of an
+example; depth is the camera's z.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 Intrinsics = Float[Array, 'B 3 3']
 Transform = Float[Array, 'B 4 4']
 
-_SMALL_ANGLE = 1e-4  # Below it sin(a)/a is taken from its series.
+_SMALL_ANGLE = 1e-4  # Below it sin(a)/a is computed by its series.
 _AXIS_EPS = 1e-7  # Monodepth2's guard in the axis v / (|v| + eps).
 _DEPTH_EPS = 1e-7  # Monodepth2's guard against division by zero depth.
 
@@ -116,7 +116,7 @@ def project_to_source(
 def project_planes(
   depth: Float[Array, 'B H W'], intrinsics: Intrinsics, transform: Transform
 ) -> tuple[Float[Array, 'B H W'], Float[Array, 'B H W']]:
-  """As `project_to_source`, with x and y as two planes."""
+  """Like `project_to_source`, with x and y as two planes."""
   x, y = _grid(*depth.shape[1:], depth.dtype)
   return project_pixels(x, y, depth, intrinsics, transform)
 
@@ -128,7 +128,7 @@ def project_pixels(
   intrinsics: Intrinsics,
   transform: Transform,
 ) -> tuple[Float[Array, ' B *points'], Float[Array, ' B *points']]:
-  """As `project_to_source`, at any target pixels, where depth is given."""
+  """Like `project_to_source`, at any target pixels of given depth."""
   rotation, translation = transform[:, :3, :3], transform[:, :3, 3:]
   homography = _matmul(
     _matmul(intrinsics, rotation), inverse_intrinsics(intrinsics)
@@ -148,9 +148,9 @@ def source_transforms(
   translation: Float[Array, 'B S 3'],
   frame_offsets: Sequence[int],
 ) -> Float[Array, 'B S 4 4']:
-  """T_source_target of the predicted motions.
+  """Returns T_source_target of the predicted motions.
 
-  Each motion is that from the earlier to the later frame of the pair;
+  Each motion is from the earlier to the later frame of the pair;
   `frame_offsets` are relative to the target, which is first.
   """
   transforms = [

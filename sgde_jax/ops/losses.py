@@ -1,8 +1,8 @@
 """The losses, each a named, weighted term of `weighted_terms`.
 
 Photometric distance, smoothness, minimum over sources and auto-mask follow
-Monodepth2 (Godard et al., arXiv 1806.01260, sections 3.1 and 3.2); the priors
-on disparity are ours, neither the paper nor Monodepth2 has them.
+Monodepth2 (Godard et al., arXiv 1806.01260, sections 3.1 and 3.2). The priors
+on disparity are ours; neither the paper nor Monodepth2 has them.
 
 Images are in [0, 1], disparities in (0, 1), intrinsics in pixels of the H x W
 image, transforms T_source_target, points (x, y). S sources are the frames
@@ -63,11 +63,11 @@ def weighted_terms(
     frames: the target and its sources, not jittered.
     intrinsics: of all frames.
     frame_offsets: time of each frame relative to the target, 0 first.
-    scale_weight: of `scale_prior`, as the next two of their own terms.
-    segment_weight: see `scale_weight`.
-    cross_entropy_weight: see `scale_weight`.
-    class_weights: as for `cross_entropy`.
-    **options: as for `self_supervised_losses`, whose pictures are returned too.
+    scale_weight: weight of `scale_prior`.
+    segment_weight: weight of `segment_prior`.
+    cross_entropy_weight: weight of the cross-entropy.
+    class_weights: see `cross_entropy`.
+    **options: see `self_supervised_losses`, whose pictures are returned too.
   """
   enhanced = None
   if outputs.points is not None:
@@ -184,16 +184,16 @@ def photometric_distance(x: Image, y: Image) -> Float[Array, 'B H W 1']:
 def edge_aware_smoothness(
   disparity: Float[Array, 'B h w 1'], image: Float[Array, 'B h w 3']
 ) -> Scalar:
-  """Penalises disparity gradients except where the image has its own.
+  """Penalizes disparity gradients where the image has none.
 
   mean |dx d*| exp(-|dx I|) + mean |dy d*| exp(-|dy I|) with d* the disparity
   over its mean per image (Monodepth2, equation 3).
   """
   mean = jnp.mean(disparity, axis=(1, 2), keepdims=True)
-  normalised = disparity / (mean + 1e-7)
+  normalized = disparity / (mean + 1e-7)
   total = 0.0
   for axis in (1, 2):
-    change = jnp.abs(jnp.diff(normalised, axis=axis))
+    change = jnp.abs(jnp.diff(normalized, axis=axis))
     contrast = jnp.mean(
       jnp.abs(jnp.diff(image, axis=axis)), axis=-1, keepdims=True
     )
@@ -202,7 +202,7 @@ def edge_aware_smoothness(
 
 
 def identity_distances(target: Image, sources: Sources) -> SourceMaps:
-  """Photometric distance of each unwarped source to the target."""
+  """Computes the photometric distance of each unwarped source to the target."""
   target = _to_planes(target)
   return jnp.stack(
     [_photometric_planes(source, target) for source in _split(sources)], 1
@@ -216,7 +216,7 @@ def reprojection_distances(
   intrinsics: Intrinsics,
   transforms: Transforms,
 ) -> tuple[SourceMaps, Sources]:
-  """Photometric distances of the target rebuilt from each source; rebuilt."""
+  """Rebuilds the target from each source; returns the distances and rebuilt."""
   depth = depth[..., 0]
   target = _to_planes(target)
   rebuilt = [
@@ -232,10 +232,10 @@ def minimum_reprojection(
   distances: Float[Array, ' B S *points'],
   identity: Float[Array, ' B S *points'] | None,
 ) -> tuple[Float[Array, ' B *points'], Bool[Array, ' B *points']]:
-  """Minimum over sources with Monodepth2's auto-mask.
+  """Computes the minimum over sources with Monodepth2's auto-mask.
 
   `identity` are the distances of the unwarped sources, tie noise included;
-  None switches the auto-mask off. Returns the minimum, and a mask that is True
+  None turns the auto-mask off. Returns the minimum, and a mask that is True
   where a rebuilt frame won, that is, where the pixel teaches depth.
   """
   best = _minimum(distances)
@@ -262,7 +262,7 @@ def point_minimum(
   points: Points,
   identity: SourceMaps | None,
 ) -> Float[Array, 'B K']:
-  """`minimum_reprojection` at points, from the depth of their `neighbourhoods`.
+  """Like `minimum_reprojection`, at points, from `neighbourhoods` of depth.
 
   A few thousand points cost a fraction of the whole map.
   """
@@ -305,7 +305,7 @@ def cross_entropy(
 
 
 def scale_prior(disparity_logits: Sequence[Float[Array, 'B _ _ 1']]) -> Scalar:
-  """Squared excess of the mean logit over [-4, 0], mean over scales.
+  """Penalizes mean logits outside [-4, 0]: squared excess, mean over scales.
 
   Monocular video leaves the scale of depth free: while the motions are wrong
   it drifts, until the sigmoid is 1 or 0 everywhere and has no gradient. The
@@ -322,11 +322,11 @@ def segment_prior(
   *,
   num_pixels: int,
 ) -> Scalar:
-  """How far SEEM's points are from the inside of their own segments.
+  """Measures how far SEEM's points are from the inside of their own segments.
 
-  Where two classes meet, depth steps, and the coarse disparity is a smooth
-  surface. So near a border a pixel's own segment says more about its depth
-  than the photometric loss, which sees occlusions and windows of 3 x 3 pixels.
+  Where two classes meet, depth steps, but the coarse disparity is a smooth
+  surface. Near a border, a pixel's own segment is a better guide to its depth
+  than the photometric loss with its occlusions and windows of 3 x 3 pixels.
   `inside_logits` are those of `edges.from_inside`. The sum of the absolute
   differences is divided by the number of pixels of the batch, so that a point
   weighs as much as a pixel.
@@ -336,7 +336,7 @@ def segment_prior(
 
 
 def _mean_cross_entropy(labelled, class_weights):
-  """One mean over all pairs of logits and labels; 0 if nothing is labelled."""
+  """Averages over all pairs of logits and labels; 0 if nothing is labelled."""
   sums = [
     cross_entropy(*pair, class_weights=class_weights) for pair in labelled
   ]
@@ -345,10 +345,10 @@ def _mean_cross_entropy(labelled, class_weights):
 
 
 def _ssim(x, y, mean):
-  """The SSIM distance of planes; `mean` averages over windows.
+  """Computes the SSIM distance of planes; `mean` averages over windows.
 
-  In float32 at least: with fewer bits the variances, which are differences of
-  means, would be nothing but rounding.
+  Uses at least float32: with fewer bits the variances, which are differences
+  of means, would be pure rounding errors.
   """
   dtype = x.dtype
   wide = jnp.promote_types(dtype, jnp.float32)
@@ -387,7 +387,7 @@ def _window_mean(planes):
 
 
 def _window_mean_gradient(_, gradient):
-  """Every pixel gets the mean over the windows that it is in."""
+  """Gives every pixel the mean over the windows that contain it."""
   edges = ((0, 0), (0, 0), (2, 2), (2, 2))
   padded = jax.lax.optimization_barrier(jnp.pad(gradient, edges))
   return (_window_mean(padded),)

@@ -29,7 +29,7 @@ def gather_points(
 ) -> Shaped[Array, 'B *points C']:
   """Reads maps at whole pixels (x, y) of 0 or more.
 
-  Beyond the map the last row or column is read.
+  Points beyond the map read its last row or column.
   """
 
   def gather(pixels, points):
@@ -59,7 +59,7 @@ def synthesize_planes(
   intrinsics: Float[Array, 'B 3 3'],
   transform: Float[Array, 'B 4 4'],
 ) -> Float[Array, 'B C H W']:
-  """As `synthesize_view`, channels first."""
+  """Like `synthesize_view`, channels first."""
   x, y = geometry.project_planes(depth, intrinsics, transform)
   return sample_planes(source, x, y)
 
@@ -69,7 +69,7 @@ def sample_planes(
   x: Float[Array, ' B *points'],
   y: Float[Array, ' B *points'],
 ) -> Float[Array, 'B C *points']:
-  """As `sample_bilinear`, channels first, at x and y."""
+  """Like `sample_bilinear`, channels first, at x and y."""
   return jax.vmap(lambda image, x, y: _sample(image, x, y, channel_axis=0))(
     planes, x, y
   )

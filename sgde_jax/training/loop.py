@@ -138,12 +138,12 @@ def compile_steps(
 ) -> tuple[Callable, Callable, Iterator]:
   """Compiles the training step, so that nothing can recompile it later.
 
-  The step takes over `state` (donated); `batches` are on the mesh.
+  The step donates `state`; `batches` are on the mesh.
 
   Returns:
     The compiled `steps.train_step`, a function of state and batch; the jitted
     `steps.preview_step`, a function of variables and batch; and the batches,
-    none of them used up.
+    none of them consumed.
   """
   replicated, rows = parallel.replicated(mesh), parallel.batch_sharded(mesh)
   parts = {'model': model, 'loss': bind_loss(config.loss, model)}
@@ -261,5 +261,5 @@ def _explain_loss(config, data, saved, step):
 
 
 def _is_due(step, num_steps, every):
-  """Returns whether something done every so many steps is due at `step`."""
+  """Returns whether `step` is a multiple of `every`, or the last one."""
   return step % every == 0 or step == num_steps

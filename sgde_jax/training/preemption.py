@@ -12,15 +12,15 @@ from jax.experimental import multihost_utils
 class Signals:
   """A context in which signals ask a loop to stop instead of interrupting it.
 
-  The first SIGTERM or Ctrl-C that comes while the loop runs is recorded. Before
-  the loop, and the second time, they act as they did outside of the context. If
-  the exception that they raise is lost, as within callbacks of Python's garbage
+  The first SIGTERM or Ctrl-C during the loop is recorded. Before the loop, and
+  the second time, signals act as they do outside of the context. If the
+  exception that they raise is lost, as in callbacks of Python's garbage
   collection, which run often during compilation, the loop stops after its
   first step.
 
-  In a job of several processes SIGTERM to any of them, also before the loop,
+  In a job of several processes, SIGTERM to any of them, even before the loop,
   stops all after the same step: JAX records it (`jax.distributed.initialize`)
-  and notifies the others. Ctrl-C acts at once there.
+  and notifies the others. Ctrl-C acts at once in such jobs.
   """
 
   def __init__(self):

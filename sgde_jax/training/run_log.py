@@ -21,13 +21,13 @@ _CONSTANT = 1e-3  # A disparity's relative spread; fresh weights have .03.
 
 
 class RunLog:
-  """Writes a run's `metrics.jsonl`, pictures and progress; on process 0 alone.
+  """Writes a run's `metrics.jsonl`, pictures and progress, on process 0 only.
 
   TensorBoard events are also written where clu is installed.
 
   Attributes:
-    evaluations: step -> summary of every evaluation by the same protocol, those
-      before a restart included.
+    evaluations: step -> summary of every evaluation by the same protocol,
+      including those before a restart.
   """
 
   def __init__(
@@ -45,7 +45,7 @@ class RunLog:
 
     Args:
       workdir: the run's folder.
-      protocol: how and on what the evaluations are made.
+      protocol: a description of the evaluations' data and settings.
       start_step: steps already done; entries after it, which an interrupted run
         left, are dropped.
       num_steps: the last step, for the ETA.
@@ -74,7 +74,7 @@ class RunLog:
     The clock of `write` starts at the first batch after it, so that
     evaluations, pictures and checkpoints do not count as training. On an
     accelerator the wait overlaps with steps still to be computed: a large share
-    is no loss as long as `ms_per_step` stays the same.
+    is harmless as long as `ms_per_step` stays the same.
     """
     start = time.monotonic()
     if self._start[1] is None:
@@ -92,7 +92,7 @@ class RunLog:
     This is the loop's only wait for the device.
 
     Raises:
-      FloatingPointError: if a loss or gradient is not finite; names the step.
+      FloatingPointError: if a loss or gradient is not finite, naming the step.
     """
     scalars = _read_means(self._unread, self._explain)
     self._unread = []
@@ -243,7 +243,7 @@ def open_tensorboard(workdir: str | pathlib.Path, params: Any) -> Any:
   """Opens clu's TensorBoard writer and writes `parameters.txt`.
 
   Returns:
-    The writer; None on other processes than 0 and where clu is not installed.
+    The writer; None on processes other than 0 and if clu is not installed.
   """
   if jax.process_index() != 0:
     return None
@@ -265,8 +265,8 @@ def open_tensorboard(workdir: str | pathlib.Path, params: Any) -> Any:
 def read_entries(workdir: str | pathlib.Path) -> list[dict]:
   """Reads a run's `metrics.jsonl`: a dict per line, `step` and figures by name.
 
-  Empty without the file. Skips lines that are not an entry, as the last of a
-  killed run.
+  Empty without the file. Skips lines that are not an entry, such as the last
+  one of a killed run.
   """
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   entries = []

@@ -101,7 +101,7 @@ def preview_step(
 ) -> dict[str, jax.Array]:
   """Predicts a training batch and rebuilds its target frames, for pictures.
 
-  Takes `loss` as `train_step` does, and augments nothing.
+  Takes `loss` like `train_step`, and augments nothing.
 
   Returns:
     A dict of `frame` `[B, H, W, 3]`, `disparity` `[B, H, W, 1]`, `rebuilt`
@@ -109,7 +109,7 @@ def preview_step(
     `labels` and `true_labels` `[B, H, W]` uint8; with SEEM `enhanced`
     `[B, H, W, 1]`, `points` `[B, K, 2]` and `point_mask` `[B, K]`; with
     attention `queries` `[B, P, 2]` pixels and, for each level, `attention_I`
-    `[B, P, h, w]`, what they attend to.
+    `[B, P, h, w]`, their attention maps.
   """
   batch = batch | {'frames': models.to_float(batch['frames'])}
   outputs = model.apply(variables, batch['frames'], train=False)
@@ -160,7 +160,7 @@ def _augment_stills(key, batch, augment):
 
 
 def _attention_gain(params, model):
-  """Root mean square of all attention gains; {} without attention."""
+  """Returns the root mean square of all gains; {} without attention."""
   if not model.attention_levels:
     return {}
   parts = traverse_util.flatten_dict(params).items()
@@ -170,7 +170,7 @@ def _attention_gain(params, model):
 
 
 def _relative_spread(disparity):
-  """Standard deviation over mean of `[B, H, W, 1]`, averaged over images."""
+  """Averages the standard deviation over mean of the images `[B, H, W, 1]`."""
   axes = (1, 2, 3)
   means = jnp.mean(disparity, axis=axes)
   return jnp.mean(jnp.std(disparity, axis=axes) / (means + 1e-7))

@@ -16,8 +16,8 @@ from input_pipeline import files
 def claim(workdir: str | os.PathLike) -> Iterator[None]:
   """Locks a run's folder on behalf of the job, on process 0.
 
-  The folder is made if it is missing, and removed again if it stays empty. On
-  disks without locks every job is let in.
+  The folder is created if missing, and removed again if it stays empty. On
+  file systems without locks, every job is let in.
 
   Raises:
     ValueError: if another job holds it, or it cannot be written to.

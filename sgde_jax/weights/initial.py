@@ -18,7 +18,7 @@ def read_weights(
   model: nn.Module,
   mesh: jax.sharding.Mesh,
 ) -> dict[str, jax.Array]:
-  """Reads the weights that a new run asks for.
+  """Reads the weights that a new run starts from.
 
   `config.init_from` is another workdir or a folder of published weights. If it
   is '', `config.model.encoder_weights` and `pose_weights` are files of ImageNet
@@ -98,8 +98,8 @@ def load_trained(
 ) -> tuple[nn.Module, train_state.TrainState]:
   """Builds the network and restores the checkpoint `config.eval.checkpoint`.
 
-  Where the workdir holds no checkpoint, the weights of `config.init_from` are
-  taken, if it names some.
+  If the workdir holds no checkpoint, uses the weights of `config.init_from`,
+  if it is set.
 
   Raises:
     FileNotFoundError: if there is no checkpoint.
@@ -120,7 +120,7 @@ def load_trained(
 
 
 def _any_optimizer(config):
-  """An optimizer with the shapes of the run's; its schedule is another."""
+  """Returns an optimizer with the run's state shapes, but another schedule."""
   return optimizer.create_optimizer(config.optimizer, steps_per_epoch=1)
 
 

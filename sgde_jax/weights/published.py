@@ -170,7 +170,7 @@ def read_imagenet_weights(
 
 
 def _read_state(source):
-  """Returns a state dict from itself or from a `.pth` or `.npz` file."""
+  """Returns a state dict, given as such or as a `.pth` or `.npz` file."""
   if not isinstance(source, str | pathlib.Path):
     return source
   path = pathlib.Path(source)
@@ -197,7 +197,7 @@ def _read_state(source):
 
 
 def _prefixed(state):
-  """Gives torchvision's names the published checkpoints' prefix."""
+  """Adds the published checkpoints' prefix to torchvision's names."""
   if any(name.startswith('encoder.') for name in state):
     return dict(state)
   return {f'encoder.{name}': tensor for name, tensor in state.items()}
@@ -212,7 +212,7 @@ def _is_ignored(name):
 
 
 def _belongs(key, part):
-  """Whether the flat variable name `key` belongs to a part."""
+  """Returns whether the flat variable name `key` belongs to a part."""
   path = key.split('/', 1)[1]
   return path.startswith(
     {
@@ -245,5 +245,5 @@ def _variable_name(part, name):
 
 
 def _to_flax_layout(tensor):
-  """Turns PyTorch's OIHW kernels into HWIO; vectors stay."""
+  """Turns PyTorch's OIHW kernels into HWIO; leaves vectors unchanged."""
   return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor

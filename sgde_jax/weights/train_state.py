@@ -42,7 +42,7 @@ def create_state(
 
   `image_size` is the (height, width) of the training images.
   """
-  # On the CPU, XLA's full optimization takes four times as long here, over some
+  # On the CPU, XLA's full optimization takes four times as long here, due to a
   # hundred small random number generators, for a program that runs once.
   initialize = parallel.jit(
     lambda key: _initialize(key, model, optimizer, image_size),

@@ -1,4 +1,4 @@
-"""Convolutions, pooling; batch normalisation against Flax's."""
+"""Convolutions, pooling; batch normalization against Flax's."""
 
 import jax
 import jax.numpy as jnp

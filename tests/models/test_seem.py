@@ -38,7 +38,7 @@ def _inputs(batch=2, count=30):
   )
 
 
-def _initialise(module, inputs, *, fresh=False):
+def _initialize(module, inputs, *, fresh=False):
   """Variables; unless fresh, the last layer's are drawn, too."""
   variables = jax.jit(module.init)(jax.random.key(0), *inputs)
   if fresh:
@@ -65,7 +65,7 @@ def test_samples_are_at_half_pixel_positions():
 
 def test_a_fresh_module_changes_nothing_and_learns():
   module, inputs = _MODULE, _inputs()
-  variables = _initialise(module, inputs, fresh=True)
+  variables = _initialize(module, inputs, fresh=True)
 
   def loss(variables):
     residual = module.apply(variables, *inputs)
@@ -79,7 +79,7 @@ def test_a_fresh_module_changes_nothing_and_learns():
 
 def test_every_input_matters():
   module, inputs = _MODULE, _inputs()
-  variables = _initialise(module, inputs)
+  variables = _initialize(module, inputs)
 
   def loss(variables, maps):
     return jnp.sum(module.apply(variables, inputs[0], *maps) ** 2)
@@ -91,7 +91,7 @@ def test_every_input_matters():
 
 def test_classes_are_fed_as_probabilities():
   module, (*inputs, class_logits) = _MODULE, _inputs()
-  variables = _initialise(module, (*inputs, class_logits))
+  variables = _initialize(module, (*inputs, class_logits))
   residual, shifted, other = (
     module.apply(variables, *inputs, logits)
     for logits in (class_logits, class_logits + 9, 2 * class_logits)
@@ -103,7 +103,7 @@ def test_classes_are_fed_as_probabilities():
 def test_layers_are_dense_over_what_they_are_fed_and_the_coarse_logit():
   module, inputs = _MODULE, _inputs()
   points, depth_features, semantic_features, coarse, class_logits = inputs
-  variables = _initialise(module, inputs)
+  variables = _initialize(module, inputs)
   logits = warping.gather_points(coarse, points)
   x = np.concatenate(
     [
@@ -200,7 +200,7 @@ class _Refiner(nn.Module):
 
 def test_refinement_of_every_edge():
   points, *maps = _inputs()
-  variables = _initialise(_MODULE, (points, *maps))
+  variables = _initialize(_MODULE, (points, *maps))
   shares = np.array([0.1, 0.6]).reshape(2, 1, 1)
   edge_map = np.random.default_rng(0).random((2, *_SIZE)) < shares
   every = jnp.asarray(np.indices(_SIZE)[::-1].reshape(2, -1).T, jnp.int32)
@@ -230,7 +230,7 @@ def test_a_sharded_batch_is_not_gathered():
   batch = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
   inputs = _inputs(devices)
   module = _MODULE
-  variables = _initialise(module, inputs)
+  variables = _initialize(module, inputs)
 
   def loss(points, *maps):
     residual = module.apply(variables, points, *maps)
@@ -248,8 +248,8 @@ def test_a_sharded_batch_is_not_gathered():
 def test_semantic_head(dtype):
   head = decoders.SemanticHead(dtype=jnp.dtype(dtype))
   features = jax.ShapeDtypeStruct((2, 6, 8, 16), dtype)
-  initialise = functools.partial(head.init_with_output, jax.random.key(1))
-  logits, variables = jax.eval_shape(initialise, features)
+  initialize = functools.partial(head.init_with_output, jax.random.key(1))
+  logits, variables = jax.eval_shape(initialize, features)
   assert logits.shape == (2, 6, 8, 19) and logits.dtype == jnp.float32
   kernel = variables['params']['classconv']['conv']['kernel']
   assert kernel.shape == (3, 3, 16, 19) and kernel.dtype == jnp.float32
