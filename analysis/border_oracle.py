@@ -1,4 +1,4 @@
-"""What sharper borders alone could gain: an oracle that knows the classes.
+"""Measures the gain of perfectly sharp borders by an oracle of the classes.
 
   python -m analysis.border_oracle --workdir=W
 

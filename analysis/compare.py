@@ -7,7 +7,7 @@ for the same images. The table has a row per figure (rmse in metres, the others
 without a unit) with both runs' values, the difference second - first, its 95 %
 interval over resampled images, and the share of resamples in which the second
 is smaller. This covers the variation between images; for the variation between
-seeds train several (analysis/ablation.py).
+seeds, train several (analysis/ablation.py).
 """
 
 import csv
@@ -47,7 +47,7 @@ def read_images(workdir: str | pathlib.Path) -> tuple[list[str], Columns]:
 
 
 def check_protocols(first: str, second: str) -> None:
-  """Raises ValueError if two workdirs were evaluated by other protocols."""
+  """Raises ValueError if the protocols of two workdirs differ."""
   files = (pathlib.Path(w, 'evaluation/metrics.json') for w in (first, second))
   one, other = (json.loads(file.read_text())['protocol'] for file in files)
   if one != other:

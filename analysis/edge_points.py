@@ -1,4 +1,4 @@
-"""Whether the photometric loss can teach the depth at semantic edges.
+"""Measures whether the photometric loss can teach depth at semantic edges.
 
   python -m analysis.edge_points --workdir=W --widths=1,2 --points=512,2048
 
@@ -6,8 +6,8 @@ Draws points on the predicted classes' edges of a run's training frames, as a
 training step does, and prints the mean photometric loss there with the coarse
 disparity, with SEEM's and with the true depth at these points (the rest stays
 coarse, motions are the predicted ones), and abs_rel of the first two. SEEM
-cannot learn what the true depth does not lower. `share of edges` are the points
-over all edge pixels with known depth. Needs dense truth (the street).
+cannot learn where true depth does not lower the loss. `share of edges` is the
+points over all edge pixels with known depth. Needs dense truth (the street).
 """
 
 import functools
@@ -40,7 +40,7 @@ _HEADER = (
 def perfect_disparity(
   depth: jax.Array, coarse: jax.Array, to_depth: Callable
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns the disparity of the true depth, and where it is known.
+  """Returns the disparity of the true depth, and a mask of where it is known.
 
   Args:
     depth: `[B, H, W, 1]` metres, 0 = none.

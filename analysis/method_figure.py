@@ -1,9 +1,9 @@
-"""Draws what each part of the method makes of a training example.
+"""Draws the outputs of each part of the method for a training example.
 
   python -m analysis.method_figure --workdir=runs/demo
 
 Takes the first example of the first batch of a trained run and writes
-WORKDIR/method.png, the figure of the README.
+WORKDIR/method.png, the figure in docs/method.md.
 """
 
 import functools

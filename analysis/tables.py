@@ -1,4 +1,4 @@
-"""Markdown tables, as every command here prints them."""
+"""Markdown tables for the output of the commands."""
 
 from collections.abc import Iterable
 

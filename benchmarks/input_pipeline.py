@@ -9,9 +9,9 @@ number (0: all). Rows: `png` and `jpeg` are decoded from a folder by the tf.data
 graph, `records` come from `input_pipeline.tools.build_records`, `memory` is the
 reader that holds all frames decoded, and `PyTorch` is a DataLoader that decodes
 and resizes the same JPEGs with Pillow. `images/s` are frames (three to an
-example) per second of processor time, that is, per core, whatever else the
-machine does; `ms/batch` is by the clock; `MiB` is resident memory after the
-last batch, `growth` that over the memory after a fifth of the batches.
+example) per second of processor time, that is, per core, regardless of other
+load; `ms/batch` is wall-clock time; `MiB` is resident memory after the last
+batch, `growth` its ratio to the memory after a fifth of the batches.
 
 The frames are a rendered street at 1248x384 (KITTI's are 1242x375), the JPEGs
 of quality 92 as in Monodepth2. All files are in --folder and made once.

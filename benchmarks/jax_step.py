@@ -49,7 +49,7 @@ def make_step(
     predict = parallel.jit(predict).lower(*inputs).compile()
 
   def run_train():
-    nonlocal state  # The step takes over the state that it is given.
+    nonlocal state  # The step donates the state that it is given.
     state, scalars = step(state, batch)
     jax.block_until_ready((state, scalars))
 
@@ -68,7 +68,7 @@ def describe_device() -> tuple[str, int]:
 
 
 def _trained_inputs(config, workdir, batch_size, mesh):
-  """Returns a run's weights in a config's network, and evaluation frames."""
+  """Returns a run's weights for a config's network, and evaluation frames."""
   _, state = initial.load_trained(config, workdir, mesh)
   data = configuration.resolve(default.get_config(), workdir, {}).data
   data.height, data.width = config.data.height, config.data.width

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a process per row, times, memory, the table."""
+"""Shared by the benchmarks: a process per row, times, memory, the table."""
 
 import concurrent.futures
 import multiprocessing

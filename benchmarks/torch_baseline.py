@@ -3,7 +3,7 @@
 A compact Monodepth2 (arXiv 1806.01260): ResNet-18 depth and pose encoders,
 four-scale decoder, warping by `grid_sample`, SSIM + L1, minimum reprojection
 with auto-mask, Adam. It does the same work as our baseline's training step on
-the same shapes and is used for its speed alone.
+the same shapes and serves only to compare speed.
 """
 
 import functools
@@ -153,7 +153,7 @@ def describe_device() -> tuple[str, int]:
 def _jitter(frames):
   """Draws brightness, contrast, saturation and hue per example.
 
-  As torchvision, but for a whole batch and with a faster matrix for the hue.
+  Like torchvision, but for a whole batch and with a faster matrix for the hue.
   """
   factors = 0.8 + 0.4 * torch.rand(3, 1, frames.shape[1], 1, 1, 1)
   grey = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)

@@ -10,11 +10,11 @@ Every row runs in its own process on random frames, a batch split over all
 devices as in training. `ms/step` is the median over the steps, and over the
 rounds so far: each of the --rounds measures all parts in turn, for machines
 whose speed varies. `x first` is ms/step over that of the first part, `peak GiB`
-memory of the device if it counts that, else of the process.
+the memory of the device if it reports that, else of the process.
 
-How many points SEEM refines depends on the prediction: fresh weights see edges
-everywhere, so with --workdir the prediction of `full` uses that run's weights
-and frames of its evaluation.
+The number of points that SEEM refines depends on the prediction: fresh weights
+see edges everywhere, so with --workdir the prediction of `full` uses that run's
+weights and evaluation frames.
 """
 
 import itertools
@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 class Times(NamedTuple):
-  """What one process measured."""
+  """The measurements of one process."""
 
   ms: float
   compile_seconds: float
@@ -81,7 +81,7 @@ def define_flags() -> None:
   flags.DEFINE_integer('rounds', 1, 'Times that every row is measured.', 1)
   flags.DEFINE_string('workdir', '', 'A trained run of the full method.')
   flags.DEFINE_bool('torch', False, 'Also time the PyTorch baseline.')
-  # Another word would be timed as if it were one of these.
+  # Any other value would be timed as if it were one of these.
   for flag, choices in (
     ('works', ('train', 'predict')),
     ('dtypes', ('float32', 'bfloat16')),

@@ -16,7 +16,7 @@ PARTS = ('baseline', 'semantics', 'attention', 'seem', 'full')
 def get_config(part='full'):
   """Returns the config with the parts up to `part`; exits if it is unknown."""
   if part not in PARTS:
-    # Of other errors ml_collections prints the traceback, too.
+    # For other exceptions ml_collections prints the traceback, too.
     sys.exit(
       f'sgde-jax: error: no ablation {part!r}: use one of {", ".join(PARTS)}'
     )

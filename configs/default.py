@@ -48,7 +48,7 @@ def get_config():
   config.eval.max_depth = 80.0
   config.eval.median_scaling = True
   config.eval.flip = False  # Average with the mirrored image's prediction.
-  config.eval.checkpoint = 'latest'  # For all modes but train; or best
+  config.eval.checkpoint = 'latest'  # For all modes except train; or best
   config.eval.panels = 8  # Number of pictures of an evaluation.
   # For --mode=evaluate: labelled stills to measure the classes on, in a layout
   # of data.semantic_root, their coding, and the split of Cityscapes.

@@ -27,9 +27,7 @@ def get_config():
   # At this size most pixels move by less than one pixel, so that the auto-mask
   # would remove too many of them at first.
   config.loss.automask = False
-  config.augmentation.jitter_probability = (
-    0.0  # The light is equal in all drives.
-  )
+  config.augmentation.jitter_probability = 0.0  # All drives have equal light.
   config.eval.flip = True
   config.eval.crop = 'garg'
   config.optimizer.learning_rate = 2e-4

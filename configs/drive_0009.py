@@ -5,7 +5,7 @@
 
 ResNet-18 from scratch at 320x96, 1000 steps of 4 examples, evaluated on the
 LiDAR of the 26 even frames of the same road: a test of training, not of
-generalisation. docs/results.md has its figures.
+generalization. docs/results.md has its figures.
 """
 
 import pathlib
