@@ -73,8 +73,7 @@ def make_settings(folder: pathlib.Path) -> dict[str, str]:
   for name in ('drives', 'test_drives', 'frames'):
     from_flags[f'data.street.{name}'] = FLAGS[name].value
   chosen = dict(field.split('=', 1) for field in FLAGS.set)
-  conflicts = sorted(chosen.keys() & (from_flags.keys() | {'seed'}))
-  if conflicts:
+  if conflicts := sorted(chosen.keys() & {'seed', *from_flags}):
     raise ValueError(f'--set={", ".join(conflicts)}: use its flag, see --help')
   settings = defaults | from_flags | chosen
   return {name: str(value) for name, value in settings.items()}
@@ -88,7 +87,7 @@ def check_settings(folder: pathlib.Path, settings: Mapping[str, str]) -> None:
     if others:
       raise ValueError(
         f'{folder} has runs with another {", ".join(sorted(others))}: use'
-        ' another --output, or the settings in its settings.json'
+        ' another --output'
       )
   folder.mkdir(parents=True, exist_ok=True)
   path.write_text(json.dumps(settings, indent=2) + '\n')
@@ -98,25 +97,17 @@ def train(workdir: pathlib.Path, part: str, fields: Mapping[str, str]) -> None:
   """Trains a run to its end, from its last checkpoint if it has one."""
   # The first seed of a part compiles for the others.
   cache = {'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled')}
-  subprocess.run(
-    [
-      sys.executable,
-      'main.py',
-      f'--config=configs/ablation.py:{part}',
-      f'--workdir={workdir}',
-      *(f'--config.{name}={value}' for name, value in fields.items()),
-    ],
-    cwd=pathlib.Path(__file__).resolve().parents[1],
-    env=cache | os.environ,
-    check=True,
-  )
+  command = [sys.executable, 'main.py', f'--config=configs/ablation.py:{part}']
+  command.append(f'--workdir={workdir}')
+  command += [f'--config.{name}={value}' for name, value in fields.items()]
+  root = pathlib.Path(__file__).resolve().parents[1]
+  subprocess.run(command, cwd=root, env=cache | os.environ, check=True)
 
 
 def read_final(workdir: pathlib.Path) -> dict[str, float] | None:
   """Returns a run's evaluation at --steps, None if it has not ended."""
-  return run_log.find_evaluations(run_log.read_entries(workdir)).get(
-    FLAGS.steps
-  )
+  evaluations = run_log.find_evaluations(run_log.read_entries(workdir))
+  return evaluations.get(FLAGS.steps)
 
 
 def collect(folder: pathlib.Path) -> Results:
@@ -135,13 +126,11 @@ def collect(folder: pathlib.Path) -> Results:
 
 def format_table(results: Results) -> str:
   """Returns a Markdown table: a row per figure, a column per part."""
-  return tables.markdown(
-    ' | '.join(['', *results]),
-    (
-      [title, *(_format_mean(figures[name]) for figures in results.values())]
-      for name, title in FIGURES.items()
-    ),
-  )
+  rows = [
+    [title, *(_format_mean(figures[name]) for figures in results.values())]
+    for name, title in FIGURES.items()
+  ]
+  return tables.markdown(' | '.join(['', *results]), rows)
 
 
 def _format_mean(values):
@@ -156,15 +145,14 @@ def draw(results: Results, path: pathlib.Path) -> None:
   figure = matplotlib.figure.Figure(figsize=(9, 4.5), layout='constrained')
   axes = figure.add_subplot()
   names = [name for name in FIGURES if name.startswith('abs_rel')]
-  titles, x = [FIGURES[name] for name in names], np.arange(len(names))
-  first, width = next(iter(results)), 0.8 / len(results)
+  x, width = np.arange(len(names)), 0.8 / len(results)
+  first = next(iter(results))
   base = np.array([results[first][name].mean() for name in names])
   for i, (part, values) in enumerate(results.items()):
     ratios = np.stack([values[name] for name in names]) / base[:, None]
     spread = ratios.std(axis=1, ddof=min(1, ratios.shape[1] - 1))
-    means = ratios.mean(axis=1)
-    axes.bar(x + i * width, means, width, yerr=spread, label=part)
-  axes.set_xticks(x + 0.4 - width / 2, titles)
+    axes.bar(x + i * width, ratios.mean(axis=1), width, yerr=spread, label=part)
+  axes.set_xticks(x + 0.4 - width / 2, [FIGURES[name] for name in names])
   axes.set_ylabel(f'abs_rel over that of {first}')
   axes.axhline(1, color='black', linewidth=0.8)
   figure.legend(loc='outside upper center', ncols=len(results))
@@ -181,7 +169,6 @@ def write_results(path: pathlib.Path, table: str) -> None:
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
   flags.DEFINE_string('output', 'runs/ablation', 'Folder for all runs.')
   flags.DEFINE_list('parts', list(ablation.PARTS), 'Parts to train.')
   flags.DEFINE_list('seeds', ['0', '1', '2'], 'Seeds.')
@@ -195,18 +182,13 @@ def define_flags() -> None:
   flags.DEFINE_integer('frames', 60, 'Frames of a drive.', 3)
   flags.DEFINE_bool('automask', False, 'See configs/demo.py.')
   flags.DEFINE_multi_string('set', [], 'A field for every run, FIELD=VALUE.')
-  flags.DEFINE_string(
-    'results', '', 'Markdown file for the table; the plot goes to its folder.'
-  )
+  flags.DEFINE_string('results', '', 'Markdown file for the table and plot.')
   # A wrong part or seed would end the command after hours.
-  flags.register_validator(
-    'parts', set(ablation.PARTS).issuperset, f'use {", ".join(ablation.PARTS)}'
-  )
+  flags.register_validator('parts', set(ablation.PARTS).issuperset)
   flags.register_validator('seeds', lambda s: all(map(str.isdigit, s)))
 
 
 def main(_) -> None:
-  """Trains the missing runs, seed by seed, and reports."""
   folder = pathlib.Path(FLAGS.output).expanduser().absolute()
   settings = make_settings(folder)
   check_settings(folder, settings)

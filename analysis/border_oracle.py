@@ -39,15 +39,10 @@ _GROUPS = ('border_1', 'border_3', 'away', 'thin')
 def cut_borders(
   depth_map: np.ndarray, labels: np.ndarray, width: int
 ) -> np.ndarray:
-  """Replaces `width` pixels on each side of semantic borders.
+  """Replaces `width` pixels on each side of semantic borders in maps `[H, W]`.
 
   They take the nearest depth farther inside their segment (connected, of one
   class) or, where all of it is near a border, the depth farthest inside.
-
-  Args:
-    depth_map: `[H, W]` float.
-    labels: `[H, W]` uint8 train ids.
-    width: pixels on each side of a border.
   """
   distance = metrics.borders.border_distance(labels, limit=width)
   cut = depth_map.copy()
@@ -70,15 +65,12 @@ def cut_by_all(
   predicted: np.ndarray | None,
   widths: Sequence[int],
 ) -> dict[str, np.ndarray]:
-  """Cuts depth `[H, W]` at the borders of labels and of predicted classes.
-
-  Returns:
-    Row's name -> depth; `predicted` may have another size.
-  """
+  """Returns row's name -> depth; `predicted` may have another size."""
   shapes = {'labels': labels}
   if predicted is not None:
-    size = dict(zip(('height', 'width'), labels.shape, strict=True))
-    shapes['predicted classes'] = images.resize_nearest(predicted, **size)
+    height, width = labels.shape
+    resized = images.resize_nearest(predicted, height=height, width=width)
+    shapes['predicted classes'] = resized
   return {
     f'cut by {name}, {pixels} px': cut_borders(depth_map, shape, pixels)
     for name, shape in shapes.items()
@@ -109,28 +101,24 @@ def apply_oracle(
       if name == 'as predicted':
         rows |= cut_by_all(rows[name], labels, prediction.labels, widths)
       for row, depth_map in rows.items():
-        aligned = metrics.depth.align_depth(
-          truth, depth_map, **evaluator.alignment()
-        )
+        depths = truth, depth_map
+        aligned = metrics.depth.align_depth(*depths, **evaluator.alignment())
         columns = borders.measure(
-          truth, depth_map, aligned, labels, predicted_labels=None, dense=False
+          *depths, aligned, labels, predicted_labels=None, dense=False
         )
         measured[row].append(columns)
   return {row: borders.summarize(columns) for row, columns in measured.items()}
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
   flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
   flags.DEFINE_list('widths', ['1', '2', '3'], 'Pixels each side of a border.')
 
 
 def main(_) -> None:
-  """Prints the table."""
   logging.set_verbosity(logging.WARNING)
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
-  widths = [int(width) for width in FLAGS.widths]
-  figures = apply_oracle(config, FLAGS.workdir, widths)
+  figures = apply_oracle(config, FLAGS.workdir, list(map(int, FLAGS.widths)))
   rows = [
     [name, *(f'{values.get(f"abs_rel/{g}", np.nan):.4f}' for g in _GROUPS)]
     for name, values in figures.items()

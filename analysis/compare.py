@@ -14,7 +14,7 @@ import csv
 import itertools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from absl import app, flags
@@ -25,46 +25,36 @@ FLAGS = flags.FLAGS
 
 Columns = Mapping[str, np.ndarray]  # Name -> `[N]` float64.
 
-_FIGURES = (
+_USUAL = (
   'abs_rel,rmse,a1,abs_rel/border_1,abs_rel/border_3,abs_rel/away,abs_rel/thin,'
   'boundary_f1,boundary_recall/thin'
 )
 
 
-def read_images(workdir: str | pathlib.Path) -> tuple[list[str], Columns]:
-  """Returns the examples' lines and columns of an evaluation, by index."""
-  path = pathlib.Path(workdir) / 'evaluation' / 'per_image.csv'
-  if not path.is_file():
+def read_images(
+  workdir: str | pathlib.Path,
+) -> tuple[str, list[str], Columns]:
+  """Returns an evaluation's protocol, its examples' lines and its columns."""
+  folder = pathlib.Path(workdir) / 'evaluation'
+  if not (folder / 'per_image.csv').is_file():
     raise FileNotFoundError(
-      f'there is no {path}: run main.py --mode=evaluate --workdir={workdir}'
+      f'no evaluation in {folder}: run main.py --mode=evaluate'
     )
-  with open(path, newline='') as file:
+  protocol = json.loads((folder / 'metrics.json').read_text())['protocol']
+  with open(folder / 'per_image.csv', newline='') as file:
     rows = sorted(csv.DictReader(file), key=lambda row: int(row['index']))
   examples = [row.pop('example') for row in rows]
-  return examples, {
-    name: np.array([float(row[name]) for row in rows]) for name in rows[0]
-  }
+  columns = {n: np.array([float(row[n]) for row in rows]) for n in rows[0]}
+  return protocol, examples, columns
 
 
-def check_protocols(first: str, second: str) -> None:
-  """Raises ValueError if the protocols of two workdirs differ."""
-  files = (pathlib.Path(w, 'evaluation/metrics.json') for w in (first, second))
-  one, other = (json.loads(file.read_text())['protocol'] for file in files)
-  if one != other:
-    raise ValueError(
-      f'{first} was evaluated with {one}, {second} with {other}: evaluate both'
-      ' in the same way'
-    )
-
-
-def check_examples(first: list[str], second: list[str]) -> None:
-  """Raises ValueError if two evaluations are of different images."""
-  for index, (one, other) in enumerate(itertools.zip_longest(first, second)):
+def check_same(what: str, first: Iterable, second: Iterable) -> None:
+  """Raises ValueError at the first difference between two evaluations."""
+  for one, other in itertools.zip_longest(first, second):
     if one != other:
       raise ValueError(
-        'the runs were evaluated on different images, beginning with index'
-        f' {index}: {one} and {other}; evaluate both with the same'
-        ' --config.data.eval_split'
+        f'the runs were evaluated with different {what}, {one} and {other}:'
+        ' evaluate both in the same way'
       )
 
 
@@ -86,9 +76,8 @@ def compare(
 ) -> tuple[float, float, float, float, float]:
   """Compares a figure, see `resample`, of two runs on the same images.
 
-  Returns:
-    Both figures, the ends of the 95 % interval of second - first, and the
-    share of resamples in which the second is smaller.
+  Returns both figures, the ends of the 95 % interval of second - first, and the
+  share of resamples in which the second is smaller.
   """
   images = len(first['index'])
   draws = np.random.default_rng(seed).integers(0, images, (resamples, images))
@@ -103,31 +92,23 @@ def compare(
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
   flags.DEFINE_string('first', None, 'Workdir.', required=True)
   flags.DEFINE_string('second', None, 'Workdir.', required=True)
   flags.DEFINE_integer('resamples', 10000, 'Bootstrap resamples.')
   flags.DEFINE_integer('seed', 0, 'Of the resampling.')
-  flags.DEFINE_list(
-    'figures',
-    _FIGURES,
-    'Columns; NAME:sum and NAME:count are pooled over the images. By default'
-    ' those of the list that both runs have.',
-  )
+  text = 'Columns; NAME pools NAME:sum and NAME:count. Default: the usual.'
+  flags.DEFINE_list('figures', None, text)
 
 
 def main(_) -> None:
-  """Prints the table."""
-  examples, first = read_images(FLAGS.first)
-  others, second = read_images(FLAGS.second)
-  check_protocols(FLAGS.first, FLAGS.second)
-  check_examples(examples, others)
-  names = FLAGS.figures
-  if not FLAGS['figures'].present:
-    shared = first.keys() & second.keys()
-    names = [name for name in names if shared & {name, f'{name}:sum'}]
+  protocol, examples, first = read_images(FLAGS.first)
+  other_protocol, others, second = read_images(FLAGS.second)
+  check_same('protocols', [protocol], [other_protocol])
+  check_same('images', examples, others)
+  shared = first.keys() & second.keys()
+  usual = [n for n in _USUAL.split(',') if shared & {n, f'{n}:sum'}]
   rows = []
-  for name in names:
+  for name in FLAGS.figures or usual:
     one, other, low, high, share = compare(
       first, second, name, resamples=FLAGS.resamples, seed=FLAGS.seed
     )

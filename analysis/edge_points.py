@@ -31,10 +31,6 @@ from sgde_jax.weights import initial
 FLAGS = flags.FLAGS
 
 _FARTHEST = 80.0  # metres
-_HEADER = (
-  'edge width | points | share of edges | loss, coarse | SEEM | perfect |'
-  ' abs_rel, coarse | SEEM'
-)
 
 
 def perfect_disparity(
@@ -42,18 +38,16 @@ def perfect_disparity(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns the disparity of the true depth, and a mask of where it is known.
 
-  Args:
-    depth: `[B, H, W, 1]` metres, 0 = none.
-    coarse: `[B, H, W, 1]` disparity, whose median depth sets the scale.
-    to_depth: the network's function from disparity to depth.
+  All maps are `[B, H, W, 1]`, depth in metres, 0 = none. The median depth of
+  the coarse disparity sets the scale.
   """
   known = (depth > 0) & (depth < _FARTHEST)
-  predicted = to_depth(coarse)
-  medians = [
-    jnp.nanmedian(jnp.where(known, x, jnp.nan), axis=(1, 2), keepdims=True)
-    for x in (predicted, depth)
-  ]
-  inverse = medians[1] / medians[0] / jnp.where(known, depth, 1)
+
+  def median(x):
+    return jnp.nanmedian(jnp.where(known, x, jnp.nan), (1, 2), keepdims=True)
+
+  scale = median(depth) / median(to_depth(coarse))
+  inverse = scale / jnp.where(known, depth, 1)
   farthest, nearest = 1 / to_depth(jnp.array([0.0, 1.0]))
   return jnp.clip((inverse - farthest) / (nearest - farthest), 0, 1), known
 
@@ -68,22 +62,14 @@ def measure_points(
   width: int,
   count: int,
 ) -> jax.Array:
-  """Sums over the drawn points with known depth.
+  """Draws `count` points per image on edges `width` pixels wide on each side.
 
-  Args:
-    outputs: of prediction.
-    batch: `frames` `[B, F, H, W, 3]` float, `intrinsics` `[B, 3, 3]`, `depth`
-      `[B, H, W]` in metres.
-    transforms: `[B, F - 1, 4, 4]`, T_source_target.
-    key: a JAX random key.
-    to_depth: the network's function from disparity to depth.
-    automask: whether unwarped sources compete in the loss' minimum.
-    width: of an edge, pixels on each side.
-    count: points per image.
+  Frames of the batch are float, transforms `[B, F - 1, 4, 4]` T_source_target.
 
   Returns:
-    `[7]`: the number of points; the losses with the coarse, SEEM's and perfect
-    disparity; abs_rel of the first two; edge pixels with known depth.
+    `[7]`, sums over the points with known depth: their number; the losses with
+    the coarse, SEEM's and perfect disparity; abs_rel of the first two. Last is
+    the number of edge pixels with known depth.
   """
   coarse = outputs.disparities[0]
   depth = batch['depth'][..., None]
@@ -99,10 +85,8 @@ def measure_points(
     values = warping.gather_points(disparity, points)
     mixed = seem.scatter_points(coarse, points, values, mask)
     near = to_depth(losses.neighbourhoods(mixed, points)[..., 0])
-    camera = batch['intrinsics'], transforms
-    return losses.point_minimum(
-      target, sources, near, *camera, points, identity
-    )
+    views = target, sources, near, batch['intrinsics'], transforms
+    return losses.point_minimum(*views, points, identity)
 
   disparities = coarse, outputs.enhanced_disparity, perfect
   depths = [
@@ -127,13 +111,8 @@ def measure_run(
   data = input_pipeline.open_data(
     config.data, train=False, eval_offsets=config.data.frame_offsets
   )
-  batches = data.eval_batches(batch_size=config.eval.batch_size)
-
-  to_depth = functools.partial(
-    geometry.disparity_to_depth,
-    min_depth=model.min_depth,
-    max_depth=model.max_depth,
-  )
+  limits = {'min_depth': model.min_depth, 'max_depth': model.max_depth}
+  to_depth = functools.partial(geometry.disparity_to_depth, **limits)
 
   @parallel.jit
   def measure(variables, batch, key):
@@ -146,6 +125,7 @@ def measure_run(
     return jnp.stack([measure_points(*arguments, *c) for c in choices])
 
   totals = 0
+  batches = data.eval_batches(batch_size=config.eval.batch_size)
   for number, batch in enumerate(batches):
     batch['depth'] = batch['depth'] * batch['mask'][:, None, None]
     sums = measure(state.variables, batch, jax.random.key(number))
@@ -154,14 +134,12 @@ def measure_run(
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
   flags.DEFINE_string('workdir', None, 'A run with SEEM.', required=True)
   flags.DEFINE_list('widths', ['1', '2'], 'Widths of an edge, see the config.')
   flags.DEFINE_list('points', ['512', '2048'], 'Points per image.')
 
 
 def main(_) -> None:
-  """Prints the table."""
   logging.set_verbosity(logging.WARNING)
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
   choices = itertools.product(map(int, FLAGS.widths), map(int, FLAGS.points))
@@ -170,7 +148,9 @@ def main(_) -> None:
   for (width, points), (count, *sums, edge_pixels) in figures.items():
     means = [f'{value / count:.4f}' for value in sums]
     rows.append([str(width), str(points), f'{count / edge_pixels:.0%}', *means])
-  print(tables.markdown(_HEADER, rows))
+  header = 'edge width | points | share of edges'
+  header += ' | loss, coarse | SEEM | perfect | abs_rel, coarse | SEEM'
+  print(tables.markdown(header, rows))
 
 
 if __name__ == '__main__':

@@ -23,13 +23,11 @@ FLAGS = flags.FLAGS
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
   flags.DEFINE_string('workdir', None, 'A trained run.', required=True)
   flags.DEFINE_string('output', '', 'A PNG; WORKDIR/method.png if empty.')
 
 
 def main(_) -> None:
-  """Restores the run, predicts a batch and draws it."""
   logging.set_verbosity(logging.WARNING)
   config = configuration.resolve(default.get_config(), FLAGS.workdir, {})
   mesh = parallel.create_mesh(jax.devices()[:1])
@@ -39,9 +37,8 @@ def main(_) -> None:
     seed=config.seed, start_step=0, batch_size=config.batch_size
   )
   batch = parallel.to_devices(next(batches), mesh)
-  preview = functools.partial(
-    steps.preview_step, model=model, loss=loop.bind_loss(config.loss, model)
-  )
+  loss = loop.bind_loss(config.loss, model)
+  preview = functools.partial(steps.preview_step, model=model, loss=loss)
   pictures = jax.device_get(parallel.jit(preview)(state.variables, batch))
   example = {name: array[0] for name, array in pictures.items()}
   output = pathlib.Path(FLAGS.output or f'{FLAGS.workdir}/method.png')

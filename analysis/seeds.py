@@ -29,14 +29,12 @@ def format_row(
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
   flags.DEFINE_list('workdirs', None, 'Folders of runs.', required=True)
   flags.DEFINE_list('steps', None, 'Steps; default: all that every run has.')
   flags.DEFINE_list('metrics', ['abs_rel', 'rmse', 'a1'], 'Figures.')
 
 
 def main(_) -> None:
-  """Prints the table."""
   entries = map(run_log.read_entries, FLAGS.workdirs)
   runs = list(map(run_log.find_evaluations, entries))
   shared = sorted(set.intersection(*map(set, runs)))

@@ -41,7 +41,7 @@ def fixture_parsed():
 @pytest.mark.parametrize(
   ('flag', 'value', 'advice'),
   [
-    ('parts', 'baseline,foo', 'use baseline, semantics'),
+    ('parts', 'baseline,foo', 'parts'),
     ('seeds', '0,one', 'seeds'),
     ('frames', '2', 'integer >= 3'),
   ],

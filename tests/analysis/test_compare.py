@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from absl import flags
 
 from analysis import compare, seeds
+from tests.support import commands
 
 
 def _columns(shift=0.0, images=40):
@@ -44,34 +46,48 @@ def test_noise_gives_an_interval_around_zero():
 @pytest.mark.parametrize(
   ('other', 'named'),
   [
-    (['a 1 l', 'a 3 l'], 'index 1: a 2 l and a 3 l'),
-    (['a 1 l'], 'index 1: a 2 l and None'),
+    (['a 1 l', 'a 3 l'], 'a 2 l and a 3 l'),
+    (['a 1 l'], 'a 2 l and None'),
   ],
 )
 def test_different_images_raise(other, named):
-  compare.check_examples(['a 1 l', 'a 2 l'], ['a 1 l', 'a 2 l'])
-  with pytest.raises(ValueError, match=f'different images, .*{named}'):
-    compare.check_examples(['a 1 l', 'a 2 l'], other)
+  compare.check_same('images', ['a 1 l', 'a 2 l'], ['a 1 l', 'a 2 l'])
+  with pytest.raises(ValueError, match=f'different images, {named}: eval'):
+    compare.check_same('images', ['a 1 l', 'a 2 l'], other)
 
 
-def test_different_protocols_raise(tmp_path):
+@pytest.fixture(name='workdirs')
+def fixture_workdirs(tmp_path):
+  """Evaluations of the same images, the last by another protocol."""
+  rows = 'index,example,abs_rel\n10,a 7 l,.1\n9,a 6 l,3\n'
   for name, crop in (('a', 'garg'), ('b', 'garg'), ('c', 'none')):
     folder = tmp_path / name / 'evaluation'
     folder.mkdir(parents=True)
     (folder / 'metrics.json').write_text(json.dumps({'protocol': crop}))
-  compare.check_protocols(tmp_path / 'a', tmp_path / 'b')
-  with pytest.raises(ValueError, match='a was .* garg, .*c with none: eval'):
-    compare.check_protocols(tmp_path / 'a', tmp_path / 'c')
+    (folder / 'per_image.csv').write_text(rows)
+  return tmp_path
 
 
-def test_images_are_read_in_order(tmp_path):
+def _run(workdirs, *names):
+  first, second = (workdirs / name for name in names)
+  with commands.flags_of(compare):
+    flags.FLAGS(['test', f'--first={first}', f'--second={second}'])
+    compare.main([])
+
+
+def test_different_protocols_raise(workdirs, capsys):
+  _run(workdirs, 'a', 'b')
+  row = '| abs_rel | 1.5500 | 1.5500 | +0.0000 | +0.0000 to +0.0000 | 0 % |'
+  assert capsys.readouterr().out.splitlines()[2:] == [row]
+  with pytest.raises(ValueError, match='protocols, garg and none: evaluate'):
+    _run(workdirs, 'a', 'c')
+
+
+def test_images_are_read_in_order(workdirs):
   with pytest.raises(FileNotFoundError, match='--mode=evaluate'):
-    compare.read_images(tmp_path)
-  path = tmp_path / 'evaluation/per_image.csv'
-  path.parent.mkdir()
-  path.write_text('index,example,abs_rel\n10,a 7 l,.1\n9,a 6 l,3\n')
-  examples, columns = compare.read_images(tmp_path)
-  assert examples == ['a 6 l', 'a 7 l']
+    compare.read_images(workdirs)
+  protocol, examples, columns = compare.read_images(workdirs / 'a')
+  assert (protocol, examples) == ('garg', ['a 6 l', 'a 7 l'])
   np.testing.assert_array_equal(columns['abs_rel'], [3, 0.1])
 
 
