@@ -25,11 +25,7 @@ FLAGS = flags.FLAGS
 
 
 def _measure(module, shape, steps, memory_limit):
-  """Times a module on features of a shape `(B, H, W, C)`.
-
-  Returns:
-    Milliseconds forward and backward, [] if not run; and MiB.
-  """
+  """Returns a row's times and MiB, on features of a shape `(B, H, W, C)`."""
   keys = jax.random.split(jax.random.key(0), 3)
   depth = jax.random.normal(keys[0], shape, module.dtype)
   semantic = jax.random.normal(keys[1], shape, module.dtype)
@@ -46,18 +42,18 @@ def _measure(module, shape, steps, memory_limit):
   backward = gradient.lower(*arguments).compile()
   memory = backward.memory_analysis().temp_size_in_bytes / 2**20
   if memory > memory_limit:
-    return [], memory
+    return '-', '-', memory
 
   def milliseconds(compiled):
-    return measuring.median_ms(
-      lambda: jax.block_until_ready(compiled(*arguments)), steps
-    )
+    def run():
+      jax.block_until_ready(compiled(*arguments))
 
-  return [milliseconds(forward), milliseconds(backward)], memory
+    return f'{measuring.median_ms(run, steps):.1f}'
+
+  return milliseconds(forward), milliseconds(backward), memory
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
   flags.DEFINE_list('size', ['192', '640'], 'Image height and width.')
   flags.DEFINE_integer('batch', 4, 'Images.')
   flags.DEFINE_integer('heads', 4, 'Heads.')
@@ -72,24 +68,19 @@ def define_flags() -> None:
 
 
 def main(_) -> None:
-  """Prints a row per map, key stride and implementation."""
   height, width = map(int, FLAGS.size)
   levels, strides = map(int, FLAGS.levels), map(int, FLAGS.key_strides)
   batch, steps = FLAGS.batch, FLAGS.steps
   if FLAGS.quick:
     batch, steps, levels = 1, 1, [level for level in levels if level > 2]
-  names = ['plain', 'blockwise']
-  if jax.default_backend() == 'gpu':
-    names.append('fused')
-  names = FLAGS.implementations or names
+  fused = ['fused'] if jax.default_backend() == 'gpu' else []
+  names = FLAGS.implementations or ['plain', 'blockwise', *fused]
   print(
     f'{batch} images, {FLAGS.heads} heads, width {FLAGS.width}, {FLAGS.dtype},'
     f' {jax.devices()[0].device_kind}'
   )
-  table = measuring.Table(
-    'map|implementation|key_stride|forward ms|backward ms|temp MiB:.1f',
-    width=14,
-  )
+  columns = 'map|implementation|key_stride|forward ms|backward ms|temp MiB:.1f'
+  table = measuring.Table(columns, width=14)
   for level, stride, name in itertools.product(levels, strides, names):
     size = height >> level, width >> level
     module = attention.SemanticGuidedAttention(
@@ -101,9 +92,8 @@ def main(_) -> None:
       dtype=jnp.dtype(FLAGS.dtype),
     )
     shape = batch, *size, decoders.WIDTHS[level]
-    times, memory = _measure(module, shape, steps, FLAGS.memory_limit)
-    times = [f'{time:.1f}' for time in times] or ['-', '-']
-    table.add(f'{size[0]} x {size[1]}', name, stride, *times, memory)
+    figures = _measure(module, shape, steps, FLAGS.memory_limit)
+    table.add(f'{size[0]} x {size[1]}', name, stride, *figures)
 
 
 if __name__ == '__main__':

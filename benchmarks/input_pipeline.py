@@ -30,9 +30,6 @@ from benchmarks import measuring
 
 FLAGS = flags.FLAGS
 
-_SOURCES = ('png', 'jpeg', 'records', 'memory')
-_WARM_UP = 5  # batches
-
 
 def _prepare(folder, frames, size):
   """Makes the PNGs, JPEGs and records that `folder` lacks."""
@@ -50,18 +47,11 @@ def _prepare(folder, frames, size):
     if not copy.exists():
       with Image.open(path) as image:
         image.save(copy, quality=92, subsampling='4:2:0')
-  width, height = size
-  build_records.build(
-    build_records.RecordsConfig(
-      name=f'{width}x{height}',
-      root=str(png),
-      width=width,
-      height=height,
-      eval_split='splits/train.txt',
-      ground_truth='none',
-    ),
-    folder / 'records',
-  )
+  fields = {'root': str(png), 'width': size[0], 'height': size[1]}
+  fields |= {'eval_split': 'splits/train.txt', 'ground_truth': 'none'}
+  name = f'{size[0]}x{size[1]}'
+  config = build_records.RecordsConfig(name=name, **fields)
+  build_records.build(config, folder / 'records')
 
 
 def _read_ours(folder, source, size, batch_size):
@@ -82,9 +72,8 @@ def _read_ours(folder, source, size, batch_size):
   return data.train_batches(seed=0, start_step=0, batch_size=batch_size)
 
 
-def _read_torch(folder, source, size, batch_size):
+def _read_torch(folder, size, batch_size):
   """Yields batches of the same work by PyTorch's DataLoader."""
-  del source
   import torch
 
   paths = sorted((folder / 'jpeg').rglob('image_02/data/*.jpg'))
@@ -94,28 +83,31 @@ def _read_torch(folder, source, size, batch_size):
       image = image.convert('RGB').resize(size, Image.Resampling.LANCZOS)
     return np.asarray(image)
 
-  class Frames(torch.utils.data.Dataset):
-    def __len__(self):
-      return len(paths) - 2
+  def read_example(index):
+    frames = [read(paths[index + offset]) for offset in (1, 0, 2)]
+    return {'frames': np.stack(frames), 'intrinsics': np.eye(3)}
 
-    def __getitem__(self, index):
-      frames = [read(paths[index + offset]) for offset in (1, 0, 2)]
-      return {'frames': np.stack(frames), 'intrinsics': np.eye(3)}
+  def read_batch(indices):
+    return torch.utils.data.default_collate(list(map(read_example, indices)))
 
+  indices = range(len(paths) - 2)
   loader = torch.utils.data.DataLoader(
-    Frames(), batch_size, shuffle=True, drop_last=True
+    indices, batch_size, shuffle=True, drop_last=True, collate_fn=read_batch
   )
   while True:
     yield from loader
 
 
-def _measure(read, arguments, count, cores):
+def _measure(folder, source, size, batch_size, count, cores):
   """Returns ms/batch, processor seconds per batch, MiB and growth."""
   if cores:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-  batches = iter(read(*arguments))
-  for _ in range(_WARM_UP):
+  if source == 'PyTorch':
+    batches = _read_torch(folder, size, batch_size)
+  else:
+    batches = _read_ours(folder, source, size, batch_size)
+  for _ in range(5):  # The first are slower.
     next(batches)
   start, busy = time.perf_counter(), time.process_time()
   for step in range(count):
@@ -133,8 +125,7 @@ def _resident_mib():
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
-  flags.DEFINE_list('sources', list(_SOURCES), 'What to read.')
+  flags.DEFINE_list('sources', 'png,jpeg,records,memory', 'What to read.')
   flags.DEFINE_bool('torch', False, "Also time PyTorch's DataLoader.")
   flags.DEFINE_string('size', '640x192', 'WIDTHxHEIGHT of the batches.')
   flags.DEFINE_integer('batch', 4, 'Batch size.')
@@ -145,22 +136,14 @@ def define_flags() -> None:
 
 
 def main(_) -> None:
-  """Prepares the data and prints a row per source."""
   folder, size = pathlib.Path(FLAGS.folder), measuring.parse_size(FLAGS.size)
   _prepare(folder, FLAGS.frames, size)
-  table = measuring.Table(
-    'source|images/s:.1f|over first:.2f|ms/batch:.1f|MiB:.0f|growth:.3f',
-    width=10,
-  )
-  rows = [(source, _read_ours) for source in FLAGS.sources]
-  if FLAGS.torch:
-    rows.append(('PyTorch', _read_torch))
+  columns = 'images/s:.1f|over first:.2f|ms/batch:.1f|MiB:.0f|growth:.3f'
+  table = measuring.Table(f'source|{columns}', width=10)
   first = None
-  for source, read in rows:
-    arguments = folder, source, size, FLAGS.batch
-    ms, busy, memory, growth = measuring.run_alone(
-      _measure, read, arguments, FLAGS.batches, FLAGS.cores
-    )
+  for source in FLAGS.sources + ['PyTorch'] * FLAGS.torch:
+    arguments = folder, source, size, FLAGS.batch, FLAGS.batches, FLAGS.cores
+    ms, busy, memory, growth = measuring.run_alone(_measure, *arguments)
     rate = 3 * FLAGS.batch / busy
     first = first or rate
     table.add(source, rate, rate / first, ms, memory, growth)

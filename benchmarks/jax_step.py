@@ -16,15 +16,8 @@ from sgde_jax.training import loop
 from sgde_jax.weights import initial, optimizer
 
 
-def make_step(
-  case: measuring.Case, workdir: str
-) -> tuple[Callable[[], None], float]:
-  """Compiles a step; returns it and the seconds to compile it.
-
-  Args:
-    case: what to compile.
-    workdir: a run whose weights and evaluation frames are predicted, or ''.
-  """
+def make_step(case: measuring.Case) -> tuple[Callable[[], None], float]:
+  """Compiles a step; returns it and the seconds to compile it."""
   config = ablation.get_config(case.part)
   config.data.width, config.data.height = case.width, case.height
   config.model.dtype = case.dtype
@@ -32,31 +25,28 @@ def make_step(
   model = models.create_model(config.model)
   adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=1000)
   state = initial.new_state(config, model, adam, mesh, weights={})
-  batch = measuring.random_batch(
-    case.batch, len(model.frame_offsets), case.width, case.height
-  )
-  batch = parallel.to_devices(batch, mesh)
-  inputs = state.variables, batch['frames'][:, 0]
-  if case.work == 'predict' and workdir:
-    inputs = _trained_inputs(config, workdir, case.batch, mesh)
-  start = time.perf_counter()
+  batch = parallel.to_devices(measuring.random_batch(case), mesh)
   if case.work == 'train':
-    step, *_ = loop.compile_steps(
-      config, model, adam, mesh, state, itertools.repeat(batch)
-    )
+    start = time.perf_counter()
+    batches = itertools.repeat(batch)
+    step, *_ = loop.compile_steps(config, model, adam, mesh, state, batches)
+
+    def run():
+      nonlocal state  # The step donates the state that it is given.
+      state, scalars = step(state, batch)
+      jax.block_until_ready((state, scalars))
+
   else:
+    inputs = state.variables, batch['frames'][:, 0]
+    if case.workdir:
+      inputs = _trained_inputs(config, case, mesh)
+    start = time.perf_counter()
     predict = functools.partial(inference.predict_step, model=model)
     predict = parallel.jit(predict).lower(*inputs).compile()
 
-  def run_train():
-    nonlocal state  # The step donates the state that it is given.
-    state, scalars = step(state, batch)
-    jax.block_until_ready((state, scalars))
+    def run():
+      jax.block_until_ready(predict(*inputs))
 
-  def run_predict():
-    jax.block_until_ready(predict(*inputs))
-
-  run = run_train if case.work == 'train' else run_predict
   return run, time.perf_counter() - start
 
 
@@ -67,13 +57,12 @@ def describe_device() -> tuple[str, int]:
   return f'{jax.device_count()} {device.device_kind}', peak
 
 
-def _trained_inputs(config, workdir, batch_size, mesh):
+def _trained_inputs(config, case, mesh):
   """Returns a run's weights for a config's network, and evaluation frames."""
-  _, state = initial.load_trained(config, workdir, mesh)
-  data = configuration.resolve(default.get_config(), workdir, {}).data
-  data.height, data.width = config.data.height, config.data.width
-  batches = input_pipeline.open_data(data, train=False).eval_batches(
-    batch_size=batch_size
-  )
+  _, state = initial.load_trained(config, case.workdir, mesh)
+  data = configuration.resolve(default.get_config(), case.workdir, {}).data
+  data.height, data.width = case.height, case.width
+  evaluation = input_pipeline.open_data(data, train=False)
+  batches = evaluation.eval_batches(batch_size=case.batch)
   frames = next(iter(batches))['frames'][:, 0]
   return state.variables, parallel.to_devices(frames, mesh)

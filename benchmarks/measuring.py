@@ -19,6 +19,7 @@ class Case(NamedTuple):
   height: int
   batch: int
   dtype: str  # of the networks' computation
+  workdir: str = ''  # A run whose weights and frames are predicted.
 
 
 def run_alone(function: Callable, *arguments) -> Any:
@@ -43,16 +44,14 @@ def median_ms(run: Callable[[], Any], count: int) -> float:
   return 1e3 * statistics.median(seconds)
 
 
-def random_batch(
-  batch: int, frames: int, width: int, height: int
-) -> dict[str, np.ndarray]:
+def random_batch(case: Case) -> dict[str, np.ndarray]:
   """Returns a training batch of noise; see `input_pipeline.batch.Batch`."""
   rng = np.random.default_rng(0)
+  batch, height, width = case.batch, case.height, case.width
   intrinsics = np.diag(np.float32([0.58 * width, 1.92 * height, 1]))
   intrinsics[:2, 2] = 0.5 * width, 0.5 * height
-  shape = batch, frames, height, width, 3
   return {
-    'frames': rng.integers(0, 256, shape, np.uint8),
+    'frames': rng.integers(0, 256, (batch, 3, height, width, 3), np.uint8),
     'intrinsics': np.tile(intrinsics, (batch, 1, 1)),
     'labels': rng.integers(0, 19, (batch, height, width), np.uint8),
   }

@@ -97,26 +97,21 @@ class _PoseNetwork(nn.Module):
     return vector[:, :3].float(), vector[:, 3:6].float()
 
 
-def make_step(
-  case: measuring.Case, workdir: str
-) -> tuple[Callable[[], None], float]:
+def make_step(case: measuring.Case) -> tuple[Callable[[], None], float]:
   """Returns a step with fresh weights, and 0 seconds to compile it.
 
-  It runs on the GPU where PyTorch finds one, else on the CPU. With bfloat16
-  only the networks compute in it (autocast), as ours do.
+  With bfloat16 only the networks compute in it (autocast), as ours do.
   """
-  del workdir
   torch.manual_seed(0)
   torch.backends.cudnn.benchmark = True
   torch.set_default_device(_DEVICE)
 
-  def autocast():
-    return torch.autocast(_DEVICE, torch.bfloat16, case.dtype == 'bfloat16')
-
+  half = case.dtype == 'bfloat16'
+  autocast = functools.partial(torch.autocast, _DEVICE, torch.bfloat16, half)
   encoder, decoder, pose = _Encoder(3), _DepthDecoder(), _PoseNetwork()
   networks = nn.ModuleList([encoder, decoder, pose])
   optimizer = torch.optim.Adam(networks.parameters(), 1e-4)
-  batch = measuring.random_batch(case.batch, 3, case.width, case.height)
+  batch = measuring.random_batch(case)
   frames = torch.tensor(batch['frames']).permute(1, 0, 4, 2, 3).float() / 255
   intrinsics = torch.tensor(batch['intrinsics'])
 
@@ -151,10 +146,7 @@ def describe_device() -> tuple[str, int]:
 
 
 def _jitter(frames):
-  """Draws brightness, contrast, saturation and hue per example.
-
-  Like torchvision, but for a whole batch and with a faster matrix for the hue.
-  """
+  """Jitters colours per example as torchvision does; a matrix turns the hue."""
   factors = 0.8 + 0.4 * torch.rand(3, 1, frames.shape[1], 1, 1, 1)
   grey = torch.tensor([0.299, 0.587, 0.114]).reshape(3, 1, 1)
   images = (factors[0] * frames).clamp(0, 1)
@@ -214,8 +206,7 @@ def _warp(source, depth, intrinsics, transform):
   points = intrinsics @ (transform[:, :3, :3] @ points + transform[:, :3, 3:])
   pixels = points[:, :2] / (points[:, 2:] + 1e-7)
   size = torch.tensor([width - 1, height - 1]).reshape(1, 2, 1)
-  pixels = (2 * pixels / size - 1).transpose(1, 2)
-  pixels = pixels.reshape(batch, height, width, 2)
+  pixels = (2 * pixels / size - 1).mT.reshape(batch, height, width, 2)
   return F.grid_sample(
     source, pixels, padding_mode='border', align_corners=True
   )

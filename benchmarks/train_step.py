@@ -45,13 +45,13 @@ class Times(NamedTuple):
   device: str
 
 
-def measure(case: measuring.Case, count: int, workdir: str) -> Times:
+def measure(case: measuring.Case, count: int) -> Times:
   """Times `count` steps in this process."""
   if case.part == 'PyTorch':
     from benchmarks import torch_baseline as backend
   else:
     from benchmarks import jax_step as backend
-  run, compile_seconds = backend.make_step(case, workdir)
+  run, compile_seconds = backend.make_step(case)
   ms = measuring.median_ms(run, count)
   device, peak = backend.describe_device()
   process_peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -71,7 +71,6 @@ def summarize(
 
 
 def define_flags() -> None:
-  """Defines the command-line flags."""
   flags.DEFINE_list('sizes', ['640x192'], 'Image sizes, WIDTHxHEIGHT.')
   flags.DEFINE_list('batches', ['4'], 'Batch sizes.')
   flags.DEFINE_list('dtypes', ['float32'], 'float32, bfloat16.')
@@ -82,32 +81,25 @@ def define_flags() -> None:
   flags.DEFINE_string('workdir', '', 'A trained run of the full method.')
   flags.DEFINE_bool('torch', False, 'Also time the PyTorch baseline.')
   # Any other value would be timed as if it were one of these.
-  for flag, choices in (
-    ('works', ('train', 'predict')),
-    ('dtypes', ('float32', 'bfloat16')),
-    ('parts', ablation.PARTS),
-  ):
-    flags.register_validator(
-      flag, set(choices).issuperset, f'use {", ".join(choices)}'
-    )
+  flags.register_validator('works', {'train', 'predict'}.issuperset)
+  flags.register_validator('dtypes', {'float32', 'bfloat16'}.issuperset)
+  flags.register_validator('parts', set(ablation.PARTS).issuperset)
 
 
 def main(_) -> None:
-  """Measures every combination and prints the table."""
   table = measuring.Table(COLUMNS, width=9)
   parts = FLAGS.parts + ['PyTorch'] * FLAGS.torch
-  for work, size, batch, dtype in itertools.product(
-    FLAGS.works,
+  sizes, batches = (
     map(measuring.parse_size, FLAGS.sizes),
     map(int, FLAGS.batches),
-    FLAGS.dtypes,
-  ):
+  )
+  combinations = itertools.product(FLAGS.works, sizes, batches, FLAGS.dtypes)
+  for work, size, batch, dtype in combinations:
     rounds = {part: [] for part in parts}
     for _, part in itertools.product(range(FLAGS.rounds), parts):
-      case = measuring.Case(work, part, *size, batch, dtype)
       workdir = FLAGS.workdir if part == 'full' else ''
-      times = measuring.run_alone(measure, case, FLAGS.steps, workdir)
-      rounds[part].append(times)
+      case = measuring.Case(work, part, *size, batch, dtype, workdir)
+      rounds[part].append(measuring.run_alone(measure, case, FLAGS.steps))
       table.add(*summarize(case, rounds[part], rounds[parts[0]]))
 
 

@@ -21,7 +21,7 @@ def test_unknown_work_raises():
   with commands.flags_of(train_step):
     flags.FLAGS(['test'])
     changed = flagsaver.as_parsed(works='train,predic')
-    with pytest.raises(flags.IllegalFlagValueError, match='predict'), changed:
+    with pytest.raises(flags.IllegalFlagValueError, match='works'), changed:
       pass
 
 
