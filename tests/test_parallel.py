@@ -278,6 +278,7 @@ def test_process_0_alone_writes(workdirs):
   # It draws its own rows only, the first half of every batch.
   assert files == [
     'config.json',
+    'configs.jsonl',
     'metrics.jsonl',
     'parameters.txt',
     'pictures/eval_000000.png',
