@@ -1,4 +1,4 @@
-"""Frames in, batches out: the door to the data.
+"""Frames in, batches out: the entry point to the data.
 
   data = input_pipeline.open_data(config.data)
   for batch in data.train_batches(seed=0, start_step=0, batch_size=12):

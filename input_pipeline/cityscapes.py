@@ -34,10 +34,10 @@ _CLASSES = (
 NAMES, IDS, COLOURS = zip(*_CLASSES, strict=True)
 NUM_CLASSES = len(NAMES)
 
-# Train ids of what is a few pixels wide at the training size: pole, traffic
+# Train ids of objects a few pixels wide at the training size: pole, traffic
 # light, traffic sign, person, rider, motorcycle, bicycle.
 THIN_CLASSES = (5, 6, 7, 11, 12, 17, 18)
-# Train ids of what can move by itself: person .. bicycle.
+# Train ids of objects that can move by themselves: person .. bicycle.
 MOVING_CLASSES = (11, 12, 13, 14, 15, 16, 17, 18)
 
 CODINGS = ('train_ids', 'ids')
@@ -52,7 +52,7 @@ _TO_IDS[:NUM_CLASSES] = IDS
 
 
 def to_train_ids(array: np.ndarray, *, coding: str) -> np.ndarray:
-  """Values of a mask -> train ids, uint8: 0 .. 18, 255 = unlabelled.
+  """Maps values of a mask to train ids, uint8: 0 .. 18, 255 = unlabelled.
 
   In both codings -1 and 255 are unlabelled. Raises ValueError if a value is
   outside the coding.
@@ -73,5 +73,5 @@ def to_train_ids(array: np.ndarray, *, coding: str) -> np.ndarray:
 
 
 def train_ids_to_ids(array: np.ndarray) -> np.ndarray:
-  """Train ids 0 .. 18, -1 or 255 -> Cityscapes ids, uint8; 0 = unlabelled."""
+  """Maps train ids, -1 or 255 to Cityscapes ids, uint8; 0 = unlabelled."""
   return _TO_IDS[to_train_ids(array, coding='train_ids')]

@@ -1,4 +1,4 @@
-"""How the commands take paths and how they end."""
+"""Argument types and error reports that the commands share."""
 
 import argparse
 import contextlib
@@ -20,12 +20,12 @@ def local_path(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-  """An argparse type: words with commas between."""
+  """An argparse type: comma-separated words."""
   return [word.strip() for word in text.split(',')]
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-  """An argparse type: whole numbers with commas between."""
+  """An argparse type: comma-separated whole numbers."""
   return tuple(map(int, text.split(',')))
 
 
@@ -33,10 +33,10 @@ def whole_numbers(text: str) -> tuple[int, ...]:
 def report_errors(
   errors: tuple[type[Exception], ...] = (OSError, ValueError),
 ) -> Iterator[None]:
-  """Turns these errors into one line on stderr and exit status 1.
+  """Turns `errors` into one line on stderr and exit status 1.
 
   SIGTERM and Ctrl-C also end the command without a traceback, after its
-  cleanup. For the main thread: Python allows signal handlers nowhere else.
+  cleanup. Use it in the main thread, the only one that can handle signals.
   """
 
   def end(number, _):

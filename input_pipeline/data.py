@@ -135,9 +135,9 @@ class Data:
     process_index: int = 0,
     process_count: int = 1,
   ) -> Iterator[Batch]:
-    """An endless iterator of this process' rows of the training batches.
+    """Returns an endless iterator of this process' rows of training batches.
 
-    The order depends on the seed, a non-negative integer, and the step alone.
+    The order depends only on the step and the seed, a non-negative integer.
     `batch_size` is the global one, a multiple of `process_count`.
     """
 
@@ -168,7 +168,7 @@ class Data:
   def eval_batches(
     self, *, batch_size: int, process_index: int = 0, process_count: int = 1
   ) -> readers.OrderedBatches:
-    """This process' rows of every evaluation example once, in order.
+    """Returns this process' rows of every evaluation example once, in order.
 
     All processes get the same number of batches.
     """
@@ -303,7 +303,7 @@ def _check_masks(field, config_data, tables):
   """Scans some masks, spread over the tables, together with their pictures.
 
   Raises ValueError for values outside the coding, and for unreadable masks and
-  other aspect ratios unless such examples are replaced.
+  different aspect ratios unless such examples are replaced.
   """
   pairs = [
     (table.frame_files[rows[0]], mask)

@@ -1,4 +1,4 @@
-"""A split's examples: where every array comes from, and reading it.
+"""The examples of a split: the sources of their arrays, and reading them.
 
 The table is the one source of both readers, so it also knows a batch's shapes.
 """
@@ -25,13 +25,13 @@ class ExampleTable:
     frame_rows: [N, F] int64, the rows of `frame_files` that make an example.
     label_files: N paths, None where a frame has no mask.
     coding: coding of the masks, or `none`.
-    intrinsics: [N, 3, 3] float32, pixels of the resized frames; None gives
-      identities.
+    intrinsics: [N, 3, 3] float32, pixels of the resized frames; None stands
+      for identities.
     truth: the ground truth of `lines`, or None for training.
     native_sizes: [N, 2] int32, height and width of the depth maps, or None.
     native_frame_sizes: (height, width) that each frame file must have; None
       if any is accepted.
-    lines: N `splits.Example`; None if the examples are not of a list.
+    lines: N `splits.Example`; None if the examples do not come from a list.
   """
 
   size: Size
@@ -62,7 +62,7 @@ class ExampleTable:
     )
 
   def nearest(self, index: int) -> list[int]:
-    """The other examples of its drive and side, the nearest frame first."""
+    """Returns the other examples of its drive and side, nearest frame first."""
     lines = self.lines
     if lines is None:
       lines = [splits.Example('', row, 'l') for row in range(len(self))]
@@ -75,7 +75,7 @@ class ExampleTable:
     return [row for _, row in sorted(distances)]
 
   def read_fields(self, index: int) -> dict[str, np.ndarray]:
-    """Reads everything of an example but its frames; see `field_specs`.
+    """Reads all fields of an example except its frames; see `field_specs`.
 
     Raises:
       images.UnreadableError: if the mask cannot be read or fits another frame.
@@ -106,7 +106,7 @@ class ExampleTable:
     return fields
 
   def _check_mask(self, index, size):
-    """Raises if a mask has another aspect ratio than its frame."""
+    """Raises if the aspect ratios of a mask and its frame differ."""
     row, sizes = self.frame_rows[index][0], self.native_frame_sizes
     frame = sizes[row] if sizes else images.read_size(self.frame_files[row])
     if images.stretch(size, frame) > images.MASK_STRETCH:

@@ -17,7 +17,7 @@ def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
   """Makes a folder that appears whole or not at all.
 
   Yields a new folder next to `output`, which becomes `output` if nothing is
-  raised. That is absent before, an empty folder or a link to one.
+  raised. `output` must be absent, an empty folder or a link to one.
   """
   output = output.resolve()
   if os.path.ismount(output):  # Nothing can replace it.
@@ -32,7 +32,7 @@ def whole_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
 def whole_files(
   folder: pathlib.Path, *, replaced: Iterable[pathlib.Path] = ()
 ) -> Iterator[pathlib.Path]:
-  """Adds files to a folder, which it makes, once all of them are complete.
+  """Adds files to a folder, made if absent, once all of them are complete.
 
   Yields a new folder next to it, whose files move into `folder` if nothing is
   raised. The `replaced` files are removed just before; others stay.
@@ -92,7 +92,7 @@ def check_local(path: Path) -> None:
 def check_writable(path: Path) -> None:
   """Raises ValueError if a folder cannot be made or written to.
 
-  It need not exist, and nothing is left in it.
+  The folder need not exist, and the check leaves nothing behind.
   """
   check_local(path)
   path = pathlib.Path(path).absolute()
@@ -122,7 +122,7 @@ def list_first(items: Sequence[str], most: int = 10) -> str:
 
 @contextlib.contextmanager
 def _partial_folder(path):
-  """Makes a folder next to a path; removes what is left of it at the end."""
+  """Makes a folder next to a path; removes any rest of it at the end."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = tempfile.mkdtemp(
     prefix=f'.{path.name}.', suffix='.partial', dir=path.parent

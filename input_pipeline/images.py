@@ -45,7 +45,7 @@ _TURNS = {
 
 
 class UnreadableError(ValueError):
-  """A picture file is absent, damaged or not of the right size or kind."""
+  """A picture file is absent, damaged, or of the wrong size or kind."""
 
 
 @contextlib.contextmanager
@@ -87,7 +87,7 @@ def turn_upright(image: Image.Image) -> Image.Image:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-  """(height, width) of a picture, from its header; raises as `open_image`."""
+  """Reads a picture's (height, width) from its header; see `open_image`."""
   with _reading(path), Image.open(path) as image:
     return image.height, image.width
 
@@ -98,8 +98,8 @@ def decode_frame(
   """Decodes a picture with 8 bits per channel to mode RGB.
 
   Raises:
-    UnreadableError: if the file cannot be read, has another (height, width)
-      than `native_size` or more than 8 bits per channel.
+    UnreadableError: if the file cannot be read, has a (height, width) other
+      than `native_size`, or more than 8 bits per channel.
   """
   image = open_image(path)
   if native_size not in (None, (image.height, image.width)):
@@ -127,7 +127,7 @@ def read_frame(
   width: int,
   native_size: tuple[int, int] | None = None,
 ) -> np.ndarray:
-  """`decode_frame`, then `resize_frame`: [height, width, 3] uint8, RGB."""
+  """Decodes and resizes a picture: [height, width, 3] uint8, RGB."""
   image = decode_frame(path, native_size=native_size)
   return resize_frame(image, height=height, width=width)
 
@@ -173,11 +173,11 @@ def read_depth(path: Path) -> np.ndarray:
 
 
 def stretch(size: tuple[int, int], other: tuple[int, int]) -> float:
-  """How much the aspect ratios of two (height, width) differ; 0 if equal."""
+  """Returns how much the aspect ratios of two (height, width) differ, >= 0."""
   return abs(size[0] * other[1] / (size[1] * other[0]) - 1)
 
 
 def resize_nearest(array: np.ndarray, *, height: int, width: int) -> np.ndarray:
-  """Resizes labels [H, W] uint8 to the nearest neighbour, half-pixel."""
+  """Resizes labels [H, W] uint8 by nearest neighbour, half-pixel centres."""
   image = Image.fromarray(array)
   return np.array(image.resize((width, height), Image.Resampling.NEAREST))

@@ -1,4 +1,4 @@
-"""Scans label masks: their coding, their classes, and what is wrong with them.
+"""Scans label masks: their coding, their classes and their problems.
 
 Each mask is decoded once; everything follows from the counts of its 256 values.
 """
@@ -22,7 +22,7 @@ class Scan:
 
   Attributes:
     coding: `ids` or `train_ids`.
-    reason: how the coding is known.
+    reason: the source of the coding.
     pixels: [20] int64, the pixels of each train id, then the unlabelled ones,
       over the masks whose values are all in the coding.
     problems: kind of problem -> one line per mask that has it.
@@ -67,8 +67,8 @@ def scan_masks(
       picture the size is not compared.
     coding: `ids` or `train_ids`; None guesses from the values: `ids` if at
       least half of the masks hold values that are no train ids.
-    reason: how the coding is known, where it is given.
-    any_scale: whether a mask may have another size of the same aspect ratio.
+    reason: the source of the coding, if it is given.
+    any_scale: whether a mask may differ in size, with the same aspect ratio.
   """
   pairs = [pair for pair in pairs if pair[1] is not None]
   counts = np.zeros((len(pairs), 256), np.int64)
@@ -116,7 +116,7 @@ def scan_masks(
 
 
 def _guess_coding(counts):
-  """The coding of masks with these counts of values, [N, 256], and why."""
+  """Returns a guess of the coding from counts of values [N, 256], and why."""
   ids_alone = (
     counts[:, cityscapes.NUM_CLASSES : cityscapes.LAST_ID + 1].any(axis=1).sum()
   )

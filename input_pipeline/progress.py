@@ -24,8 +24,8 @@ def bar(
   """Yields the items and shows the progress on stderr.
 
   A bar on a terminal; elsewhere a line every 30 seconds, the first after 5.
-  `what` is the work, as in `decoding frames`; `total` the number of items, by
-  default the length of `iterable`, if it has one.
+  `what` names the work, such as `decoding frames`; `total` is the number of
+  items, by default the length of `iterable`, if it has one.
   """
   if sys.stderr.isatty():
     yield from tqdm.tqdm(iterable, what, total, delay=1)
@@ -55,7 +55,7 @@ def for_each(function: Callable[[int], object], count: int, what: str) -> None:
 def in_order(function: Callable[[int], T], count: int) -> Iterator[T]:
   """Yields function(0) .. function(count - 1), computed ahead in threads.
 
-  At most `AHEAD` results wait in memory. An exception is raised in its turn.
+  At most `AHEAD` results wait in memory. Exceptions are raised in order, too.
   """
   pool = concurrent.futures.ThreadPoolExecutor(THREADS)
   waiting = collections.deque()

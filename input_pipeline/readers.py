@@ -26,7 +26,7 @@ class MemoryReader:
     """Decodes the examples, `indices`, that `batch` may ask for.
 
     With `replace` the nearest readable example of its drive replaces one with
-    an absent or damaged picture, which raises otherwise.
+    an absent or damaged picture; without it, such a picture raises.
     """
     indices = np.unique(indices)
     frames, rows = np.unique(table.frame_rows[indices], return_inverse=True)
@@ -75,9 +75,9 @@ class MemoryReader:
 
 
 class OrderedBatches:
-  """Batches of every example of a table once, in order; can be iterated often.
+  """Batches of every example of a table once, in order; can be iterated again.
 
-  The last batch is padded with the last example, under a False `mask`.
+  The last batch is padded with the last example, where `mask` is False.
   """
 
   def __init__(self, table, *, reader: str, batch_size: int, **processes: int):
@@ -175,8 +175,8 @@ def _empty_batch(specs, size):
 def _make_batch(read, specs, indices, step):
   """Reads a step's examples: their fields, and a message, empty if all is well.
 
-  A failure travels as a value: so it keeps its place in the order and comes
-  without a trace of TensorFlow's.
+  A failure is returned as a value, so that it keeps its place in the order and
+  has no TensorFlow traceback.
   """
   rows, error = indices(step), ''
   batch = _empty_batch(specs, len(rows))
@@ -190,7 +190,7 @@ def _make_batch(read, specs, indices, step):
 
 
 def _replacing(table, read):
-  """Makes a function that reads an example, or else the nearest that works.
+  """Returns a function that reads an example, or the nearest readable one.
 
   It warns once for each replaced example, and raises ValueError if no example
   of its drive and side can be read.

@@ -13,7 +13,7 @@ import numpy as np
 def example_indices(
   step: int, *, seed: int, num_examples: int, batch_size: int
 ) -> np.ndarray:
-  """Examples of a training step, for all processes: [batch_size] int64.
+  """Returns the examples of a training step, of all processes: [batch_size].
 
   Steps count from 0; `batch_size` is the global one and may exceed the number
   of examples.
@@ -32,7 +32,7 @@ def example_indices(
 def process_rows(
   batch_size: int, *, process_index: int, process_count: int
 ) -> slice:
-  """Rows p B / P .. (p + 1) B / P of the global batch: those of process p."""
+  """Returns the rows p B / P .. (p + 1) B / P of process p in the batch."""
   if batch_size % process_count:
     raise ValueError(
       f'the global batch size {batch_size} is not a multiple of the '
@@ -45,7 +45,7 @@ def process_rows(
 def ordered_batches(
   num_examples: int, *, batch_size: int, rows: slice
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Every example once, in order; the last one pads the last batch.
+  """Lists every example once, in order; the last one pads the last batch.
 
   Returns:
     [N, b] int64 examples, b being the `rows` of the global batch, and [N, b]

@@ -40,7 +40,7 @@ class Example:
 
 
 def find_split(split: str, root: str) -> str:
-  """Path of a split list: as given, or else below the root."""
+  """Returns the path of a split list: as given, or below the root."""
   paths = dict.fromkeys((split, os.path.join(root, split)))
   for path in paths:
     if os.path.isfile(path):
@@ -53,7 +53,7 @@ def find_split(split: str, root: str) -> str:
 
 def read_split(path: str | os.PathLike[str]) -> list[Example]:
   """Reads a split list; see `parse_lines`."""
-  # Bytes that are not UTF-8 become marks, which do not parse.
+  # Bytes that are not UTF-8 are replaced by characters that do not parse.
   with open(path, encoding='utf-8-sig', errors='replace') as file:
     return parse_lines(file.read().split('\n'), source=path)
 

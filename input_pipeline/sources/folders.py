@@ -106,7 +106,7 @@ def _read_lists(config_data, folder, frame_offsets, truth):
 
 
 def _usual_sizes(paths):
-  """Folder -> the (height, width) that most of its probed frames have."""
+  """Returns folder -> the most common (height, width) of its probed frames."""
   groups = collections.defaultdict(list)
   for path in paths:
     groups[os.path.dirname(path)].append(path)
@@ -156,7 +156,7 @@ def _make_table(config_data, folder, lines, offsets, sizes, truth):
 def _check_cameras(folder, lines, sizes):
   """Raises ValueError for frames larger than their calibration's.
 
-  Warns if they have another aspect ratio.
+  Warns if their aspect ratio differs.
   """
   for line in {(x.drive, x.camera): x for x in reversed(lines)}.values():
     path = os.path.dirname(folder.expected_file('image', line))

@@ -48,49 +48,49 @@ class Folder:
     self._calibration = functools.cache(read_calibration)
 
   def frames(self, kind: str, example: splits.Example) -> dict[int, str]:
-    """Frame number -> path, for the drive and camera of an example."""
+    """Returns frame number -> path, for the drive and camera of an example."""
     return self._frames(self._data_folder(kind, example), _SUFFIXES[kind])
 
   def file(
     self, kind: str, example: splits.Example, offset: int = 0
   ) -> str | None:
-    """Path of a file at a frame offset from the example; None if absent."""
+    """Returns a file's path at a frame offset of an example; None if absent."""
     return self.frames(kind, example).get(example.frame + offset)
 
   def expected_file(
     self, kind: str, example: splits.Example, offset: int = 0
   ) -> str:
-    """Path of the file that `file` looks for, existing or not."""
+    """Returns the path that `file` looks for, whether it exists or not."""
     name = f'{example.frame + offset:010d}{_SUFFIXES[kind][0]}'
     return self.file(kind, example, offset) or os.path.join(
       self._data_folder(kind, example), name
     )
 
   def is_file(self, path: str) -> bool:
-    """Whether a file exists; False for a broken link.
+    """Returns whether a file exists; False for a broken link.
 
-    Lists the file's folder: on a network's disk one question per folder is much
+    Lists the file's folder: on network disks one request per folder is much
     faster than one per file.
     """
     folder, name = os.path.split(path)
     return name in self._files(folder)
 
   def missing(self, paths: Iterable[str]) -> list[str]:
-    """The paths that are no files, relative to the root."""
+    """Returns the paths that are not files, relative to the root."""
     absent = [path for path in paths if not self.is_file(path)]
     return [os.path.relpath(path, self.root) for path in absent]
 
   def calibration(self, example: splits.Example) -> 'Calibration':
-    """The calibration of the example's date."""
+    """Returns the calibration of the example's date."""
     return self._calibration(self._date_folder(example))
 
   def calibration_files(self, example: splits.Example) -> tuple[str, str]:
-    """Paths of the two calibration files of the example's date."""
+    """Returns the paths of the two calibration files of the example's date."""
     folder = self._date_folder(example)
     return f'{folder}/{CAMERA_FILE}', f'{folder}/{VELODYNE_FILE}'
 
   def digest(self, paths: Iterable[str]) -> str:
-    """A hash of existing files: names, sizes, and calibrations' content."""
+    """Hashes existing files: names, sizes, and calibrations' content."""
     total = hashlib.sha256()
     for path in sorted(set(paths)):
       if os.path.isfile(path):
@@ -130,7 +130,7 @@ class Calibration:
 
 
 def read_calibration(date_folder: str | os.PathLike[str]) -> Calibration:
-  """Reads the calibration of a date, as of `KITTI/2011_09_26`."""
+  """Reads the calibration of a date's folder, such as `KITTI/2011_09_26`."""
   path = os.path.join(date_folder, CAMERA_FILE)
   values = _read_values(path)
   projections, sizes = {}, {}
@@ -153,7 +153,7 @@ def read_calibration(date_folder: str | os.PathLike[str]) -> Calibration:
 def intrinsics(
   calibration: Calibration, *, camera: int, height: int, width: int
 ) -> np.ndarray:
-  """Intrinsics of a camera whose images are resized: [3, 3] float32, pixels.
+  """Returns intrinsics of resized images: [3, 3] float32, pixels.
 
   Half-pixel: scaling by s sends f to f s and c to (c + 0.5) s - 0.5, per axis.
   """
@@ -173,7 +173,7 @@ def intrinsics(
 
 
 def list_frames(folder: str, suffixes: Sequence[str]) -> dict[int, str]:
-  """Frame number -> path of the files of a folder, as in `0000000005.png`.
+  """Returns frame number -> path of a folder's files, such as `0000000005.png`.
 
   Empty if there is no such folder. The first suffixes are preferred.
   """
@@ -188,7 +188,7 @@ def list_frames(folder: str, suffixes: Sequence[str]) -> dict[int, str]:
 
 
 def data_folder(drive_folder: str, kind: str, camera: int | None = None) -> str:
-  """Folder of a kind of files of a drive, as in `DRIVE/image_02/data`."""
+  """Returns a drive's folder of a kind of file, as in `DRIVE/image_02/data`."""
   name = kind if camera is None else f'{kind}_{camera:02d}'
   return os.path.join(drive_folder, name, 'data')
 
@@ -208,18 +208,18 @@ def scan_depth(
   camera: int = 2,
   forward_distance: bool = True,
 ) -> np.ndarray:
-  """Depth map of a scan: [H, W] float32, metres, 0 = no measurement.
+  """Projects a scan to a depth map: [H, W] float32, metres, 0 = no measurement.
 
-  H x W is the camera's native size. As Monodepth2's `generate_depth_map`, the
-  usual raw ground truth: drop points behind the scanner, project with
-  P_rect R_rect_00 [R|T], round, minus 1; of several points in a pixel the
+  H x W is the camera's native size. Follows Monodepth2's `generate_depth_map`,
+  the usual raw ground truth: drops points behind the scanner, projects with
+  P_rect R_rect_00 [R|T], rounds, subtracts 1; of several points in a pixel the
   nearest wins.
 
   Args:
     points: [N, 4] float32, metres in the velodyne frame.
     calibration: with `velo_to_cam`.
     camera: 2 or 3.
-    forward_distance: of the velodyne, as is usual; else the camera's z.
+    forward_distance: the scanner's x, as is usual, instead of the camera's z.
   """
   height, width = calibration.sizes[camera]
   rectification = np.eye(4)
@@ -248,7 +248,7 @@ def scan_depth(
 
 
 def parse_numbers(text: str, count: int, *, what: str) -> np.ndarray:
-  """Parses `count` finite numbers that white space separates."""
+  """Parses `count` finite numbers separated by white space."""
   try:
     values = np.array([float(word) for word in text.split()])
   except ValueError:
@@ -261,7 +261,7 @@ def parse_numbers(text: str, count: int, *, what: str) -> np.ndarray:
 
 
 def _read_values(path):
-  """Name -> text of the `name: text` lines of a file."""
+  """Returns name -> text of the `name: text` lines of a file."""
   with open(path, encoding='utf-8-sig', errors='replace') as file:
     lines = [line.partition(':') for line in file.read().split('\n')]
   return {name.strip(): text for name, _, text in lines}
@@ -272,7 +272,7 @@ def _parse(path, values, name, count):
 
 
 def _list_files(folder):
-  """Names of a folder's files; only links cost another question."""
+  """Lists the names of a folder's files; only links need another request."""
   if not os.path.isdir(folder):
     return frozenset()
   with os.scandir(folder) as entries:

@@ -9,7 +9,7 @@ Two layouts, distinguished by the folder `sequences`:
 
 A pose file has a line of 12 numbers for every frame: the upper three rows of
 the left camera's pose, camera to world, in metres. KITTI odometry's are those
-of camera 0, 6 cm from camera 2; like the field, we use them for camera 2. No
+of camera 0, 6 cm from camera 2; as is usual, we use them for camera 2. No
 intrinsics are read: the pose network needs none.
 """
 
@@ -50,9 +50,9 @@ def pair_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> readers.OrderedBatches:
-  """Batches of the pairs of frames t and t + 1 of a sequence, in order.
+  """Returns batches of the frame pairs (t, t + 1) of a sequence, in order.
 
-  As `Data.eval_batches`, of two frames and without depth.
+  Like `Data.eval_batches`, with two frames and without depth.
   """
   count = len(sequence.files) - 1
   table = examples.ExampleTable(
@@ -72,7 +72,7 @@ def pair_batches(
 
 
 def is_odometry_root(root: str) -> bool:
-  """Whether a folder has KITTI odometry's layout, which has no depth."""
+  """Returns whether a folder has KITTI odometry's layout (without depth)."""
   return os.path.isdir(os.path.join(root, 'sequences'))
 
 
@@ -81,8 +81,8 @@ def open_sequences(
 ) -> list[Sequence]:
   """Reads the poses of sequences and lists their frames.
 
-  The names are sequences (`09`), or drives below the root. By default all that
-  have poses, of KITTI odometry's folder or of the evaluation split's drives.
+  The names are sequences (`09`), or drives below the root; by default all with
+  poses in KITTI odometry's folder or among the evaluation split's drives.
   """
   root = config_data.root
   names = list(dict.fromkeys(name.rstrip('/') for name in names))
@@ -96,10 +96,10 @@ def open_sequences(
     names = [x for x in names if os.path.isfile(_find_files(root, x)[0])]
   if not names:
     raise FileNotFoundError(
-      f'config.eval.odometry needs true poses, but neither drives of '
-      f'{config_data.eval_split} in {root} have a poses.txt nor has it '
+      f'config.eval.odometry needs true poses, but {root} has neither a '
+      f'poses.txt in a drive of {config_data.eval_split} nor '
       'sequences/NAME with poses/NAME.txt: pass --config.data.source=kitti '
-      'and --config.data.root=FOLDER, one with either'
+      'and --config.data.root=FOLDER for a folder that has one of them'
     )
   return [_read_sequence(root, name) for name in names]
 
@@ -127,7 +127,7 @@ def read_poses(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def _find_files(root, name):
-  """Paths of a sequence's poses and of the folder of its frames."""
+  """Returns the paths of a sequence's poses and of the folder of its frames."""
   if is_odometry_root(root):
     frames = os.path.join(root, 'sequences', name, f'image_{_CAMERA}')
     return os.path.join(root, 'poses', f'{name}.txt'), frames

@@ -1,4 +1,4 @@
-"""Reads what `build_records` wrote: frames and examples in random access.
+"""Reads records made by `build_records`: frames and examples, random access.
 
 A TFDS dataset in ArrayRecord files, found below `config.data.root`:
 
@@ -26,7 +26,7 @@ INCOMPLETE_PREFIX = 'incomplete.'  # Of the folders that TFDS has not finished.
 
 
 class RecordTable:
-  """N examples of a split, read from records; as `examples.ExampleTable`.
+  """N examples of a split, read from records; like `examples.ExampleTable`.
 
   Attributes:
     size: (height, width) of the frames.
@@ -40,7 +40,7 @@ class RecordTable:
   ):
     """Opens the split `train` or `eval` of what `open_dataset` returns.
 
-    `labels`: whether to give the stored labels; else all is unlabelled.
+    `labels`: whether to read the stored labels; else all are unlabelled.
     """
     stored = builder.info.metadata
     self.size = stored['settings']['height'], stored['settings']['width']
@@ -66,7 +66,7 @@ class RecordTable:
     return self._read(self.frames, row)['frame'][0]
 
   def read_fields(self, index: int) -> dict[str, np.ndarray]:
-    """Reads everything of an example but its frames; see `field_specs`."""
+    """Reads all fields of an example except its frames; see `field_specs`."""
     record = self._read(self.examples, index)
     fields = {name: record[name][0] for name in self._fields}
     if not self._labels:
@@ -98,7 +98,7 @@ def open_tables(
   config_data: ml_collections.ConfigDict,
   frame_offsets: Mapping[str, Sequence[int]],
 ) -> tuple[dict[str, RecordTable], tuple[tuple[int, int], ...]]:
-  """Opens splits, after checking that they hold what the config asks for.
+  """Opens splits, after checking that they match the config.
 
   Args:
     config_data: the config's `data`. A split is named `train` or `eval`, or is
@@ -119,7 +119,7 @@ def open_tables(
 
 
 def open_dataset(root: str | os.PathLike[str]):
-  """Opens the one dataset at or below a folder: a TFDS `DatasetBuilder`."""
+  """Opens the only dataset at or below a folder: a TFDS `DatasetBuilder`."""
   import tensorflow_datasets as tfds
 
   builder = tfds.builder_from_directory(_find_dataset(root))
@@ -156,7 +156,7 @@ def _find_dataset(root):
 
 
 def _check_settings(config_data, name, offsets, builder):
-  """Raises ValueError if the config asks for something that is not stored."""
+  """Raises ValueError if the config needs settings that are not stored."""
   stored = builder.info.metadata
   settings = stored['settings'] | {'ground_truth_file': ''}
   fields = ['height', 'width']
@@ -182,7 +182,7 @@ def _check_settings(config_data, name, offsets, builder):
 
 
 def _check_split(split, name, builder):
-  """Raises ValueError for another split or list than the stored one."""
+  """Raises ValueError for a split or list other than the stored one."""
   stored = builder.info.metadata
   if split == name or name not in stored['examples']:
     return

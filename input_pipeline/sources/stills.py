@@ -7,7 +7,7 @@ Two layouts, found by their folders:
     ROOT/image_2/NAME.png, ROOT/semantic/NAME.png      KITTI semantic
 
 Cityscapes' split is `train` or `val`; KITTI semantic has none, and is the same
-for both. Pictures are resized to the training size whatever their shape.
+for both. Pictures of any shape are resized to the training size.
 """
 
 import os

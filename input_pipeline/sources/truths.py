@@ -28,7 +28,7 @@ IMPROVED_HINT = (
 def open_truth(
   kind: str, folder: kitti.Folder, *, improved_root: str = '', file: str = ''
 ) -> 'Truth | StoredTruth | None':
-  """Opens ground truth: one of `KINDS`, or `none`, which gives None.
+  """Opens ground truth, one of `KINDS`; returns None for `none`.
 
   `improved_root` is where `improved` lies, by default the folder. `file`, of
   `cache_depth`, replaces the folder's files and must hold the same kind.
@@ -52,7 +52,7 @@ class Truth:
     self._improved_root = improved_root
 
   def sources(self, example: splits.Example) -> list[str]:
-    """Paths of the files that a depth map is made of; the first holds it."""
+    """Returns the paths that a depth map is made of; the first holds it."""
     if self._kind == 'improved':
       return [self._improved_file(example)]
     if self._in_pictures:
@@ -61,7 +61,7 @@ class Truth:
     return [scan, *self._folder.calibration_files(example)]
 
   def missing(self, example: splits.Example) -> list[str]:
-    """The `sources` that do not exist, relative to the folder's root."""
+    """Returns the missing `sources`, relative to the folder's root."""
     return self._folder.missing(self.sources(example))
 
   def size(self, example: splits.Example) -> tuple[int, int]:
@@ -83,7 +83,7 @@ class Truth:
     )
 
   def _improved_file(self, example):
-    """Path of an annotated depth map; the likeliest one if it is absent."""
+    """Returns an annotated depth map's path; the likeliest one if absent."""
     root, drive = self._improved_root, os.path.basename(example.drive)
     drives = [f'{root}/{x}' for x in (f'train/{drive}', f'val/{drive}', drive)]
     drives.append(f'{self._folder.root}/{example.drive}')
@@ -93,7 +93,7 @@ class Truth:
 
 
 class StoredTruth:
-  """The depth maps of one file, float32 as they were computed; as `Truth`.
+  """The depth maps of one file, float32 as computed; used like `Truth`.
 
   Attributes:
     digest: the `Folder.digest` of the files that they were made of.
@@ -114,7 +114,7 @@ class StoredTruth:
     self._sizes = [tuple(map(int, size)) for size in self._load('sizes')]
 
   def missing(self, example: splits.Example) -> list[str]:
-    """Names the example if the file lacks it."""
+    """Returns the example's name if the file lacks it."""
     stored = str(example) in self._rows
     return [] if stored else [f'{example} in {self._path}']
 
@@ -138,5 +138,5 @@ class StoredTruth:
 
 
 def member(row: int) -> str:
-  """Name of a depth map in the file that `StoredTruth` reads."""
+  """Returns a depth map's name in the file that `StoredTruth` reads."""
   return f'depth_{row:06d}'

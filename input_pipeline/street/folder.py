@@ -3,7 +3,7 @@
   python -m input_pipeline.street --output=DIR
 
 Besides KITTI's own files (image_02, oxts, velodyne_points, calib_*.txt), every
-drive holds what only a synthetic scene knows exactly:
+drive holds the exact truth of the synthetic scene:
 
   semantic_02/data/*.png   8 bits, the 19 train ids
   depth_02/data/*.png      16 bits, metres along the optical axis x 256, 0 = sky
@@ -112,7 +112,7 @@ def _check_arguments(arguments):
 
 
 def _exists(output, arguments):
-  """Whether the root exists; raises ValueError if `output` is another thing."""
+  """Returns whether the root exists; raises ValueError for any other folder."""
   if not output.exists() or (output.is_dir() and not any(output.iterdir())):
     return False
   record = output / _RECORD

@@ -46,7 +46,7 @@ class Ground:
     return depth, label, colour, low['point']
 
   def _meet(self, view, x, y, height, guess=None):
-    """Where rays meet a plane, and the pixel's footprint there."""
+    """Returns where rays meet a plane, and the pixel's footprint there."""
     rays = view.rays
     d = rays @ np.stack([x, y, np.ones_like(x)])
     reach = (height - view.position[2]) / d[2]

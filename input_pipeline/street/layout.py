@@ -19,7 +19,7 @@ _EDGE = route.HALF_WIDTH + route.PAVEMENT
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-  """One drive of N frames: what is where, and how it moves."""
+  """One drive of N frames: its objects, their places and motions."""
 
   road: route.Road
   motion: route.Motion

@@ -157,7 +157,7 @@ def _on_quads(surfaces, rows, x, y):
 
 
 def _on_ellipsoids(surfaces, rows, x, y):
-  """The same: u goes around the third axis, v along it."""
+  """Like `_on_quads`: u goes around the third axis, v along it."""
   a, eye = surfaces.coefficients[rows], surfaces.eye[rows]
   d = a[:, :, 0] * x[:, None] + a[:, :, 1] * y[:, None] + a[:, :, 2]
   square = np.einsum('ni,ni->n', d, d)

@@ -46,7 +46,7 @@ class Road:
   def pose(
     self, s: np.ndarray | float, lateral: np.ndarray | float
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Road coordinates -> the world.
+    """Maps road coordinates to the world.
 
     Args:
       s: [...] metres.
@@ -63,7 +63,7 @@ class Road:
   def locate(
     self, x: np.ndarray, y: np.ndarray, guess: np.ndarray | None = None
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The world -> road coordinates, by Newton steps on the foot point.
+    """Maps the world to road coordinates, by Newton steps on the foot point.
 
     Args:
       x: [N] metres.
@@ -156,7 +156,7 @@ _AXES = np.array([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
 def rotation(
   yaw: np.ndarray, pitch: np.ndarray, roll: np.ndarray
 ) -> np.ndarray:
-  """Car axes (forward, left, up) to the world: Rz(yaw) Ry(pitch) Rx(roll).
+  """Maps car axes (forward, left, up) to the world: Rz(yaw) Ry(pitch) Rx(roll).
 
   Args:
     yaw: [N] radians, from east towards north.

@@ -126,7 +126,7 @@ def value_noise(
   persistence: float = 0.6,
   stretch: tuple[int, int] = (1, 1),
 ) -> np.ndarray:
-  """Tiling value noise of all octaves from `first` cells to two-texel cells.
+  """Draws tiling value noise, all octaves from `first` to two-texel cells.
 
   Args:
     rng: decides the noise.

@@ -71,7 +71,7 @@ def to_world(primitives: np.ndarray, body_pose: np.ndarray) -> np.ndarray:
 
 
 def project(view: View, primitives: np.ndarray) -> Surfaces:
-  """Drops what the view cannot see and prepares the rest, nearest first.
+  """Drops surfaces out of view and prepares the others, nearest first.
 
   Args:
     view: the camera.
@@ -225,7 +225,7 @@ def _linear(a, x, y):
 
 
 def _outline(u, v, taper, ring, picket):
-  """Whether (u, v) in the unit square lies inside a quad's outline."""
+  """Returns whether (u, v) in the unit square is inside a quad's outline."""
   inside = np.abs(u - 0.5) <= 0.5 - taper * v
   if ring[1]:
     radius = np.hypot(2 * u - 1, 2 * v - 1)

@@ -42,7 +42,7 @@ _FILE_FORMAT = 'array_record'
 
 @dataclasses.dataclass(eq=False)
 class RecordsConfig(tfds.core.BuilderConfig):
-  """What is stored, and from where; fields as in the config's `data`."""
+  """The contents of the records and their source; see the config's `data`."""
 
   root: str = ''
   train_split: str = 'splits/train.txt'
@@ -63,13 +63,13 @@ class RecordsConfig(tfds.core.BuilderConfig):
 
   @functools.cached_property
   def contents(self) -> 'Contents':
-    """What goes into the dataset; reads the lists and lists the folders."""
+    """The contents of the dataset; reads the lists and lists the folders."""
     return read_contents(self)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Contents:
-  """What goes into a dataset."""
+  """The contents of a dataset."""
 
   # `train` and, if there is a ground truth, `eval`.
   tables: dict[str, examples.ExampleTable]
@@ -82,8 +82,8 @@ def read_contents(config: RecordsConfig) -> Contents:
   """Checks the folder against the lists and plans the records.
 
   Raises:
-    FileNotFoundError, ValueError: as `data.open_data`; or labels are asked for
-      and no frame has one.
+    FileNotFoundError, ValueError: as for `data.open_data`, or if labels are
+      asked for and no frame has a mask.
   """
   opened = data.open_data(config)
   tables = {'train': opened.train, 'eval': opened.evaluation}
@@ -131,7 +131,7 @@ def read_contents(config: RecordsConfig) -> Contents:
 
 
 def _digest_files(config, lines, offsets):
-  """A fingerprint of the files that a build reads."""
+  """Returns a fingerprint of the files that a build reads."""
   folder, paths = kitti.Folder(config.root), set()
   truth = truths.open_truth(
     config.ground_truth, folder, improved_root=config.ground_truth_root
@@ -243,7 +243,7 @@ def build(
   Raises:
     FileNotFoundError: if the root or a list is absent.
     ValueError: if an argument is wrong, a file is missing or cannot be read, or
-      the dataset of this name was built with others.
+      the dataset of this name was built with other arguments or files.
   """
   files.check_local(output)
   metadata = config.contents.metadata

@@ -45,8 +45,8 @@ def write_truth(
     The number of depth maps written; 0 if the file already held them.
 
   Raises:
-    FileNotFoundError, ValueError: if something is absent or cannot be read, or
-      the output is another file than this one.
+    FileNotFoundError, ValueError: if a file is absent or cannot be read, or
+      the output exists and differs.
   """
   if os.path.isdir(output) or os.fspath(output).endswith('/'):
     raise ValueError(f'--output={output} is a folder; name a file')

@@ -142,7 +142,7 @@ def check(root: str | os.PathLike, *, coding: str | None = None) -> Report:
 
 
 def _still_group(root, coding, split):
-  """The group of a split of stills; for KITTI semantic any name will do."""
+  """Returns the group of a split of stills; KITTI semantic takes any name."""
   pictures, wanted, found = stills.list_files(root, coding=coding, split=split)
   existing = set(found)
   pairs = [
@@ -154,7 +154,7 @@ def _still_group(root, coding, split):
 
 
 def _raw_groups(root):
-  """A group for each drive, and for each camera that has masks anywhere."""
+  """Returns a group per drive, for each camera that has masks anywhere."""
   folder, groups = kitti.Folder(root), []
   for side in ('l', 'r'):
     camera = splits.Example('', 0, side).camera

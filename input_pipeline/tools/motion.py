@@ -1,7 +1,7 @@
-"""Finds the frames of a drive in which the car stands: nothing to learn there.
+"""Finds the frames in which the car stands still, which teach nothing.
 
-By the speed in the frame's oxts packet if it has one, else by how little the
-picture differs from a neighbour's.
+Uses the speed in the frame's oxts packet if it has one, else the difference
+between the picture and a neighbour's.
 """
 
 import collections
@@ -23,8 +23,8 @@ _FORWARD, _LEFTWARD = 8, 9
 _HEIGHT, _WIDTH = 20, 64
 # Mean absolute difference in grey levels of 0 .. 255 below which nothing moved.
 # On a KITTI street a shift by one pixel gives 1.1, a metre per second about 2,
-# noise of 4 grey levels 0.2 and an exposure 1 % longer 0.3. Traffic that
-# passes a standing car gives more: such frames count as moving.
+# noise of 4 grey levels 0.2 and an exposure 1 % longer 0.3. Traffic passing a
+# standing car causes more, so such frames count as moving.
 _STILL_DIFFERENCE = 1.0
 
 
