@@ -44,7 +44,7 @@ from tests.support import runs  # noqa: E402
 
 
 def pytest_collection_modifyitems(items):
-  """Puts the files with most slow tests first: both workers end together."""
+  """Puts files with most slow tests first, so that workers end together."""
   slow = collections.Counter(
     item.path for item in items if item.get_closest_marker('slow')
   )
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items):
 
 
 def _make_once(tmp_path_factory, name, make):
-  """Makes a folder that all workers of a session share and none changes."""
+  """Makes a folder that all workers of a session share and do not change."""
   base = tmp_path_factory.getbasetemp()
   if 'PYTEST_XDIST_WORKER' in os.environ:  # Each has its own below.
     base = base.parent
@@ -92,5 +92,5 @@ def fixture_clear_caches():
 
 @pytest.fixture(name='one_device')
 def fixture_one_device(monkeypatch):
-  """Makes runs inside the test's process use one device."""
+  """Makes runs inside the test process use one device."""
   monkeypatch.setattr(parallel, 'create_mesh', runs.one_device_mesh)

@@ -21,7 +21,7 @@ def _load(name):
 
 
 @pytest.mark.parametrize('name', CONFIGS)
-def test_every_config_is_possible_and_survives_its_workdir(name, tmp_path):
+def test_every_config_is_valid_and_round_trips(name, tmp_path):
   config = _load(name)
   configuration.check(config)
   workdir = tmp_path / 'new' / 'run'
@@ -31,7 +31,7 @@ def test_every_config_is_possible_and_survives_its_workdir(name, tmp_path):
   assert restored.is_locked
 
 
-def test_an_empty_workdir_takes_the_given_config(tmp_path):
+def test_empty_workdir_uses_the_given_config(tmp_path):
   config = default.get_config()
   config.batch_size = 3
   resolved = configuration.resolve(config, tmp_path / 'none', {'batch_size': 3})
@@ -39,7 +39,7 @@ def test_an_empty_workdir_takes_the_given_config(tmp_path):
   assert resolved.is_locked and resolved is not config
 
 
-def test_the_workdir_wins_over_the_config_but_not_over_overrides(tmp_path):
+def test_workdir_takes_precedence_over_the_config_but_not_overrides(tmp_path):
   stored = default.get_config()
   stored.batch_size, stored.data.root = 5, 'street-of-the-run'
   configuration.save(stored, tmp_path)
@@ -54,9 +54,7 @@ def test_the_workdir_wins_over_the_config_but_not_over_overrides(tmp_path):
   assert resolved.data.height == 64
 
 
-def test_a_tilde_is_the_home_folder_wherever_it_was_given(
-  tmp_path, monkeypatch
-):
+def test_tilde_is_the_home_folder_in_any_source(tmp_path, monkeypatch):
   monkeypatch.setenv('HOME', '/home/ann')
   config = default.get_config()
   config.data.root = '~/kitti'
@@ -70,7 +68,7 @@ def test_a_tilde_is_the_home_folder_wherever_it_was_given(
   assert (config.init_from, config.data.root) == ('/home/ann/run', 'a~/b')
 
 
-def test_tuples_come_back_as_tuples(tmp_path):
+def test_tuples_round_trip(tmp_path):
   config = default.get_config()
   config.data.frame_offsets = (0, -2, 2)
   config.optimizer.decay_epochs = ()
@@ -107,7 +105,7 @@ def test_fields_newer_than_the_workdir_keep_their_value(tmp_path):
     ('[1, 2]', 'list'),
   ],
 )
-def test_a_foreign_config_file_is_reported_in_one_message(
+def test_incompatible_config_file_is_reported_in_one_message(
   text, reason, tmp_path
 ):
   (tmp_path / 'config.json').write_text(text)
@@ -176,7 +174,7 @@ def test_a_foreign_config_file_is_reported_in_one_message(
     ('augmentation.jitter_probability', -0.1, '0 to 1'),
   ],
 )
-def test_impossible_values(field, value, advice):
+def test_impossible_values_raise(field, value, advice):
   config = default.get_config()
   config.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match='invalid config') as error:
@@ -210,7 +208,7 @@ def test_impossible_values(field, value, advice):
     ),
   ],
 )
-def test_parts_that_need_semantics(overrides, field):
+def test_parts_without_semantics_raise(overrides, field):
   config = default.get_config()
   config.model.semantics = False
   config.update_from_flattened_dict(overrides)
@@ -238,7 +236,7 @@ def test_steps_replace_epochs():
     configuration.check(config)
 
 
-def test_fields_of_a_workdir_that_one_may_not_expect(tmp_path, caplog):
+def test_unexpected_fields_of_a_workdir_are_logged(tmp_path, caplog):
   caplog.set_level('INFO')
   stored = default.get_config()
   stored.batch_size = 5
@@ -268,7 +266,7 @@ def test_fields_of_a_workdir_that_one_may_not_expect(tmp_path, caplog):
   assert 'other than in --config: --config.seed=0\n' in caplog.text
 
 
-def test_a_config_with_other_fields_is_an_error(tmp_path):
+def test_config_with_other_fields_raises(tmp_path):
   config = default.get_config()
   config.optimizer.learning_rat = 1e-3
   name = 'optimizer.learning_rat, did you mean optimizer.learning_rate'
@@ -280,7 +278,7 @@ def test_a_config_with_other_fields_is_an_error(tmp_path):
     configuration.resolve(config, tmp_path, {})
 
 
-def test_choices_are_those_of_the_modules():
+def test_choices_match_the_modules():
   choices = configuration._CHOICES
   implementations = set(choices['model.attention.implementation'])
   assert implementations == {'auto', *attention.IMPLEMENTATIONS}
@@ -290,7 +288,7 @@ def test_choices_are_those_of_the_modules():
   configuration.check(config)
 
 
-def test_rules_are_for_fields():
+def test_rules_refer_to_existing_fields():
   fields = ' '.join(fields for fields, _, _ in configuration._RULES).split()
   unknown = configuration.unknown_fields([*fields, *configuration._CHOICES])
   assert not unknown

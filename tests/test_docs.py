@@ -74,7 +74,7 @@ def _fields(tree=None, prefix=''):
 @pytest.mark.parametrize(
   ('page', 'program', 'arguments'), sorted(set(_commands()))
 )
-def test_commands_name_what_exists(page, program, arguments):
+def test_modules_and_flags_in_commands_exist(page, program, arguments):
   del page
   sources = _sources(program)
   assert all(path.is_file() for path in sources), program
@@ -92,7 +92,7 @@ def test_commands_name_what_exists(page, program, arguments):
       assert value.split('=')[0] in fields, value
 
 
-def test_the_documentation_has_commands():
+def test_documentation_has_commands():
   assert len({program for _, program, _ in _commands()}) > 10
 
 

@@ -1,4 +1,4 @@
-"""Imports point down only; heavy libraries are imported late and by few."""
+"""Imports point down only; heavy libraries are imported lazily, by few."""
 
 import ast
 import graphlib
@@ -13,11 +13,11 @@ import sgde_jax
 from sgde_jax.configs import default
 
 _ROOT = pathlib.Path(__file__).parents[1]
-# Every module may import from its own floor and from those above it here.
-_FLOORS = (
+# Every module may import from its own layer and from those above it here.
+_LAYERS = (
   ('input_pipeline',),
   (
-    'sgde_jax',  # The public face alone, which imports when it is used.
+    'sgde_jax',  # Only the public package, which imports lazily.
     'sgde_jax.configs',
     'sgde_jax.configuration',
     'sgde_jax.parallel',
@@ -95,16 +95,16 @@ def _edges():
 
 
 def _place(module):
-  """A module's floor and room; None for one that belongs to no floor."""
-  for floor, rooms in enumerate(_FLOORS):
-    for room in rooms:
-      below = room != 'sgde_jax' and module.startswith(f'{room}.')
-      if module == room or below:
-        return floor, room
+  """A module's layer and package; None for one that belongs to no layer."""
+  for layer, packages in enumerate(_LAYERS):
+    for package in packages:
+      below = package != 'sgde_jax' and module.startswith(f'{package}.')
+      if module == package or below:
+        return layer, package
   return None
 
 
-def test_reading_of_imports():
+def test_imports_are_parsed():
   assert {'sgde_jax', 'sgde_jax.training.loop', 'input_pipeline'} <= set(
     MODULES
   )
@@ -116,18 +116,18 @@ def test_reading_of_imports():
   assert 'sgde_jax.cli' not in _importers('jax', top_level_only=True)
 
 
-def test_every_module_has_a_floor():
+def test_every_module_has_a_layer():
   assert not [module for module in MODULES if _place(module) is None]
 
 
 def test_imports_point_down():
   wrong = []
   for module, names in _edges().items():
-    floor, room = _place(module)
+    layer, package = _place(module)
     for name in names:
-      other_floor, other_room = _place(name)
-      is_below = other_floor < floor or other_room == room
-      if not is_below and (floor, other_floor) != (1, 1):
+      other_layer, other_package = _place(name)
+      is_below = other_layer < layer or other_package == package
+      if not is_below and (layer, other_layer) != (1, 1):
         wrong.append(f'{module} imports {name}')
   assert not wrong
 
@@ -146,12 +146,12 @@ def test_only_checkpoints_import_orbax():
   assert _importers('orbax') == {'sgde_jax.weights.checkpoints'}
 
 
-def test_only_video_imports_pyav_and_late():
+def test_only_video_imports_pyav_lazily():
   assert _importers('av') == {'sgde_jax.inference.video'}
   assert not _importers('av', top_level_only=True)
 
 
-def test_tensorflow_and_clu_are_imported_late():
+def test_tensorflow_and_clu_are_imported_lazily():
   frameworks = ('tensorflow', 'clu', 'tensorboard', 'torch')
   assert _importers(*frameworks)
   assert not _importers(*frameworks, top_level_only=True)
@@ -173,7 +173,7 @@ def test_tensorflow_and_clu_are_imported_late():
     ),
   ],
 )
-def test_imports_load_nothing_heavy(imports, heavy):
+def test_imports_load_no_heavy_library(imports, heavy):
   code = (
     f'{imports}\nimport sys\nprint(sorted(set({heavy}) & set(sys.modules)))'
   )
@@ -189,7 +189,7 @@ def test_imports_load_nothing_heavy(imports, heavy):
   assert result.stdout.strip() == '[]'
 
 
-def test_the_public_face():
+def test_public_names():
   for name in sgde_jax.__all__:
     assert callable(getattr(sgde_jax, name))
     assert name in dir(sgde_jax)

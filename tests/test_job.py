@@ -1,4 +1,4 @@
-"""Several processes: they end together, and none goes on with other data."""
+"""Several processes: they stop together, and none continues with other data."""
 
 import re
 import signal
@@ -19,7 +19,7 @@ def _start(what):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('what', 'after'), [('loop', 5), ('resume', 1000)])
-def test_a_signal_to_one_ends_all_after_the_same_step(what, after):
+def test_signal_to_one_process_stops_all_after_the_same_step(what, after):
   processes = _start(what)
   for process in processes:
     assert process.stdout.readline() == 'ready\n'
@@ -44,7 +44,7 @@ def test_a_signal_to_one_ends_all_after_the_same_step(what, after):
     ('differ', ['ValueError: .* have different seeds: give each'] * 2),
   ],
 )
-def test_failure_of_one_process_ends_all(what, messages):
+def test_failure_of_one_process_stops_all(what, messages):
   outputs = [runs.finish(process)[0] for process in _start(what)]
   for output, message in zip(outputs, messages, strict=True):
     assert re.match(message, output.splitlines()[-1]), output

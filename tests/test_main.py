@@ -1,4 +1,4 @@
-"""The command line: wrong commands end in one message that helps."""
+"""The command line: wrong commands end in one helpful message."""
 
 import errno
 import logging
@@ -27,7 +27,7 @@ def _parse(*arguments):
 
 
 def _message(tmp_path, *arguments):
-  """The message of a wrong command; nothing may be left in the workdir."""
+  """Returns a wrong command's message; checks that the workdir stays empty."""
   workdir = tmp_path / 'run'
   with pytest.raises((SystemExit, ValueError, OSError)) as error:
     cli.execute(_parse(f'--workdir={workdir}', *arguments))
@@ -83,14 +83,14 @@ def test_wrong_command(tmp_path, flag, parts):
 
 
 @pytest.mark.parametrize('name', ['demo', 'configs/demo.py', 'ablation:seem'])
-def test_a_config_by_name_or_path(name):
+def test_config_by_name_or_path(name):
   args = _parse('--workdir=x', '--config', name, '--config.batch_size=3')
   assert args.config.batch_size == 3
   assert args.config.num_steps == (0 if 'seem' in name else 560)
   assert args['config'].present
 
 
-def test_a_user_config_that_lacks_a_field(tmp_path):
+def test_user_config_that_lacks_a_field(tmp_path):
   path = tmp_path / 'mine.py'
   path.write_text(
     'from sgde_jax.configs import demo\n\n\ndef get_config():\n'
@@ -101,7 +101,7 @@ def test_a_user_config_that_lacks_a_field(tmp_path):
   assert 'learning_rat, did you mean optimizer.learning_rate' in message
 
 
-def test_a_tilde_is_the_home_folder(monkeypatch):
+def test_tilde_is_the_home_folder(monkeypatch):
   monkeypatch.setenv('HOME', '/home/ann')
   assert _parse('--workdir=~/run').workdir == '/home/ann/run'
 
@@ -131,7 +131,7 @@ def test_semantics_need_labels(tmp_path):
   assert 'semantic_02' in message
 
 
-def test_a_wrong_path_is_reported_before_the_heavy_imports(tmp_path):
+def test_wrong_path_is_reported_before_heavy_imports(tmp_path):
   code = (
     'import sys\nfrom sgde_jax import cli\n'
     'try:\n  cli.run()\nfinally:\n'
@@ -153,7 +153,7 @@ def test_a_wrong_path_is_reported_before_the_heavy_imports(tmp_path):
   assert result.stderr.startswith('sgde-jax: error: there is no folder')
 
 
-def test_trace_shows_where_an_error_arose(tmp_path):
+def test_trace_shows_the_traceback(tmp_path):
   _, errors = runs.run_main(
     f'--workdir={tmp_path}', '--trace', '--config.data.height=30', fails=True
   )
@@ -168,7 +168,7 @@ def test_help_lists_the_flags():
   assert '--config=demo' in output
 
 
-def test_errors_that_a_user_can_fix_are_one_line():
+def test_user_fixable_errors_are_one_line():
   assert cli.explain(OSError('gone'), '') == 'sgde-jax: error: gone'
   assert cli.explain(ValueError('no'), '') == 'sgde-jax: error: no'
   assert cli.explain(KeyError('ours'), '') == ''
@@ -189,7 +189,7 @@ def test_errors_that_a_user_can_fix_are_one_line():
     (KeyError('ours'), 1, 'Traceback'),
   ],
 )
-def test_how_a_command_ends(monkeypatch, capsys, error, status, word):
+def test_exit_of_a_command(monkeypatch, capsys, error, status, word):
   def fail(args):
     raise error
 

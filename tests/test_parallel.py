@@ -1,4 +1,4 @@
-"""Data parallelism: one, eight and two times one device do the same."""
+"""Data parallelism: one, eight and two times one device agree."""
 
 import functools
 import math
@@ -29,7 +29,7 @@ def test_mesh_has_one_axis_over_all_devices():
 
 
 class _Device:
-  """Stands in for a GPU: each node of a cluster is a slice of its own."""
+  """A fake GPU: each node of a cluster is a slice of its own."""
 
   platform = device_kind = 'gpu'
 
@@ -64,7 +64,7 @@ def test_batch_is_split_and_comes_back():
     np.arange(12) % 2 == 0,
   ],
 )
-def test_rows_are_gathered_to_the_bit(monkeypatch, numbers):
+def test_rows_are_gathered_bit_for_bit(monkeypatch, numbers):
   rows = numbers.reshape(2, 6)
 
   def gather(array, tiled):
@@ -88,14 +88,14 @@ def test_replicated_tree_is_whole_on_every_device():
     np.testing.assert_array_equal(shard.data, np.arange(6.0))
 
 
-def test_batch_that_does_not_split_is_refused():
+def test_indivisible_batch_raises():
   mesh = parallel.create_mesh()
   parallel.check_batch_size(16, mesh, 'config.batch_size')
   with pytest.raises(ValueError, match='config.batch_size = 12.*8 devices'):
     parallel.check_batch_size(12, mesh, 'config.batch_size')
 
 
-# Small, for XLA has no fast float64 convolutions on the CPU.
+# Small, because XLA has no fast float64 convolutions on the CPU.
 _SETTINGS = {
   'batch_size': 8,
   'num_steps': 1,
@@ -153,7 +153,7 @@ def _start_two(root, workdir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['eight', 'two'])
-def test_does_what_one_device_does(root, workdirs, name):
+def test_eight_devices_match_one(root, workdirs, name):
   config = runs.make_config(root, **_SETTINGS)
   ours, one = (workdirs[0] / part for part in (name, 'one'))
   with special_runs.float64():
@@ -242,7 +242,7 @@ def _compile_by_rows(root, step, shape):
 
 
 def _all_gathers(compiled):
-  """Shapes of what the all-gathers of a compiled program give."""
+  """Returns the shapes of the results of a compiled program's all-gathers."""
   results = re.findall(r'= (.*?) all-gather(?:-start)?\(', compiled.as_text())
   return [
     tuple(map(int, filter(None, shape.split(','))))
@@ -258,7 +258,7 @@ def _all_gathers(compiled):
     lambda x: x[jnp.arange(8)[:, None], jnp.argsort(x, axis=1)],
   ],
 )
-def test_a_gathered_batch_would_be_noticed(gathering):
+def test_gathered_batch_would_be_detected(gathering):
   rows = parallel.batch_sharded(parallel.create_mesh())
   step = jax.jit(gathering, in_shardings=rows, out_shardings=rows)
   gathers = _all_gathers(step.lower(jnp.zeros((8, 2000))).compile())
@@ -266,7 +266,7 @@ def test_a_gathered_batch_would_be_noticed(gathering):
 
 
 @pytest.mark.slow
-def test_process_0_alone_writes(workdirs):
+def test_only_process_0_writes(workdirs):
   folder, _, (first, second) = workdirs
   assert 'abs_rel' in first
   assert 'abs_rel' not in second
@@ -314,7 +314,7 @@ def test_no_convolution_runs_in_ynnpack():
   )
 
 
-def test_options_are_those_of_jit():
+def test_options_are_passed_to_jit():
   double = parallel.jit(
     lambda x: 2 * x,
     cpu_options={'xla_backend_optimization_level': 1},

@@ -1,4 +1,4 @@
-"""Pictures: colours where they belong, nothing impossible drawn."""
+"""Pictures: colours, masks, captions and files."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_dense_depth_has_the_picture_of_its_inverse():
   )
 
 
-def test_error_shows_only_what_counts():
+def test_error_shows_only_valid_pixels():
   truth = np.full((6, 8), 10.0)
   prediction = truth.copy()
   prediction[:, 4:] = 20.0
@@ -93,7 +93,7 @@ def test_difference_is_white_at_zero_and_symmetric():
   assert (picture[0] >= 254).all()
 
 
-def test_labels_take_their_colours():
+def test_labels_have_their_colours():
   labels = np.array([[0, 18, 255]], np.uint8)
   picture = visualization.colorize_labels(labels)
   np.testing.assert_array_equal(
@@ -147,7 +147,7 @@ def test_png_is_written_whole_or_not_at_all(tmp_path):
   assert list(path.parent.iterdir()) == [path]
 
 
-def test_trajectories_from_above():
+def test_trajectories_are_drawn_from_above():
   ahead = np.tile(np.eye(4), (5, 1, 1))
   ahead[:, 2, 3] = 10.0 * np.arange(5)
   right = np.tile(np.eye(4), (5, 1, 1))

@@ -7,7 +7,7 @@ from analysis import border_oracle
 from tests.support import runs
 
 
-def test_cut_borders_are_those_of_two_planes():
+def test_cut_borders_restore_two_planes():
   labels = np.zeros((6, 12), np.uint8)
   labels[:, 6:] = 13
   sharp = np.where(labels == 13, 0.5, 0.1)
@@ -22,7 +22,7 @@ def test_cut_borders_are_those_of_two_planes():
   assert np.flatnonzero(changed[0]).tolist() == [4, 5, 6, 7]
 
 
-def test_pole_takes_the_values_farthest_inside():
+def test_pole_gets_the_values_farthest_inside():
   labels = np.zeros((5, 9), np.uint8)
   labels[:, 3:6] = 5
   depth = np.full(labels.shape, 0.1)

@@ -32,7 +32,7 @@ def test_constant_change_has_a_narrow_interval():
     assert figure is None or one == pytest.approx(figure)
 
 
-def test_noise_gives_an_interval_around_zero():
+def test_interval_of_noise_is_around_zero():
   rng = np.random.default_rng(1)
   noisy = _columns()
   noisy['abs_rel'] = noisy['abs_rel'] + rng.normal(0, 0.02, 40)
@@ -91,7 +91,7 @@ def test_images_are_read_in_order(workdirs):
   np.testing.assert_array_equal(columns['abs_rel'], [3, 0.1])
 
 
-def test_seeds_row_holds_every_value_and_their_deviation():
+def test_seeds_row_contains_every_value_and_their_deviation():
   runs = [{5: {'abs_rel': 0.2}}, {5: {'abs_rel': 0.4}}]
   assert seeds.format_row(runs, 'abs_rel', 5) == [
     'abs_rel',

@@ -18,5 +18,5 @@ from tests.support import commands
   [ablation, border_oracle, compare, edge_points, method_figure, seeds],
   ids=lambda command: command.__name__,
 )
-def test_command_takes_the_flags_of_its_examples(command):
+def test_command_accepts_the_flags_of_its_examples(command):
   commands.check_docstring(command)

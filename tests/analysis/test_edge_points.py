@@ -61,7 +61,7 @@ def _measure(count, batch_changes=None, width=4, automask=False):
 
 
 @pytest.mark.slow
-def test_perfect_depth_rebuilds_what_the_coarse_one_does_not():
+def test_perfect_depth_has_a_lower_loss_than_coarse_depth():
   count, coarse, enhanced, perfect, *errors, edge_pixels = _measure(1000)
   assert count == edge_pixels == 8 * _SIZE[0]
   assert perfect < 0.5 * enhanced and enhanced < 0.8 * coarse
@@ -69,14 +69,14 @@ def test_perfect_depth_rebuilds_what_the_coarse_one_does_not():
   np.testing.assert_allclose(np.array(errors) / count, [0.5, 0.25], rtol=1e-4)
 
 
-def test_the_automask_leaves_nothing_to_know_where_nothing_moves():
+def test_automask_leaves_no_signal_in_a_static_scene():
   frames = _scene()[1]['frames'][:, :1].repeat(2, axis=1)
   for automask in (False, True):
     _, *sums, _, _, _ = _measure(1000, {'frames': frames}, automask=automask)
     assert all(value < 1e-3 if automask else value > 1 for value in sums)
 
 
-def test_few_points_know_less_than_all():
+def test_few_points_gain_less_than_all_points():
   gains = []
   for points in (60, 1000):
     count, coarse, _, perfect, *_, edge_pixels = _measure(points)
@@ -92,7 +92,7 @@ def test_points_without_known_depth_do_not_count():
 
 
 @pytest.mark.parametrize('scale', [1.0, 7.0])
-def test_perfect_disparity_is_in_the_networks_scale(scale):
+def test_perfect_disparity_has_the_scale_of_the_network(scale):
   coarse = jax.random.uniform(jax.random.key(0), (2, 8, 12, 1), minval=0.05)
   depth = scale * geometry.disparity_to_depth(coarse)
   depth = depth.at[0, :2].set(0)

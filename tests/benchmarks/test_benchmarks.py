@@ -13,7 +13,7 @@ from tests.support import commands
   [attention, input_pipeline, train_step],
   ids=lambda command: command.__name__,
 )
-def test_command_takes_the_flags_of_its_examples(command):
+def test_command_accepts_the_flags_of_its_examples(command):
   commands.check_docstring(command)
 
 
@@ -25,7 +25,7 @@ def test_unknown_work_raises():
       pass
 
 
-def test_row_holds_medians_over_the_rounds(capsys):
+def test_row_contains_medians_over_the_rounds(capsys):
   def rounds(*milliseconds):
     return [
       train_step.Times(ms, ms / 100, 2**30, '2 cpu') for ms in milliseconds
@@ -45,7 +45,7 @@ def test_row_holds_medians_over_the_rounds(capsys):
 
 
 @pytest.mark.slow
-def test_attention_is_timed_where_memory_allows(capsys):
+def test_attention_is_timed_if_memory_allows(capsys):
   with commands.flags_of(attention), flagsaver.flagsaver():
     small = ['test', '--quick', '--size=32,64', '--key_strides=1', '--levels=3']
     flags.FLAGS(small)

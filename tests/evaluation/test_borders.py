@@ -10,7 +10,7 @@ _SIZE = (40, 60)
 
 
 def _image(seed=0):
-  """A near plate (class pole) before a far wall (class building)."""
+  """Returns a near plate (class pole) in front of a far wall (building)."""
   rng = np.random.default_rng(seed)
   labels = np.full(_SIZE, 2, np.uint8)
   depth = np.full(_SIZE, 20.0)
@@ -29,7 +29,7 @@ def _measure(depth, labels, prediction, *, found=None, dense=True):
   )
 
 
-def test_errors_fall_where_they_are_made():
+def test_errors_count_where_they_occur():
   depth, labels = _image()
   blurred = depth.copy()
   post = labels == 5
@@ -43,7 +43,7 @@ def test_errors_fall_where_they_are_made():
   assert 'abs_rel/car' not in figures
 
 
-def test_a_sharp_prediction_has_perfect_boundaries():
+def test_sharp_prediction_has_perfect_boundaries():
   depth, labels = _image()
   sharp = borders.summarize([_measure(depth, labels, depth)])
   assert sharp['boundary_f1'] == pytest.approx(1)
@@ -62,7 +62,7 @@ def test_classes_are_scored_at_the_size_of_the_labels():
   assert 0.5 < borders.summarize([half])['miou'] <= 1
 
 
-def test_columns_are_those_announced_and_pool_over_images():
+def test_columns_match_their_names_and_pool_over_images():
   rows = []
   for seed in range(3):
     depth, labels = _image(seed)
@@ -76,7 +76,7 @@ def test_columns_are_those_announced_and_pool_over_images():
   assert figures['abs_rel/away'] == pytest.approx(0.1)
 
 
-def test_table_shows_the_figures_it_is_given():
+def test_table_shows_its_figures():
   depth, labels = _image()
   figures = borders.summarize([_measure(depth, labels, depth, found=labels)])
   table = tables.format_borders(figures)

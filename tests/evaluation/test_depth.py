@@ -1,4 +1,4 @@
-"""The evaluation of depth: every image counts once, as configured."""
+"""Evaluation of depth: every image counts once, as configured."""
 
 import shutil
 from unittest import mock
@@ -60,7 +60,7 @@ def _make_evaluator(config, mesh=None):
 
 
 def _evaluate_perfect(root, monkeypatch, *, scale=1.0, **overrides):
-  """Evaluates a prediction that is right up to a factor of its disparity."""
+  """Evaluates a prediction that is correct up to a factor of its disparity."""
   monkeypatch.setattr(steps, 'predict_step', _read_depth)
   config = runs.make_config(root, data__ground_truth='dense', **overrides)
   evaluator = _make_evaluator(config)
@@ -88,7 +88,7 @@ def test_perfect_prediction_has_no_error(
   assert summary['boundary_f1'] == pytest.approx(1, abs=1e-3)
 
 
-def test_median_scaling_takes_out_a_factor(coded_root, monkeypatch):
+def test_median_scaling_removes_a_factor(coded_root, monkeypatch):
   # Twice the disparity is half the depth.
   scaled, _ = _evaluate_perfect(coded_root, monkeypatch, scale=2.0)
   assert scaled['abs_rel'] == pytest.approx(0, abs=1e-5)
@@ -101,9 +101,7 @@ def test_median_scaling_takes_out_a_factor(coded_root, monkeypatch):
   assert plain['a1'] == 0
 
 
-def test_an_image_without_usable_truth_is_named(
-  tmp_path, coded_root, monkeypatch
-):
+def test_image_without_usable_truth_is_named(tmp_path, coded_root, monkeypatch):
   root = tmp_path / 'kitti'
   shutil.copytree(coded_root, root)
   lines = (root / 'splits' / 'test.txt').read_text().splitlines()
@@ -142,7 +140,7 @@ def test_depth_is_aligned_as_configured(
   assert evaluator.alignment() == usual | expected
 
 
-def test_the_second_inverse_depth_is_that_of_the_mirrored_frame(coded_root):
+def test_second_inverse_depth_is_that_of_the_mirrored_frame(coded_root):
   config = runs.make_config(coded_root, eval__flip=True)
   evaluator = _make_evaluator(config)
   disparity = np.random.default_rng(0).uniform(0.1, 1, (2, *_SIZE))
@@ -157,7 +155,7 @@ def test_the_second_inverse_depth_is_that_of_the_mirrored_frame(coded_root):
   assert (found != reverse).any()
 
 
-def test_protocol_names_how_the_figures_were_made(coded_root):
+def test_protocol_names_the_settings(coded_root):
   config = runs.make_config(coded_root, eval__flip=True, eval__crop='eigen')
   evaluator = _make_evaluator(config)
   protocol = evaluator.protocol()

@@ -63,7 +63,7 @@ def _make_config(root, **overrides):
 
 
 def _true_vectors(poses):
-  """What the pose network has to predict: T_(t+1)_t, `[N - 1, 6]`."""
+  """Returns the pose network's ideal prediction: T_(t+1)_t, `[N - 1, 6]`."""
   transforms = np.linalg.inv(poses[1:]) @ poses[:-1]
   rotation = transforms[:, :3, :3]
   skew = (rotation - rotation.transpose(0, 2, 1)) / 2
@@ -76,7 +76,7 @@ def _true_vectors(poses):
 
 
 def _photometric_loss(config):
-  """Training's loss of frame 1 between 0 and 2 with the true depth."""
+  """Returns the loss of frame 1 between 0 and 2 with the true depth."""
   data_config = config.data.copy_and_resolve_references()
   path = pathlib.Path(data_config.root, 'one.txt')
   path.write_text(f'{_DRIVES[0]} 1 l\n')
@@ -118,7 +118,7 @@ def _photometric_loss(config):
   return loss
 
 
-def test_the_true_vectors_minimise_the_photometric_loss(street_root):
+def test_true_vectors_minimize_the_photometric_loss(street_root):
   config = _make_config(
     street_root, data__height=_SIZE['height'], data__width=_SIZE['width']
   )
@@ -130,7 +130,7 @@ def test_the_true_vectors_minimise_the_photometric_loss(street_root):
 
 
 class _TrueMotion:
-  """Stands in for the network: knows the frames and their true motions."""
+  """A fake network that knows the frames and their true motions."""
 
   def apply(self, variables, first, second, *, train, method):
     assert method == 'pair_motion' and not train
@@ -177,7 +177,7 @@ def test_true_motions_chain_to_the_true_trajectory(
   assert trajectories.trajectory_error(sequence.poses, aligned) < 1e-4
 
 
-def test_a_motion_that_is_not_finite_is_named(street_root):
+def test_nonfinite_motion_is_named(street_root):
   config = _make_config(street_root)
   mesh = runs.one_device_mesh()
   (sequence,) = odometry.open_sequences(config)
@@ -254,7 +254,7 @@ def test_depth_and_motion_of_the_street(
   assert 'nan' not in row and ' all ' not in motion
 
 
-def test_kitti_odometry_has_motion_alone(
+def test_kitti_odometry_has_only_motion(
   benchmark_root, tmp_path, monkeypatch, one_device, capsys
 ):
   monkeypatch.setattr(initial, 'load_trained', _load_fresh)
@@ -278,7 +278,7 @@ def test_motion_is_measured_only_on_demand(street_root):
   assert odometry.open_sequences(off) == []
 
 
-def test_a_short_sequence_is_found_before_anything_is_compiled(
+def test_short_sequence_raises_before_compilation(
   benchmark_root, tmp_path, one_device, monkeypatch
 ):
   root = tmp_path / 'short'

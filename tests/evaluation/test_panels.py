@@ -1,4 +1,4 @@
-"""Panels: every part that is there is drawn, none that is not."""
+"""Panels: exactly the parts that are present are drawn."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_training_panel_grows_with_the_parts(left_out, rows):
   assert panel.shape[1] > 3 * _SIZE[1]
 
 
-def test_training_panel_shows_what_it_is_given():
+def test_training_panel_shows_its_inputs():
   example = _example()
   before = panels.training_panel(example)
   for name, change in (

@@ -45,7 +45,7 @@ def test_mode_evaluate_writes_the_table(trained, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['absent', 'empty'])
-def test_a_missing_run(root, tmp_path, one_device, name):
+def test_missing_run_raises(root, tmp_path, one_device, name):
   (tmp_path / 'empty').mkdir()
   workdir = tmp_path / name
   with pytest.raises(FileNotFoundError, match='no checkpoint .*train first'):
@@ -61,7 +61,7 @@ def test_no_street_is_rendered_for_a_missing_run(tmp_path, one_device):
   assert not street.exists()
 
 
-def test_batch_must_split_over_the_devices(root, tmp_path):
+def test_indivisible_batch_size_raises(root, tmp_path):
   config = runs.make_config(root, eval__batch_size=12)
   with pytest.raises(ValueError, match='config.eval.batch_size = 12'):
     run.evaluate(config, tmp_path)

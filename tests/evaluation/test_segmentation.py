@@ -24,7 +24,7 @@ def _halves(left, right, size=_SIZE):
 
 
 def _predicting(train_id, size=_SIZE):
-  """A picture whose grey is ten times the class that is predicted in it."""
+  """Returns a picture whose grey is ten times its predicted class."""
   return np.full((*size, 3), 10 * train_id, np.uint8)
 
 
@@ -132,7 +132,7 @@ def test_table_has_a_row_for_every_class(stills):
   assert figures['bus'] == '-'
 
 
-def test_without_a_label_there_is_no_figure(tmp_path):
+def test_no_figures_without_labels(tmp_path):
   kitti_folder.write_still(
     tmp_path, 'a', _predicting(1), _halves(_NONE, _NONE), layout='kitti'
   )
@@ -143,7 +143,7 @@ def test_without_a_label_there_is_no_figure(tmp_path):
   assert mean.split() == ['mean', '-']
 
 
-def test_train_ids_read_as_ids_are_warned_of(tmp_path, caplog):
+def test_train_ids_read_as_ids_log_a_warning(tmp_path, caplog):
   kitti_folder.write_still(
     tmp_path, 'a', _predicting(1), _halves(0, 13), layout='kitti'
   )
@@ -170,7 +170,7 @@ def test_stills_are_measured_only_on_demand():
     ('missing', 'lacks 1 mask, .*a_'),
   ],
 )
-def test_problems_are_found_before_anything_is_compiled(
+def test_problems_raise_before_compilation(
   stills, change, message, one_device, monkeypatch
 ):
   mask = next(
@@ -226,13 +226,13 @@ def test_mode_evaluate_measures_the_stills(trained, stills, tmp_path, depth):
       assert key not in results
     else:
       assert float(figure) == pytest.approx(results[key], abs=5e-5)
-  # Those that occur in the truth have a figure whatever is predicted.
+  # Classes that occur in the truth have a figure for any prediction.
   assert {'-'} & {printed[name] for name in ('road', 'car', 'sky')} == set()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('stills', ['kitti'], indirect=True)
-def test_a_torn_still_loses_no_depth(trained, stills, tmp_path):
+def test_damaged_still_keeps_the_depth_results(trained, stills, tmp_path):
   for name in ('checkpoints', 'config.json'):
     os.symlink(trained / name, tmp_path / name)
   picture = next(stills.rglob('image_2/b_*'))

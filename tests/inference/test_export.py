@@ -14,7 +14,7 @@ from sgde_jax.inference import export, steps
 from sgde_jax.weights import initial
 from tests.support import runs
 
-# What the README shows: nothing of this project is imported.
+# The example in docs/usage.md: nothing of this project is imported.
 _USE = """
 import sys
 import jax
@@ -38,7 +38,7 @@ def _frames(count, *, seed=0, size=(32, 64)):
 
 
 @pytest.mark.slow
-def test_the_file_alone_predicts_what_the_run_does(
+def test_exported_file_alone_matches_the_run(
   root, trained, tmp_path, one_device
 ):
   output = tmp_path / 'new' / 'run.jax'
@@ -70,7 +70,7 @@ def test_the_file_alone_predicts_what_the_run_does(
     assert np.ptp(found['inverse_depth']) > 0.01
 
 
-def test_it_runs_on_every_platform_and_holds_its_weights(root):
+def test_export_supports_every_platform_and_contains_the_weights(root):
   config = ablation.switch(runs.make_config(root), 'baseline')
   model = runs.create_model(config)
   init = functools.partial(model.init, train=False)
@@ -118,13 +118,13 @@ def test_outputs_that_cannot_be_written(root, tmp_path, output, message):
     )
 
 
-def test_flatbuffers_are_missed_before_any_work(root, tmp_path, monkeypatch):
+def test_missing_flatbuffers_raises_before_work(root, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'flatbuffers', None)
   with pytest.raises(ImportError, match='flatbuffers'):
     export.export(runs.make_config(root), tmp_path / 'run', tmp_path / 'file')
 
 
-def test_a_run_without_a_checkpoint(root, tmp_path):
+def test_run_without_a_checkpoint(root, tmp_path):
   output = tmp_path / 'file'
   with pytest.raises(FileNotFoundError, match='checkpoint'):
     export.export(runs.make_config(root), tmp_path / 'run', output)

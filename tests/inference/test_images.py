@@ -91,7 +91,7 @@ def test_corrupted_image(root, tmp_path, kept):
 
 
 @pytest.mark.slow
-def test_images_that_cannot_be_read_do_not_stop_the_others(
+def test_unreadable_images_do_not_stop_the_others(
   root, trained, tmp_path, one_device, capsys
 ):
   for name in ('first', 'last'):
@@ -208,7 +208,7 @@ def test_video(root, trained, tmp_path, one_device, capsys):
 
 
 @pytest.mark.slow
-def test_a_damaged_frame_of_a_video_keeps_those_before(
+def test_damaged_video_frame_keeps_the_previous_frames(
   root, trained, tmp_path, one_device, monkeypatch
 ):
   source = predictions.write_video(tmp_path / 'drive.mp4')
@@ -243,7 +243,7 @@ def test_masks_have_the_coding_of_the_run(root, trained, tmp_path, one_device):
   np.testing.assert_array_equal(*masks)
 
 
-def test_links_in_a_circle_are_followed_once(tmp_path):
+def test_circular_links_are_followed_once(tmp_path):
   frame = predictions.write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
   (tmp_path / 'self').symlink_to(tmp_path)
   (tmp_path / 'D/self').symlink_to(tmp_path / 'D')
@@ -258,7 +258,7 @@ def test_drives_come_before_other_pictures(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_photos_are_turned_upright(root, trained, tmp_path, one_device):
+def test_photos_are_rotated_upright(root, trained, tmp_path, one_device):
   source = predictions.write_image(tmp_path / 'upright.png')
   with Image.open(source) as image:
     exif = image.getexif()
@@ -284,7 +284,7 @@ def test_photos_are_turned_upright(root, trained, tmp_path, one_device):
     assert mask.size == lying.size
 
 
-def test_a_file_that_is_not_a_video(root, tmp_path):
+def test_file_that_is_not_a_video(root, tmp_path):
   source = tmp_path / 'drive.mp4'
   source.write_text('no video')
   message = predictions.failure(root, ValueError, source, tmp_path / 'out')

@@ -1,4 +1,4 @@
-"""Predictions never overwrite files of the user's."""
+"""Predictions never overwrite the user's files."""
 
 import pytest
 
@@ -18,14 +18,14 @@ def test_output_that_is_a_file(root, tmp_path):
   assert f'{path} cannot be written to' in message
 
 
-def test_two_images_of_one_name(root, tmp_path):
+def test_two_images_with_the_same_name(root, tmp_path):
   predictions.write_image(tmp_path / 'same.png')
   predictions.write_image(tmp_path / 'same.jpg')
   message = predictions.failure(root, ValueError, tmp_path, tmp_path / 'out')
   assert 'has the same name' in message
 
 
-def test_a_video_that_would_be_overwritten(root, tmp_path):
+def test_video_that_would_be_overwritten(root, tmp_path):
   source = predictions.write_video(tmp_path / 'drive.mp4')
   before = source.read_bytes()
   message = predictions.failure(root, ValueError, source, tmp_path)
@@ -72,7 +72,7 @@ def test_only_an_earlier_prediction_is_replaced_elsewhere(
   predictions.failure(root, FileNotFoundError, source, tmp_path / 'out')
 
 
-def test_nothing_is_written_among_the_frames_of_another_camera(root, tmp_path):
+def test_frames_of_another_camera_are_protected(root, tmp_path):
   frames = tmp_path / 'D/R/image_02/data'
   source = predictions.write_image(frames / '0000000000.jpg')
   other = tmp_path / 'D/R/image_03/data'
@@ -81,7 +81,7 @@ def test_nothing_is_written_among_the_frames_of_another_camera(root, tmp_path):
   assert 'would lie among the frames' in message
 
 
-def test_a_picture_of_depth_is_not_taken_for_a_mask(root, tmp_path):
+def test_depth_picture_is_not_mistaken_for_a_mask(root, tmp_path):
   source = predictions.write_image(tmp_path / 'in' / 'a.jpg')
   picture = predictions.write_image(tmp_path / 'out' / 'a.png')
   with pytest.raises(ValueError, match=f'{picture} exists and is not an earl'):
@@ -96,9 +96,7 @@ def test_a_picture_of_depth_is_not_taken_for_a_mask(root, tmp_path):
 
 @pytest.mark.parametrize('write', ['depth', 'labels'])
 @pytest.mark.parametrize('folder', ['', 'data'])
-def test_nothing_is_written_among_the_frames_of_a_drive(
-  root, tmp_path, folder, write
-):
+def test_frames_of_a_drive_are_protected(root, tmp_path, folder, write):
   frames = tmp_path / 'D/R/image_02'
   predictions.write_image(frames / 'data' / '0000000000.jpg')
   source = frames / folder

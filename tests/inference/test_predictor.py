@@ -56,7 +56,7 @@ def test_three_lines_predict_an_image(trained, root, tmp_path):
   assert best.inverse_depth.shape == (40, 80)
 
 
-def test_depth_has_the_scale_given():
+def test_depth_has_the_given_scale():
   prediction = _ramp()
   for scale, depth in ((1, prediction.depth()), (30, prediction.depth(30.0))):
     np.testing.assert_allclose(
@@ -72,7 +72,7 @@ def test_points_project_to_their_own_pixels():
   np.testing.assert_allclose(
     points[:, 2], prediction.depth(5.0).reshape(-1), rtol=1e-6
   )
-  # A source camera that is turned and moved sees them where geometry says.
+  # A rotated and moved source camera sees them where geometry projects them.
   transform = geometry.pose_vector_to_matrix(
     jnp.array([[0.02, -0.1, 0.05]]), jnp.array([[0.3, -0.2, 0.4]])
   )
@@ -88,7 +88,7 @@ def test_points_project_to_their_own_pixels():
   )
 
 
-def test_a_folder_without_weights(tmp_path):
+def test_folder_without_weights(tmp_path):
   with pytest.raises(FileNotFoundError, match='has no config.json'):
     inference.load(tmp_path)
   with pytest.raises(ValueError, match='hf://owner/name'):

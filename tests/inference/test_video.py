@@ -30,13 +30,13 @@ def _read(path):
     return np.stack(list(frames)), rate
 
 
-def test_a_name_may_contain_a_colon(tmp_path, monkeypatch):
+def test_name_may_contain_a_colon(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   frames, _ = _read(_write('10:30.mp4', _pictures()))
   assert len(frames) == 5
 
 
-def test_frames_come_back(tmp_path):
+def test_frames_round_trip(tmp_path):
   pictures = _pictures()
   path = _write(tmp_path / 'new' / 'a.mp4', pictures)
   assert [file.name for file in path.parent.iterdir()] == ['a.mp4']
@@ -48,12 +48,12 @@ def test_frames_come_back(tmp_path):
   assert difference.max() <= 6
 
 
-def test_an_odd_row_and_column_are_left_out(tmp_path):
+def test_odd_row_and_column_are_left_out(tmp_path):
   path = _write(tmp_path / 'odd.mp4', _pictures(size=(49, 81)))
   assert _read(path)[0].shape == (5, 48, 80, 3)
 
 
-def test_frames_are_turned_upright(tmp_path):
+def test_frames_are_rotated_upright(tmp_path):
   path = _write(tmp_path / 'phone.mp4', _pictures())
   content = bytearray(path.read_bytes())
   # The matrix of the track's header, which a phone held upright sets to a
@@ -71,7 +71,7 @@ def test_frames_are_turned_upright(tmp_path):
   assert frames[0, :30].mean() > frames[0, 50:].mean() + 40
 
 
-def test_an_interrupted_video_leaves_nothing(tmp_path):
+def test_interrupted_video_leaves_nothing(tmp_path):
   writer = video.open_writer(tmp_path / 'a.mp4', _RATE)
   with pytest.raises(KeyboardInterrupt), writer as write:
     write(_pictures()[0])
@@ -88,7 +88,7 @@ def test_damaged_files(tmp_path, kept):
   assert str(path) in str(caught.value)
 
 
-def test_a_file_with_sound_alone(tmp_path):
+def test_file_with_only_sound_raises(tmp_path):
   path = tmp_path / 'sound.mp4'
   with av.open(str(path), 'w') as container:
     stream = container.add_stream('aac', rate=16000)
@@ -105,7 +105,7 @@ def test_frames_before_a_damaged_one_are_read(tmp_path):
   path = _write(tmp_path / 'a.mp4', _pictures())
 
   class Damaged:
-    """A container that loses its place after two frames."""
+    """A container that fails after two frames."""
 
     def __init__(self, container):
       self._container = container

@@ -1,4 +1,4 @@
-"""Tests of input_pipeline.labels."""
+"""Tests of input_pipeline.cityscapes."""
 
 import functools
 import re
@@ -18,7 +18,7 @@ from tests.support import kitti_folder
 _ids_to_train_ids = functools.partial(cityscapes.to_train_ids, coding='ids')
 
 
-def test_tables_are_cityscapes():
+def test_tables_match_cityscapes():
   assert (
     len(cityscapes.NAMES)
     == len(cityscapes.IDS)
@@ -225,7 +225,7 @@ def _png(values, *, bits, colour_type):
 
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(data=st.data(), bits=st.sampled_from([1, 2, 4, 8]))
-def test_few_bits_are_read_as_they_are_or_raises(tmp_path_factory, data, bits):
+def test_low_bit_depths_are_read_exactly_or_raise(tmp_path_factory, data, bits):
   path = tmp_path_factory.mktemp('masks') / 'mask.png'
   values = data.draw(
     numpy_strategies.arrays(
@@ -246,7 +246,7 @@ def test_few_bits_are_read_as_they_are_or_raises(tmp_path_factory, data, bits):
 
 @hypothesis.settings(deadline=None, derandomize=True)
 @hypothesis.given(content=st.binary(max_size=100))
-def test_no_picture_is_named(tmp_path_factory, content):
+def test_file_that_is_not_a_picture_is_named(tmp_path_factory, content):
   path = tmp_path_factory.mktemp('masks') / 'mask.png'
   path.write_bytes(content)
   with pytest.raises(ValueError, match='mask.png cannot be read'):

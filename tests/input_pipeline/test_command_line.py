@@ -1,4 +1,4 @@
-"""What the commands of the input pipeline share."""
+"""Tests of input_pipeline.command_line."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ import pytest
 from input_pipeline import command_line
 
 
-def test_a_terminated_command_cleans_up():
+def test_terminated_command_cleans_up():
   before = signal.getsignal(signal.SIGTERM)
   cleaned = []
   terminated = pytest.raises(SystemExit)
@@ -23,7 +23,7 @@ def test_a_terminated_command_cleans_up():
   assert cleaned and signal.getsignal(signal.SIGTERM) is before
 
 
-def test_errors_of_the_user_are_one_message():
+def test_user_errors_are_one_line():
   exits = pytest.raises(SystemExit)
   with exits as ended, command_line.report_errors():
     raise ValueError('no such folder')

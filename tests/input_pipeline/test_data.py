@@ -52,7 +52,7 @@ def test_open_data_summary(root):
   )
 
 
-def test_parts_are_opened_alone(root):
+def test_parts_can_be_opened_alone(root):
   config = kitti_folder.make_config(root)
   whole = input_pipeline.open_data(config)
   (root / 'splits/train.txt').unlink()
@@ -67,7 +67,7 @@ def test_parts_are_opened_alone(root):
   assert input_pipeline.open_data(config).eval_lines == ()
 
 
-def test_digest_changes_with_the_lists_alone(root):
+def test_digest_depends_only_on_the_lists(root):
   config = kitti_folder.make_config(root)
   digest = input_pipeline.open_data(config).digest
   assert input_pipeline.open_data(config).digest == digest
@@ -76,7 +76,7 @@ def test_digest_changes_with_the_lists_alone(root):
   assert input_pipeline.open_data(config).digest != digest
 
 
-def test_a_step_names_its_examples_and_stills(root):
+def test_describe_step_names_examples_and_stills(root):
   config = kitti_folder.make_config(root)
   order = {'seed': 1, 'batch_size': 2}
   data = input_pipeline.open_data(config)
@@ -92,7 +92,7 @@ def test_a_step_names_its_examples_and_stills(root):
   assert f', its stills numbers [0] (from 0, by name) of {root}/stills' in text
 
 
-def test_check_paths_finds_missing_files_early(root, street_config):
+def test_check_paths_finds_missing_paths(root, street_config):
   check = input_pipeline.check_paths
   config = kitti_folder.make_config(root)
   check(config)
@@ -106,7 +106,7 @@ def test_check_paths_finds_missing_files_early(root, street_config):
   check(street_config)  # It will be rendered.
 
 
-def test_check_paths_imports_no_framework(root):
+def test_check_paths_does_not_import_frameworks(root):
   code = f"""
 import sys
 from tests.support import kitti_folder
@@ -139,7 +139,7 @@ def test_opening_counts_and_names_missing_files(root):
     make_eval(config)
 
 
-def test_a_broken_link_to_a_frame_is_a_missing_file(root):
+def test_broken_link_to_a_frame_is_a_missing_file(root):
   path = root / DRIVE / 'image_02/data/0000000003.png'
   path.unlink()
   path.symlink_to(root / 'gone.png')
@@ -147,7 +147,7 @@ def test_a_broken_link_to_a_frame_is_a_missing_file(root):
     input_pipeline.open_data(kitti_folder.make_config(root))
 
 
-def test_a_broken_link_to_a_mask_raises(root):
+def test_broken_link_to_a_mask_raises(root):
   path = root / DRIVE / 'semantic_02/data/0000000003.png'
   path.unlink()
   path.symlink_to(root / 'gone.png')
@@ -164,7 +164,7 @@ def test_a_broken_link_to_a_mask_raises(root):
     ((40, 12), False),
   ],
 )
-def test_a_depth_map_of_another_shape_than_its_frame_raises(root, shape, fits):
+def test_depth_map_and_frame_of_different_shapes_raise(root, shape, fits):
   for frame in (0, 3, 5):
     depth = np.full(shape if frame == 3 else (12, 40), 2560, np.uint16)
     kitti_folder.save(depth, root / DRIVE / f'depth_02/data/{frame:010d}.png')
@@ -226,7 +226,7 @@ def test_bad_config_raises(root, overrides, error, message):
     input_pipeline.open_data(config)
 
 
-def test_the_tf_reader_without_tensorflow_raises(root, monkeypatch):
+def test_tf_reader_without_tensorflow_raises(root, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
   input_pipeline.open_data(kitti_folder.make_config(root))
   config = kitti_folder.make_config(root, reader='tf')
@@ -249,7 +249,7 @@ def fixture_street_config(tmp_path):
   )
 
 
-def test_street_is_rendered_where_it_is_missing(street_config, monkeypatch):
+def test_missing_street_is_rendered(street_config, monkeypatch):
   def render_street(output, **arguments):
     assert arguments.pop('workers') >= 1
     assert arguments == street_config.street.to_dict()
@@ -333,7 +333,7 @@ def test_calibration_without_the_camera_raises(root):
     input_pipeline.open_data(kitti_folder.make_config(root))
 
 
-def test_an_unlikely_coding_is_logged(root, caplog):
+def test_unlikely_coding_is_logged(root, caplog):
   config = kitti_folder.make_config(root)
   input_pipeline.open_data(config)
   assert 'check config' not in caplog.text
@@ -342,7 +342,7 @@ def test_an_unlikely_coding_is_logged(root, caplog):
   assert 'check config.data.labels = ids: 0 of' in caplog.text
 
 
-def test_values_outside_the_coding_raise_before_training(root):
+def test_values_outside_the_coding_raise_on_opening(root):
   mask = next((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))
   kitti_folder.save(np.full((12, 40), 33, np.uint8), mask)
   with pytest.raises(ValueError, match="config.data.labels is 'train") as error:
@@ -358,7 +358,7 @@ def test_values_outside_the_coding_raise_before_training(root):
     (np.zeros((12, 20), np.uint8), '{name} is 20x12, .* is 40x12'),
   ],
 )
-def test_unusable_masks_raise_before_training(root, mask, message, reader):
+def test_unusable_masks_raise_on_opening(root, mask, message, reader):
   path = sorted((root / DRIVE / 'semantic_02' / 'data').glob('*.png'))[1]
   kitti_folder.save(mask, path)
   config = kitti_folder.make_config(root, reader=reader)
@@ -372,7 +372,7 @@ def test_unusable_masks_raise_before_training(root, mask, message, reader):
   assert set(next(batches)['index']) == {1, 2, 3}  # All but the mask's.
 
 
-def test_a_root_that_is_no_street_names_the_config_for_kitti(
+def test_root_that_is_not_a_street_suggests_the_kitti_config(
   root, street_config
 ):
   street_config.root = str(root)

@@ -14,7 +14,7 @@ def _write(path, text, error=None):
       raise error
 
 
-def test_a_file_appears_whole(tmp_path):
+def test_file_is_written_whole(tmp_path):
   path = tmp_path / 'new' / 'a.txt'
   with files.whole_file(path) as partial:
     partial.write_text('whole')
@@ -25,7 +25,7 @@ def test_a_file_appears_whole(tmp_path):
 
 
 @pytest.mark.parametrize('there', [False, True])
-def test_a_folder_appears_where_a_link_points(tmp_path, there):
+def test_folder_is_written_where_a_link_points(tmp_path, there):
   target, link = tmp_path / 'disk' / 'target', tmp_path / 'link'
   if there:
     target.mkdir(parents=True)
@@ -38,7 +38,7 @@ def test_a_folder_appears_where_a_link_points(tmp_path, there):
   assert (link / 'a.txt').read_text() == 'whole'
 
 
-def test_a_mount_point_raises_before_the_work(tmp_path, monkeypatch):
+def test_mount_point_raises_before_work(tmp_path, monkeypatch):
   monkeypatch.setattr(os.path, 'ismount', lambda path: path == tmp_path)
   raises = pytest.raises(ValueError, match=f'{tmp_path} is a mount point: ')
   with raises, files.whole_folder(tmp_path):
@@ -47,7 +47,7 @@ def test_a_mount_point_raises_before_the_work(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('error', [OSError('disk full'), KeyboardInterrupt()])
-def test_a_file_that_is_broken_off_stays_as_it_was(tmp_path, error):
+def test_interrupted_write_leaves_the_file_unchanged(tmp_path, error):
   path = tmp_path / 'a.txt'
   with pytest.raises(type(error)):
     _write(path, 'half', error)
@@ -59,7 +59,7 @@ def test_a_file_that_is_broken_off_stays_as_it_was(tmp_path, error):
   assert path.read_text() == 'before'
 
 
-def test_files_move_into_a_folder_once_all_are_there(tmp_path):
+def test_files_move_into_a_folder_once_all_are_complete(tmp_path):
   folder = tmp_path / 'new' / 'files'
   for text in ('first', 'second'):
     old = list(folder.glob('*.txt'))
@@ -78,7 +78,7 @@ def test_files_move_into_a_folder_once_all_are_there(tmp_path):
   assert [path.name for path in folder.parent.iterdir()] == ['files']
 
 
-def test_unwritable_folders_are_found_before_any_work(tmp_path):
+def test_unwritable_folder_raises_before_work(tmp_path):
   files.check_writable(tmp_path / 'new' / 'folder')
   assert not list(tmp_path.iterdir())
   with pytest.raises(ValueError, match='/proc/x cannot be written to: /proc: '):

@@ -18,7 +18,7 @@ def test_read_frame_converts_or_raises(tmp_path):
     images.read_frame(tmp_path / 'deep.png', height=3, width=4)
 
 
-def test_depth_pictures_hold_metres_times_256(tmp_path):
+def test_depth_pictures_contain_metres_times_256(tmp_path):
   kitti_folder.save(np.array([[0, 256, 384]], np.uint16), tmp_path / '7.png')
   depth = images.read_depth(tmp_path / '7.png')
   assert depth.dtype == np.float32
@@ -39,7 +39,7 @@ def _save_lying(path, orientation):
 
 
 @pytest.mark.parametrize('orientation', range(1, 9))
-def test_pictures_are_turned_as_pillow_does(tmp_path, orientation):
+def test_pictures_are_rotated_like_pillow(tmp_path, orientation):
   _save_lying(tmp_path / 'a.jpg', orientation)
   image = images.decode_frame(tmp_path / 'a.jpg')
   np.testing.assert_array_equal(
@@ -55,7 +55,7 @@ def test_pictures_are_turned_as_pillow_does(tmp_path, orientation):
     (b'MM\x00*', b'none', (8, 4)),  # Nothing can be read.
   ],
 )
-def test_damaged_exif_data_does_no_harm(tmp_path, found, damaged, size):
+def test_damaged_exif_data_is_ignored(tmp_path, found, damaged, size):
   path = tmp_path / 'a.jpg'
   whole = _save_lying(path, 6)
   with Image.open(path) as image:

@@ -8,7 +8,7 @@ import pytest
 from input_pipeline import progress
 
 
-def test_results_come_in_order_however_long_each_takes():
+def test_results_are_in_order():
   def slow_first(number):
     time.sleep(0.02 * (number % 3 == 0))
     return number
@@ -17,7 +17,7 @@ def test_results_come_in_order_however_long_each_takes():
   assert list(progress.in_order(slow_first, 0)) == []
 
 
-def test_only_so_many_results_wait():
+def test_number_of_waiting_results_is_bounded():
   started = []
 
   def start(number):
@@ -29,7 +29,7 @@ def test_only_so_many_results_wait():
   assert len(started) == 10 * progress.AHEAD
 
 
-def test_an_error_comes_in_its_turn_and_nothing_stays_behind():
+def test_errors_are_raised_in_order_and_leave_no_threads():
   def fail_at_ten(number):
     if number == 10:
       raise ValueError('frame 10')
@@ -43,7 +43,7 @@ def test_an_error_comes_in_its_turn_and_nothing_stays_behind():
   assert threading.active_count() == before
 
 
-def test_a_generator_that_is_left_ends_its_threads():
+def test_abandoned_generator_ends_its_threads():
   before = threading.active_count()
   results = progress.in_order(str, 1000)
   next(results)
@@ -58,7 +58,7 @@ def fixture_clock(monkeypatch):
   return now
 
 
-def test_a_file_gets_a_line_after_5_seconds_and_then_every_30(clock, capsys):
+def test_file_gets_a_line_after_5_seconds_then_every_30(clock, capsys):
   for _ in progress.bar(range(100), 'reading masks'):
     clock[0] += 1
   lines = capsys.readouterr().err.splitlines()

@@ -1,4 +1,4 @@
-"""Tests of the batches: input_pipeline, examples and reading."""
+"""Tests of the batches: input_pipeline, examples and readers."""
 
 import itertools
 import pathlib
@@ -71,7 +71,7 @@ def test_train_batch_holds_the_examples(root):
     assert (batch['labels'][row] == 255).all() == (target == 4)
 
 
-def test_labels_are_resized_to_the_nearest(root):
+def test_labels_are_resized_by_nearest_neighbour(root):
   config = kitti_folder.make_config(root, height=24, width=80)
   (batch,) = take_train(config, batch_size=4)
   mask = np.array(Image.open(root / DRIVE / 'semantic_02/data/0000000001.png'))
@@ -192,7 +192,7 @@ def test_eval_without_labels_and_with_neighbours(root):
   assert batch['frames'].shape == (1, 2, 8, 24, 3)
 
 
-def test_every_process_yields_as_many_eval_batches(root):
+def test_processes_yield_equally_many_eval_batches(root):
   config = kitti_folder.make_config(root)
   parts = [
     list(make_eval(config, batch_size=4, process_index=p, process_count=4))
@@ -203,7 +203,7 @@ def test_every_process_yields_as_many_eval_batches(root):
   assert [part[0]['index'].item() for part in parts] == [0, 1, 2, 2]
 
 
-def test_batch_that_does_not_divide_raises(root):
+def test_indivisible_batch_size_raises(root):
   config = kitti_folder.make_config(root)
   with pytest.raises(ValueError, match='3 is not a multiple of the 2'):
     take_train(config, batch_size=3, process_count=2)
@@ -211,7 +211,7 @@ def test_batch_that_does_not_divide_raises(root):
     make_eval(config, batch_size=3, process_count=2)
 
 
-def test_memory_reader_needs_no_tensorflow(root, monkeypatch):
+def test_memory_reader_does_not_need_tensorflow(root, monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow', None)
   config = kitti_folder.make_config(root)
   assert take_train(config) and list(make_eval(config))
@@ -266,7 +266,7 @@ def test_truncated_scan_is_named(root, reader):
     list(make_eval(kitti_folder.make_config(root, reader=reader)))
 
 
-def test_failure_keeps_the_batches_before_it(root):
+def test_failure_keeps_the_previous_batches(root):
   config = kitti_folder.make_config(root, reader='tf')
   (root / DRIVE / 'image_02/data/0000000005.png').write_bytes(b'')
   batches = iter(make_eval(config, batch_size=1))
@@ -276,7 +276,7 @@ def test_failure_keeps_the_batches_before_it(root):
 
 
 @pytest.mark.slow
-def test_endless_graph_lets_the_process_end(root):
+def test_endless_graph_does_not_block_exit(root):
   code = f"""
 from tests.support import kitti_folder
 import input_pipeline

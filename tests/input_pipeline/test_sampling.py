@@ -16,7 +16,7 @@ def take(steps, **kwargs):
 
 
 @pytest.mark.parametrize('batch_size', [1, 3, 4, 10, 25])
-def test_epochs_are_permutations_whatever_the_batch_size(batch_size):
+def test_epochs_are_permutations_for_any_batch_size(batch_size):
   indices = take(range(100), batch_size=batch_size)[:100]
   for epoch in indices.reshape(-1, 10):
     assert sorted(epoch) == list(range(10))
@@ -34,12 +34,12 @@ def test_seeds_and_epochs_differ():
   assert take(range(5)).tolist() != take(range(5), seed=4).tolist()
 
 
-def test_far_steps_cost_nothing_and_one_example_works():
+def test_late_steps_are_fast_and_one_example_works():
   assert take([10**15]).shape == (4,)
   assert take([7], num_examples=1).tolist() == [0, 0, 0, 0]
 
 
-def test_result_can_be_written_to():
+def test_result_is_writable():
   take([0], batch_size=10)[:] = 0
   sampling.example_indices(0, seed=3, num_examples=10, batch_size=10)[:] = 0
   assert sorted(take([0], batch_size=10)) == list(range(10))
@@ -55,7 +55,7 @@ def test_process_rows_cover_the_batch_in_order():
 
 
 @pytest.mark.parametrize('count, batch_size', [(5, 4), (4, 4), (1, 8), (9, 2)])
-def test_ordered_batches_show_every_example_once(count, batch_size):
+def test_ordered_batches_contain_every_example_once(count, batch_size):
   seen = []
   for process in range(2):
     rows = sampling.process_rows(
@@ -74,6 +74,6 @@ def test_ordered_batches_show_every_example_once(count, batch_size):
   assert sorted(seen) == list(range(count))
 
 
-def test_a_batch_that_does_not_divide_raises():
+def test_indivisible_batch_raises():
   with pytest.raises(ValueError, match='10 is not a multiple of the 4'):
     sampling.process_rows(10, process_index=0, process_count=4)

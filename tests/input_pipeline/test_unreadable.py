@@ -65,8 +65,8 @@ def remove(path):
 
 @READERS
 @pytest.mark.parametrize('damage', [truncate, resize, remove])
-def test_nearest_example_takes_the_place(root, reader, damage, caplog):
-  whole = take(root)  # From memory: no graph goes on reading behind our back.
+def test_nearest_example_is_the_replacement(root, reader, damage, caplog):
+  whole = take(root)  # From memory: no graph keeps reading in the background.
   # Frame 9 is a neighbour of example 8 (index 7) alone.
   damage(frame_path(root, 9))
   with caplog.at_level(logging.WARNING):
@@ -98,7 +98,7 @@ def test_readers_agree_on_replacements(root, reader):
 
 
 def take_order():
-  """The order of 16 examples without damage, from the sampler alone."""
+  """Returns the order of 16 undamaged examples, from the sampler alone."""
   return [
     {
       'index': sampling.example_indices(
@@ -117,7 +117,7 @@ def take_order():
     (resize, 'is 44x12, but the other frames of its drive are 40x12'),
   ],
 )
-def test_stop_names_file_and_reason(root, reader, damage, message):
+def test_stop_reports_file_and_reason(root, reader, damage, message):
   damage(frame_path(root, 9))
   with pytest.raises(ValueError, match=f'0000000009.png {message}'):
     take(root, reader, unreadable='stop')
@@ -168,7 +168,7 @@ def test_evaluation_and_calibration_always_stop(root):
     (MemoryError(), 'MemoryError'),
   ],
 )
-def test_a_failing_machine_changes_no_order(
+def test_machine_errors_are_not_replaced(
   root, reader, failure, message, monkeypatch
 ):
   open_image = images.Image.open
@@ -191,7 +191,7 @@ def test_a_failing_machine_changes_no_order(
 
 
 @READERS
-def test_memory_that_ends_between_files_is_no_batch(root, reader, monkeypatch):
+def test_out_of_memory_between_files_raises(root, reader, monkeypatch):
   def fail(*args, **kwargs):
     raise MemoryError
 
@@ -213,7 +213,7 @@ def test_broken_links_matter_only_if_listed(root):
     input_pipeline.open_data(config)
 
 
-def test_checking_asks_the_disk_for_no_single_frame(root, monkeypatch):
+def test_checks_list_folders_and_not_single_frames(root, monkeypatch):
   asked = []
   stat = os.stat
   monkeypatch.setattr(
@@ -234,7 +234,7 @@ def test_value_of_the_option_is_checked(root):
 
 @READERS
 @pytest.mark.parametrize('odd', [(1,), (2, 3)])
-def test_the_usual_size_is_not_that_of_the_first_frame(root, reader, odd):
+def test_usual_size_is_not_that_of_the_first_frame(root, reader, odd):
   for frame in odd:
     resize(frame_path(root, frame))
   with pytest.raises(ValueError, match=f'{odd[0]}.png is 44x12, .* are 40x12'):
@@ -246,7 +246,7 @@ def test_the_usual_size_is_not_that_of_the_first_frame(root, reader, odd):
 
 
 @pytest.mark.parametrize('damage', [truncate, remove])
-def test_a_bad_first_frame_passes_the_check(root, damage):
+def test_bad_first_frame_passes_the_check(root, damage):
   damage(frame_path(root, 1))
   config = kitti_folder.make_config(root, unreadable='replace')
   (root / 'splits/test.txt').write_text(f'{DRIVE} 4 l')
@@ -256,7 +256,7 @@ def test_a_bad_first_frame_passes_the_check(root, damage):
 
 
 @READERS
-def test_wrong_coding_is_no_damage(root, reader):
+def test_wrong_coding_is_not_replaced(root, reader):
   kitti_folder.save(
     np.full((12, 40), 26, np.uint8),
     root / DRIVE / 'semantic_02/data/0000000001.png',
@@ -271,7 +271,7 @@ def test_records_are_not_replaced(root):
     input_pipeline.open_data(config)
 
 
-def test_a_build_of_records_names_all_that_is_damaged(root, tmp_path):
+def test_records_build_lists_all_damaged_files(root, tmp_path):
   for frame in (2, 7):
     truncate(frame_path(root, frame))
   config = build_records.RecordsConfig(
@@ -290,7 +290,7 @@ def test_a_build_of_records_names_all_that_is_damaged(root, tmp_path):
   assert [path for path in output.rglob('*') if path.is_file()] == []
 
 
-def test_passes_leave_no_threads_behind(root):
+def test_iterations_leave_no_threads(root):
   config = kitti_folder.make_config(root, reader='tf', ground_truth='dense')
   lines = ''.join(f'{DRIVE} {frame} l\n' for frame in range(4))
   (root / 'splits/test.txt').write_text(lines)

@@ -21,7 +21,7 @@ def test_boundary_f1_is_one_for_the_truth_at_any_scale():
   assert metrics.borders.boundary_f1(depth, np.roll(depth, 2, (0, 1))) < 0.5
 
 
-def test_boundary_f1_weighs_thresholds():
+def test_boundary_f1_weights_thresholds():
   # A step of 1.15 is an edge under the first five thresholds alone.
   thresholds = np.linspace(1.05, 1.25, 10)
   weak = _box_depth(near=10.0 / 1.15)
@@ -40,7 +40,7 @@ def test_boundary_f1_leaves_out_pairs_without_truth():
     metrics.borders.boundary_f1(truth, depth)
 
 
-def test_boundary_recall_wants_the_object_in_front_and_sharp():
+def test_boundary_recall_needs_the_object_in_front_and_sharp():
   depth = _box_depth()
   mask = depth < 7
   assert metrics.borders.boundary_recall(depth, mask) == pytest.approx(1.0)
@@ -55,7 +55,7 @@ def test_boundary_recall_wants_the_object_in_front_and_sharp():
   assert metrics.borders.boundary_recall(sharp, mask) == pytest.approx(0.25)
 
 
-def test_boundary_totals_count_only_images_with_something_to_find():
+def test_boundary_totals_count_only_images_with_boundaries():
   labels = np.zeros((12, 14), np.uint8)
   depth = _box_depth()
   nothing = metrics.borders.boundary_totals(depth, labels)
@@ -93,7 +93,7 @@ def test_border_distance_by_hand():
   )
 
 
-def test_unlabelled_pixels_make_no_border():
+def test_unlabelled_pixels_create_no_border():
   labels = np.array([[1, 1, 255, 2, 2]], np.uint8)
   assert (metrics.borders.border_distance(labels) == 6).all()
   assert (
@@ -136,7 +136,7 @@ def test_class_errors_by_hand():
   }
 
 
-def test_totals_of_parts_merge_to_the_whole():
+def test_merged_totals_equal_those_of_the_whole():
   scenes = [_scene(seed) for seed in range(4)]
 
   def totals(chosen):

@@ -67,7 +67,7 @@ def test_perfect_prediction_has_no_error_at_any_scale(crop, scale):
   assert errors['ratio'] == pytest.approx(scale)
 
 
-def test_only_median_scaling_forgives_the_scale():
+def test_only_median_scaling_ignores_the_scale():
   truth, prediction = _scene()
   plain = metrics.depth_errors(truth, prediction)
   scaled = metrics.depth_errors(truth, prediction * 7)
@@ -77,7 +77,7 @@ def test_only_median_scaling_forgives_the_scale():
   assert metric['abs_rel'] > 2 * plain['abs_rel']
 
 
-def test_crops_keep_the_published_boxes():
+def test_crops_match_the_published_boxes():
   truth = np.ones((375, 1242))
   boxes = {'garg': (153, 371, 44, 1197), 'eigen': (124, 342, 44, 1197)}
   for crop, (top, bottom, left, right) in boxes.items():
@@ -104,7 +104,7 @@ def test_range_masks_the_truth_and_clips_the_prediction():
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, 0.0, -1.0])
-def test_an_impossible_prediction_raises_only_where_it_counts(value):
+def test_impossible_prediction_raises_only_where_it_counts(value):
   truth = np.array([[5.0, 0.0]])
   with pytest.raises(ValueError, match='1 of 1 evaluated pixels'):
     metrics.depth_errors(truth, np.array([[value, 1.0]]), crop='none')

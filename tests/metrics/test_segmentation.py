@@ -26,6 +26,6 @@ def test_iou_by_hand():
 @pytest.mark.parametrize(
   ('labels', 'predicted'), [([33], [0]), ([0], [19]), ([0], [-1]), ([0], [255])]
 )
-def test_values_that_are_no_classes_raise(labels, predicted):
+def test_values_that_are_not_classes_raise(labels, predicted):
   with pytest.raises(ValueError, match='invalid entry'):
     metrics.segmentation.confusion_matrix(np.array(labels), np.array(predicted))

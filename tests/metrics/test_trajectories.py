@@ -1,4 +1,4 @@
-"""Trajectory errors by hand, what they forgive, and the alignment."""
+"""Trajectory errors by hand, their invariances, and the alignment."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def _poses(count=12, seed=0):
 
 
 @pytest.mark.parametrize('scale', [1.0, 0.01, 30.0])
-def test_odometry_error_forgives_scale_and_world_frame(scale):
+def test_odometry_error_ignores_scale_and_world_frame(scale):
   true = _poses()
   predicted = true.copy()
   predicted[:, :3, 3] *= scale
@@ -40,7 +40,7 @@ def test_odometry_error_by_hand():
   assert mean == pytest.approx(np.sqrt(5) / 3)
 
 
-def test_odometry_error_sees_rotation_and_counts_snippets():
+def test_odometry_error_measures_rotation_and_counts_snippets():
   true, predicted = _poses(9), _poses(9, seed=3)
   mean, deviation = metrics.odometry_error(true, predicted)
   windows = [
@@ -66,7 +66,7 @@ def test_chain_goes_through_the_poses():
   np.testing.assert_allclose(trajectories.chain(motions), expected, atol=1e-9)
 
 
-def test_chain_backwards_is_monodepth2s_sum():
+def test_chain_backwards_matches_monodepth2():
   poses = _poses(5)
   transforms = [
     np.linalg.inv(np.linalg.inv(poses[i]) @ poses[i + 1]) for i in range(4)
@@ -86,7 +86,7 @@ def test_chain_backwards_is_monodepth2s_sum():
   )
 
 
-def test_monodepth2_errors_are_those_of_its_loop():
+def test_monodepth2_errors_match_its_loop():
   true, predicted = _poses(8), _poses(8, seed=3)
   transforms = [
     [np.linalg.inv(np.linalg.inv(p[i]) @ p[i + 1]) for i in range(7)]
@@ -126,7 +126,7 @@ def test_align_finds_a_known_similarity(scale, flat):
   assert trajectories.trajectory_error(true, aligned) < 1e-8
 
 
-def test_align_leaves_the_least_error():
+def test_align_minimizes_the_error():
   true, predicted = _poses(15), _poses(15, seed=2)
   aligned, scale = trajectories.align(true, predicted)
   least = trajectories.trajectory_error(true, aligned)
@@ -145,7 +145,7 @@ def test_align_leaves_the_least_error():
     assert trajectories.trajectory_error(true, worse) >= least
 
 
-def test_align_a_straight_drive_and_one_that_stands_still():
+def test_align_straight_and_standing_drives():
   true = np.tile(np.eye(4), (6, 1, 1))
   true[:, 2, 3] = np.arange(6)
   aligned, scale = trajectories.align(true, _poses(1, seed=4) @ true)

@@ -69,7 +69,7 @@ def test_blockwise_equals_plain(monkeypatch, rows, columns, block):
 
 
 @pytest.mark.parametrize('implementation', ['plain', 'blockwise'])
-def test_a_single_key_is_returned(implementation):
+def test_single_key_returns_its_value(implementation):
   queries, keys, values = _inputs(20, 1)
   mixed = attention.pixel_attention(
     queries, keys, values, implementation=implementation
@@ -88,7 +88,7 @@ def test_blockwise_is_stable_at_large_scores(monkeypatch):
 
 
 @pytest.mark.parametrize('count', [1, 31, 32, 33, 64, 65, 265])
-def test_a_maximum_is_found_in_every_column(count):
+def test_maximum_is_found_in_every_column(count):
   scores = np.full((count, count), -1e30, np.float32)
   np.fill_diagonal(scores, np.arange(count))
   np.testing.assert_array_equal(
@@ -127,7 +127,7 @@ def test_auto_follows_size_and_platform(monkeypatch):
     assert choose(7680, 480, dtype=longer) == 'blockwise'
 
 
-def test_fused_pads_to_what_the_kernel_takes(monkeypatch):
+def test_fused_pads_to_a_supported_width(monkeypatch):
   kernel = jax.nn.dot_product_attention
 
   def stand_in(queries, keys, values, *, scale, implementation):
@@ -233,7 +233,7 @@ def test_module_matches_its_formula(rate):
     np.testing.assert_allclose(output, features + 0.5 * update, atol=1e-5)
 
 
-def test_every_parameter_learns_once_the_gains_are_open():
+def test_every_parameter_learns_with_nonzero_gains():
   module, variables, depth, semantic = _module(2)
 
   @jax.jit
@@ -305,7 +305,7 @@ def test_memory_is_bounded_and_grows_linearly():
   assert large < 4.5 * _gradient_memory(24, 80, 'blockwise')
 
 
-def test_a_sharded_batch_is_not_gathered():
+def test_sharded_batch_is_not_gathered():
   mesh = jax.make_mesh(
     (jax.device_count(),), ('data',), axis_types=(jax.sharding.AxisType.Auto,)
   )

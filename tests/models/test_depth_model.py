@@ -1,4 +1,4 @@
-"""The assembled method: its switches, SEEM in it, and who learns from what."""
+"""The assembled method: its switches, SEEM in it, and its gradients."""
 
 import flax.traverse_util
 import jax
@@ -91,7 +91,7 @@ def test_switches_add_and_remove_whole_parts():
   assert levels == {'attentions_2', 'attentions_3', 'attentions_4'}
 
 
-def test_the_reference_setting_is_the_full_method():
+def test_reference_setting_is_the_full_method():
   assert ablation.get_config('full').to_dict() == (
     default.get_config().to_dict()
   )
@@ -100,7 +100,7 @@ def test_the_reference_setting_is_the_full_method():
   )
 
 
-def test_an_unknown_part_raises():
+def test_unknown_part_raises():
   with pytest.raises(SystemExit, match='attention, seem, full'):
     ablation.get_config('everything')
 
@@ -116,7 +116,7 @@ def test_parts_without_semantics_raise(field, value):
     models.create_model(config)
 
 
-def test_a_fresh_method_predicts_as_the_baseline(full):
+def test_fresh_method_predicts_like_the_baseline(full):
   variables, _, predict = full
   plain = models.create_model(baseline.get_config().model)
   shapes = _shapes(baseline.get_config().model)
@@ -142,7 +142,7 @@ def test_a_fresh_method_predicts_as_the_baseline(full):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_prediction_refines_every_edge_and_nothing_else(full):
+def test_prediction_refines_exactly_the_edges(full):
   variables, _, predict = full
   outputs = predict(_opened(variables), _frames(1))
   assert outputs.logits.shape == (2, *_SIZE, 19)
@@ -174,7 +174,7 @@ def test_training_refines_the_points_it_draws(full):
   np.testing.assert_array_equal(change[..., 0] != 0, drawn)
 
 
-def test_training_looks_inside_the_points_own_segments(full):
+def test_training_reads_the_inside_of_each_points_own_segment(full):
   variables, train, _ = full
   outputs = train(_opened(variables), _frames(), jax.random.key(3))
   labels = jnp.argmax(outputs.logits, axis=-1)
@@ -220,8 +220,8 @@ def test_applies_without_a_key():
 
 
 @pytest.mark.slow
-def test_enhanced_disparity_leaves_its_surroundings_alone(full):
-  """What gradient reaches the network comes through the points alone."""
+def test_enhanced_disparity_has_no_gradient_to_its_surroundings(full):
+  """All gradients of the network come through the points."""
   variables, _, _ = full
   model = models.create_model(_config())
 
@@ -268,7 +268,7 @@ def test_attention_maps_are_weights_at_each_level(full):
     np.testing.assert_allclose(weights.sum((2, 3)), 1, rtol=1e-5)
 
 
-def test_segment_gives_the_classes_of_a_call_without_any_depth(full):
+def test_segment_equals_the_classes_of_a_call_without_depth(full):
   variables, _, predict = full
   variables = _opened(variables)
   wanted = predict(variables, _frames()).logits

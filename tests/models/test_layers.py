@@ -76,7 +76,7 @@ def test_bfloat16_has_statistics_in_float32():
   assert difference.max() <= 2**-5  # One unit in the last place of 4 to 8.
 
 
-def test_begins_like_flax_and_keeps_its_statistics():
+def test_initializes_like_flax_and_keeps_its_statistics():
   module, flax = _both(use_running_average=False)
   key, x = jax.random.key(2), _input()
   jax.tree.map(
@@ -84,7 +84,7 @@ def test_begins_like_flax_and_keeps_its_statistics():
   )
 
 
-def test_a_constant_input_has_finite_gradients():
+def test_constant_input_has_finite_gradients():
   module, _ = _both(use_running_average=False)
   x = jnp.full((2, 4, 6, 5), 1000.1)  # Its variance is below 0 by rounding.
   gradients, (y, _) = _run(module, _variables(), x, x)
@@ -144,7 +144,7 @@ def test_reflecting_conv_is_pad_and_valid():
     np.testing.assert_allclose(actual, expected, atol=2e-5)
 
 
-def test_plain_conv_pads_by_zeros_and_starts_as_pytorch_does():
+def test_plain_conv_pads_by_zeros_and_initializes_like_pytorch():
   x = jnp.ones((1, 4, 5, 64))
   value, variables = jax.jit(layers.Conv(128).init_with_output)(
     jax.random.key(0), x

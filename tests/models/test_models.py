@@ -86,7 +86,7 @@ def test_encoder_features(num_layers, channels):
   ]
 
 
-def test_parameter_counts_are_the_published_ones(shapes):
+def test_parameter_counts_match_the_published_ones(shapes):
   # ResNet-18 has 11,689,512 with its classifier of 513,000; 9,408 are the
   # filters of a second frame. Decoders: Monodepth2's published networks.
   encoder = 11_689_512 - 513_000
@@ -135,7 +135,7 @@ def test_bfloat16_computes_but_keeps_float32_at_both_ends():
     }
 
 
-def test_one_frame_gives_no_motion_but_initialises_everything(shapes):
+def test_one_frame_predicts_no_motion_but_initializes_everything(shapes):
   model, frame = _model(), _frames(count=1)
   outputs = _apply(model, shapes, frame)
   assert len(outputs.disparity_logits) == 4

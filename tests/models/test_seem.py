@@ -63,7 +63,7 @@ def test_samples_are_at_half_pixel_positions():
     np.testing.assert_allclose(samples, points, atol=1e-5)
 
 
-def test_a_fresh_module_changes_nothing_and_learns():
+def test_fresh_module_changes_nothing_and_learns():
   module, inputs = _MODULE, _inputs()
   variables = _initialize(module, inputs, fresh=True)
 
@@ -100,7 +100,7 @@ def test_classes_are_fed_as_probabilities():
   assert not np.allclose(other, residual, rtol=1e-2)
 
 
-def test_layers_are_dense_over_what_they_are_fed_and_the_coarse_logit():
+def test_layers_are_dense_over_their_inputs_and_the_coarse_logit():
   module, inputs = _MODULE, _inputs()
   points, depth_features, semantic_features, coarse, class_logits = inputs
   variables = _initialize(module, inputs)
@@ -130,7 +130,7 @@ def test_maps_of_different_sizes_raise():
     _MODULE.init(jax.random.key(0), points, *maps, class_logits[:, 1:])
 
 
-def test_scatter_writes_valid_points_alone():
+def test_scatter_writes_only_valid_points():
   rng = np.random.default_rng(0)
   maps = rng.random((2, 4, 5, 1)).astype(np.float32)
   # In turn: valid, masked twin of it, masked, last pixel; then outside the
@@ -222,7 +222,7 @@ def test_refinement_of_every_edge():
   np.testing.assert_array_equal(refined, coarse)
 
 
-def test_a_sharded_batch_is_not_gathered():
+def test_sharded_batch_is_not_gathered():
   devices = jax.device_count()
   mesh = jax.make_mesh(
     (devices,), ('data',), axis_types=(jax.sharding.AxisType.Auto,)

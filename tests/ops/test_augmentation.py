@@ -1,4 +1,4 @@
-"""Flip and colour jitter: what stays, what moves, and what is drawn."""
+"""Flip and colour jitter: invariants, changes and random draws."""
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def test_zero_probability_returns_the_clean_frames():
   np.testing.assert_array_equal(jittered, clean)
 
 
-def test_the_losses_frames_are_never_jittered():
+def test_frames_for_the_losses_are_never_jittered():
   images, _, _ = _inputs()
   clean, jittered, _, _ = _augment(flip_probability=0.0, jitter_probability=1.0)
   np.testing.assert_array_equal(clean, images)
@@ -103,7 +103,7 @@ def test_flip_mirrors_image_camera_and_labels_together():
     np.testing.assert_allclose(out_intrinsics[row], expected, rtol=1e-6)
 
 
-def test_a_flipped_camera_sees_what_the_flipped_image_shows():
+def test_flipped_camera_matches_the_flipped_image():
   # One bright pixel, one label and the ray through them.
   images, intrinsics, labels = (np.zeros_like(a) for a in _inputs(1))
   intrinsics = intrinsics + _inputs(1)[1]
@@ -118,7 +118,7 @@ def test_a_flipped_camera_sees_what_the_flipped_image_shows():
   assert labels[0, row, column] == 7
 
 
-def test_one_draw_serves_all_frames_of_an_example_and_no_other():
+def test_frames_of_an_example_share_one_draw():
   images, intrinsics, labels = _inputs()
   images = np.broadcast_to(images[:1, :1], images.shape)  # All frames equal.
   labels = np.broadcast_to(labels[:1], labels.shape)
@@ -140,7 +140,7 @@ def test_one_draw_serves_all_frames_of_an_example_and_no_other():
     assert np.abs(aligned[row] - aligned[0]).max() > 0.01
 
 
-def test_one_draw_serves_the_whole_batch_on_request():
+def test_whole_batch_can_share_one_draw():
   images, intrinsics, labels = _inputs()
   images = np.broadcast_to(images[:1], images.shape)
   labels = np.broadcast_to(labels[:1], labels.shape)
@@ -157,14 +157,14 @@ def test_one_draw_serves_the_whole_batch_on_request():
   assert flipped == changed == {False, True}
 
 
-def test_the_key_alone_decides():
+def test_result_depends_only_on_the_key():
   first, again, other = _augment(3), _augment(3), _augment(4)
   for a, b in zip(first, again, strict=True):
     np.testing.assert_array_equal(a, b)
   assert np.any(first[1] != other[1])
 
 
-def test_probabilities_are_those_asked_for():
+def test_probabilities_match_the_options():
   images, _, _ = _inputs()
   flipped, jittered = [], []
   for seed in range(100):
@@ -178,7 +178,7 @@ def test_probabilities_are_those_asked_for():
 
 
 @pytest.mark.parametrize('strength', [0.2, 0.9])
-def test_the_range_is_kept(strength):
+def test_range_is_kept(strength):
   images, intrinsics, labels = _inputs()
   images = np.round(images)  # Black, white and saturated colours.
   _, jittered, _, _ = _augment(
@@ -201,7 +201,7 @@ def test_grey_has_no_saturation_and_no_hue():
   np.testing.assert_allclose(_jitter(grey, factors), grey, atol=1e-5)
 
 
-def test_each_factor_does_what_its_name_says():
+def test_each_factor_changes_its_property():
   images = 0.25 + 0.5 * _inputs()[0]
   half, none = np.full(BATCH, 0.5, np.float32), np.zeros(BATCH, np.float32)
   np.testing.assert_allclose(
@@ -220,7 +220,7 @@ def test_each_factor_does_what_its_name_says():
   )
 
 
-def test_a_turn_of_hue_keeps_luma_and_a_full_one_everything():
+def test_hue_turn_keeps_luma_and_a_full_turn_changes_nothing():
   images = 0.4 + 0.2 * _inputs()[0]
   full = np.array([1, -1, 2, 0], np.float32)
   np.testing.assert_allclose(

@@ -63,7 +63,7 @@ def test_edges_match_the_definition(width):
   np.testing.assert_array_equal(actual, expected)
 
 
-def test_edges_are_those_of_the_metrics():
+def test_edges_agree_with_the_metrics():
   labels = _labels(1, unlabelled=0)
   for width in (1, 2):
     actual = edges.semantic_edges(jnp.asarray(labels), width=width)
@@ -71,7 +71,7 @@ def test_edges_are_those_of_the_metrics():
     np.testing.assert_array_equal(actual, np.array(distance) <= width)
 
 
-def test_unlabelled_neither_is_nor_makes_an_edge():
+def test_unlabelled_pixels_are_not_edges_and_create_none():
   row = np.array([[[0, 0, 255, 1, 1, 1, 2, 2, 255, 2]]], np.uint8)
   narrow = edges.semantic_edges(jnp.asarray(row), width=1)
   assert np.flatnonzero(narrow).tolist() == [5, 6]
@@ -134,7 +134,7 @@ def test_sampling_is_uniform():
 
 
 @pytest.mark.parametrize('count', [7, 500])
-def test_ordered_chunks_hold_every_edge_once(count):
+def test_ordered_chunks_contain_every_edge_once(count):
   masks = _masks()
   chunk = jax.jit(edges.ordered_edge_points, static_argnums=2)
   found = [[] for _ in masks]
@@ -152,7 +152,7 @@ def test_ordered_chunks_hold_every_edge_once(count):
     np.testing.assert_array_equal(np.reshape(image, (-1, 2)), expected)
 
 
-def test_a_sharded_batch_is_not_gathered():
+def test_sharded_batch_is_not_gathered():
   mesh = jax.make_mesh(
     (jax.device_count(),), ('data',), axis_types=(jax.sharding.AxisType.Auto,)
   )

@@ -57,7 +57,7 @@ def _skew(vector):
   return np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]], float)
 
 
-def test_quarter_turn_about_y_brings_forward_to_the_right():
+def test_quarter_turn_about_y_maps_forward_to_right():
   turn = to_matrix(jnp.array([[0.0, np.pi / 2, 0.0]]), jnp.zeros((1, 3)))
   forward_right_down = np.array([[0, 0, 2, 1], [2, 0, 0, 1], [0, 2, 0, 1.0]])
   np.testing.assert_allclose(
@@ -76,7 +76,7 @@ def test_rotation_comes_before_translation():
   assert np.abs(both - rotation @ shift).max() > 0.1
 
 
-def test_invert_gives_the_matrix_inverse():
+def test_invert_returns_the_matrix_inverse():
   forward = to_matrix(VECTORS, TRANSLATIONS)
   backward = to_matrix(VECTORS, TRANSLATIONS, invert=True)
   np.testing.assert_allclose(backward, np.linalg.inv(forward), atol=1e-5)
@@ -85,9 +85,7 @@ def test_invert_gives_the_matrix_inverse():
 @pytest.mark.parametrize(
   ('dtype', 'tolerance'), [('float64', 1e-7), ('float32', 1e-4)]
 )
-def test_rotation_and_its_jacobian_are_those_of_the_exponential(
-  dtype, tolerance
-):
+def test_rotation_and_jacobian_match_the_exponential(dtype, tolerance):
   def rotate(vector):
     return geometry.pose_vector_to_matrix(
       vector[None], jnp.zeros_like(vector)[None]
@@ -116,7 +114,7 @@ def test_rotation_and_its_jacobian_are_those_of_the_exponential(
       )
 
 
-def test_jacobian_without_motion_is_made_of_the_generators():
+def test_jacobian_at_zero_consists_of_the_generators():
   jacobian = jax.jacrev(geometry.pose_vector_to_matrix, argnums=(0, 1))
   for_rotation, for_translation = jax.jit(jacobian)(
     jnp.zeros((1, 3)), jnp.zeros((1, 3))
@@ -130,7 +128,7 @@ def test_jacobian_without_motion_is_made_of_the_generators():
     np.testing.assert_array_equal(for_translation[0, :, :, 0, k], generator)
 
 
-def test_disparity_to_depth_spans_the_range_and_falls():
+def test_disparity_to_depth_spans_the_range_and_decreases():
   disparity = jnp.linspace(0, 1, 101)
   depth = geometry.disparity_to_depth(disparity, min_depth=0.5, max_depth=40.0)
   np.testing.assert_allclose([depth[0], depth[-1]], [40, 0.5], rtol=1e-5)
@@ -168,7 +166,7 @@ def test_projection_agrees_with_moving_the_points():
   np.testing.assert_allclose(pixels, image[..., :2] / image[..., 2:], atol=1e-4)
 
 
-def test_without_motion_every_pixel_is_its_own():
+def test_without_motion_pixels_project_to_themselves():
   identity = jnp.broadcast_to(jnp.eye(4), (2, 4, 4))
   pixels = project_to_source(_depth(), INTRINSICS, identity)
   expected = np.broadcast_to(_pixel_grid(), pixels.shape)

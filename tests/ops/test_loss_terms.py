@@ -80,7 +80,7 @@ def _constant_logits(*values):
   return [jnp.full((2, 8 >> s, 16 >> s, 1), v) for s, v in enumerate(values)]
 
 
-def test_scale_prior_is_nothing_in_its_range_and_counts_means_alone():
+def test_scale_prior_is_zero_in_its_range_and_uses_only_means():
   assert losses.scale_prior(_constant_logits(-4.0, -2.0, -0.5, 0.0)) == 0
   far = _constant_logits(-1.0, -7.0, 3.0, -2.0)
   np.testing.assert_allclose(losses.scale_prior(far), (9 + 9) / 4)
@@ -92,13 +92,13 @@ def test_scale_prior_is_nothing_in_its_range_and_counts_means_alone():
 
 
 @pytest.mark.parametrize('value', [-200.0, -5.0, 1.0, 200.0])
-def test_scale_prior_pulls_back_where_the_sigmoid_cannot(value):
+def test_scale_prior_has_a_gradient_where_the_sigmoid_saturates(value):
   gradient = jax.grad(losses.scale_prior)(_constant_logits(value))[0]
   assert np.isfinite(gradient).all()
   assert (np.sign(gradient) == np.sign(value)).all()
 
 
-def test_segments_pull_the_points_that_count_alone():
+def test_segment_prior_uses_only_valid_points():
   points = jnp.array([[1.0, 5.0, -2.0], [0.0, 3.0, 4.0]])[..., None]
   inside = jnp.array([[0.5, 7.0, -2.0], [1.0, 3.0, 0.0]])[..., None]
   mask = jnp.array([[True, True, True], [True, True, False]])

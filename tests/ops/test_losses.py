@@ -239,7 +239,7 @@ def _noisy_disparity(shape, seed=0):
   return jnp.asarray(rng.uniform(0.02, 0.2, shape), jnp.float32)
 
 
-def test_minimum_at_points_is_that_of_the_whole_map():
+def test_minimum_at_points_equals_that_of_the_whole_map():
   _, frames, intrinsics, vectors, _ = _inputs('float32')
   target, sources = frames[:, 0], frames[:, 1:]
   batch, height, width = target.shape[:3]
@@ -282,7 +282,7 @@ def _enhanced_terms(disparity, points, mask, **options):
   return terms
 
 
-def test_enhanced_loss_weighs_a_point_as_much_as_a_pixel():
+def test_enhanced_loss_weights_a_point_like_a_pixel():
   _, frames, intrinsics, vectors, _ = _inputs('float32')
   target, sources = frames[:, 0], frames[:, 1:]
   disparity = _noisy_disparity((*target.shape[:3], 1))
@@ -331,7 +331,7 @@ def test_enhanced_loss_at_every_pixel_is_the_photometric_loss():
   np.testing.assert_allclose(terms['enhanced'], terms['photometric'], rtol=1e-5)
 
 
-def test_enhanced_loss_reaches_the_points_and_nothing_masked():
+def test_enhanced_loss_reaches_only_valid_points():
   shape = (2, 64, 96, 1)
   points = jnp.asarray([[[5, 9], [40, 30]], [[95, 63], [0, 0]]])
   mask = jnp.asarray([[True, False], [True, True]])
@@ -372,7 +372,7 @@ def test_cross_entropy_is_the_mean_over_labelled_pixels():
   )
 
 
-def test_cross_entropy_of_nothing_is_zero_with_finite_gradients():
+def test_cross_entropy_without_labels_is_zero_with_finite_gradients():
   logits = jax.random.normal(jax.random.key(0), (1, 2, 3, 19))
   labels = jnp.full((1, 2, 3), 255, jnp.uint8)
   total, weight = losses.cross_entropy(logits, labels)

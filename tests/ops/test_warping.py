@@ -51,7 +51,7 @@ def test_integer_pixels_are_exact():
   np.testing.assert_array_equal(sample(image, pixels), image)
 
 
-def test_between_pixels_weights_are_bilinear():
+def test_weights_between_pixels_are_bilinear():
   image = _image()
   pixels = np.array([[[1.25, 2.5]], [[3.0, 0.75]]], np.float32)
   first = image[0, 2:4].mean(0)
@@ -62,7 +62,7 @@ def test_between_pixels_weights_are_bilinear():
   np.testing.assert_allclose(sample(image, pixels)[:, 0], expected, rtol=1e-6)
 
 
-def test_a_plane_is_reproduced_everywhere():
+def test_plane_is_reproduced_everywhere():
   x, y = np.moveaxis(_pixel_grid(), -1, 0)
   image = (2 * x - 3 * y + 1)[None, :, :, None]
   points = np.random.default_rng(2).uniform((0, 0), (4, 3), (1, 40, 2))
@@ -74,7 +74,7 @@ def test_a_plane_is_reproduced_everywhere():
   )
 
 
-def test_outside_the_border_pixel_is_returned_and_nothing_pulls():
+def test_points_outside_get_the_border_pixel_and_no_gradient():
   image = _image(1)
   pixels = np.array(
     [[[-3.5, 1.0], [9.0, 2.0], [2.0, -0.5], [3.0, 7.0], [-1.0, 8.0],
@@ -118,7 +118,7 @@ def test_gradient_to_the_image_is_the_transpose_of_sampling():
   np.testing.assert_allclose(np.sum(matrix, axis=1), 1, rtol=1e-6)
 
 
-def test_a_nan_coordinate_stays_with_its_point():
+def test_nan_coordinate_affects_only_its_point():
   image = _image(1)
   pixels = np.array([[[1.5, 0.5], [np.nan, 1.0], [2.0, np.nan]]], np.float32)
   values, pull = jax.vjp(lambda image: sample(image, pixels), image)
@@ -141,7 +141,7 @@ def test_points_may_have_any_shape(shape):
   np.testing.assert_array_equal(values.reshape(flat.shape), flat)
 
 
-def test_the_image_decides_the_dtype():
+def test_dtype_is_that_of_the_image():
   points = jax.ShapeDtypeStruct((2, 7, 2), jnp.float32)
   for dtype in (jnp.bfloat16, jnp.float32):
     image = jax.ShapeDtypeStruct((2, HEIGHT, WIDTH, 3), dtype)
@@ -185,7 +185,7 @@ def test_wrong_shapes_raise():
 @pytest.mark.skipif(
   len(jax.devices()) == 1, reason='nothing is gathered on one device'
 )
-def test_a_sharded_batch_is_never_gathered():
+def test_sharded_batch_is_not_gathered():
   mesh = parallel.create_mesh()
   rows = parallel.batch_sharded(mesh)
 

@@ -47,18 +47,18 @@ def write_pictures(root, drive, greys, *, camera=2, suffix='png'):
 
 
 def write_moving(root, *sizes):
-  """Writes drives 1, 2, .. of so many frames that all move."""
+  """Writes drives 1, 2, .. of these numbers of frames, all moving."""
   for number, frames in enumerate(sizes, start=1):
     write_pictures(root, drive_name(number), np.arange(frames) * 5)
 
 
 def read(output):
-  """The two lists, read back."""
+  """Reads both lists."""
   return [splits.read_split(output / name) for name in ('train.txt', 'val.txt')]
 
 
 def read_frames(output, side='l'):
-  """Frame numbers of a camera in both lists together, in their order."""
+  """Returns a camera's frame numbers in both lists together, in order."""
   return [
     line.frame for lines in read(output) for line in lines if line.side == side
   ]

@@ -20,7 +20,7 @@ def resume():
 
 
 def loop(start=1):
-  """Steps until the job is asked to end."""
+  """Steps until the job is asked to stop."""
   with preemption.Signals() as signals:
     for step in range(start, start + 1000):
       if step == 5:
@@ -39,7 +39,7 @@ def fail():
 
 
 def differ():
-  """Is given another seed in process 1."""
+  """Uses another seed in process 1."""
   parallel.check_same({'root': 'kitti', 'size': '640x192'})
   seed = str(jax.process_index())
   parallel.check_same({'root': 'kitti', 'seeds': seed})

@@ -76,7 +76,7 @@ def free_address():
 
 
 def finish(process, *, fails=False):
-  """Waits for a process; returns what it wrote to stdout and to stderr."""
+  """Waits for a process; returns its stdout and stderr."""
   try:
     output, errors = process.communicate(timeout=900)
   finally:

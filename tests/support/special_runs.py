@@ -67,9 +67,9 @@ def nan_intrinsics():
 
 @contextlib.contextmanager
 def recorded_waits():
-  """Records what could make the host wait for the device.
+  """Records events that could make the host wait for the device.
 
-  The last line of the output is a JSON list of what happened, in order: `batch
+  The last line of the output is a JSON list of the events, in order: `batch
   N`, the loop asks for the batch of step N; `compile`; and `read`, the host
   reads an array on the device.
   """

@@ -109,7 +109,7 @@ def test_finished_run_keeps_its_config(trained, tmp_path):
 
 @slow
 def test_terminated_run_saves_its_last_step(root, trained, tmp_path):
-  del trained  # It has put the program into the cache.
+  del trained  # Its run has cached the program.
   flags = runs.make_flags(root, checkpoint_every=20)
   process = runs.start(f'--workdir={tmp_path}', *flags)
   _wait_for(process, (tmp_path / 'metrics.jsonl').exists)
@@ -168,7 +168,7 @@ def fixture_events(root, trained, tmp_path_factory):
 
   Step 3 and 6 log, draw, evaluate and save.
   """
-  del trained  # It has put the program into the cache.
+  del trained  # Its run has cached the program.
   every = dict.fromkeys(
     ('log_every', 'picture_every', 'eval_every', 'checkpoint_every'), 3
   )
@@ -195,7 +195,7 @@ def test_nothing_compiles_after_the_first_step(events):
 
 
 @slow
-def test_host_waits_at_logging_steps_alone(events):
+def test_host_waits_only_at_logging_steps(events):
   assert 'read' in _between(events, 3, 4)
   assert 'read' in _between(events, 6)
   for step in (2, 4, 5):
@@ -204,7 +204,7 @@ def test_host_waits_at_logging_steps_alone(events):
 
 @slow
 def test_stops_if_the_loss_is_not_finite(root, trained, tmp_path):
-  del trained  # It has put the program into the cache.
+  del trained  # Its run has cached the program.
   flags = runs.make_flags(
     root, num_steps=6, log_every=1, eval_every=6, checkpoint_every=2
   )

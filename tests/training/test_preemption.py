@@ -1,4 +1,4 @@
-"""Signals: recorded while a loop runs; otherwise they act as usual."""
+"""Signals: recorded while a loop runs; otherwise handled as usual."""
 
 import signal
 

@@ -26,7 +26,7 @@ def _open(workdir, *, start_step=0, **options):
 
 
 def _train(log, step, seconds=1.0, clock=None, **scalars):
-  """Lets the log see one step and writes it."""
+  """Adds one step to the log and writes it."""
   with log.waiting_for_data():
     pass
   if clock:
@@ -47,7 +47,7 @@ def _entries(workdir):
 
 @pytest.fixture
 def clock(monkeypatch):
-  """A clock that is moved by hand: `clock.now += seconds`."""
+  """A clock that is set by hand: `clock.now += seconds`."""
   fake = types.SimpleNamespace(now=1000.0)
   fake.monotonic = lambda: fake.now
   monkeypatch.setattr(run_log, 'time', fake)
@@ -82,7 +82,7 @@ def test_entries_hold_scalars_and_speed(tmp_path, clock, caplog):
   assert progress.endswith('ETA 0:01:12')  # 36 steps of 2 s.
 
 
-def test_warns_once_of_a_constant_disparity(tmp_path, caplog):
+def test_warns_once_about_a_constant_disparity(tmp_path, caplog):
   log = _open(tmp_path)
   for step, spread in ((10, 0.03), (20, 2e-4), (30, 0.0)):
     _train(log, step, disparity_spread=spread)
@@ -131,7 +131,7 @@ def test_entries_after_the_restored_step_are_dropped(tmp_path):
   assert [entry['step'] for entry in _entries(tmp_path)][-2:] == [20, 21]
 
 
-def test_start_at_step_0_keeps_nothing(tmp_path):
+def test_start_at_step_0_drops_all_entries(tmp_path):
   _open(tmp_path).evaluation(0, _summary(0.5))  # Killed soon after.
   again = _open(tmp_path)
   assert again.evaluations == {}
@@ -154,7 +154,7 @@ def test_evaluations_by_another_protocol_are_left_out(tmp_path, capsys, caplog):
   assert len(_entries(tmp_path)) == 2
 
 
-def test_torn_last_line_is_dropped(tmp_path):
+def test_incomplete_last_line_is_dropped(tmp_path):
   _open(tmp_path).evaluation(10, _summary(0.5))
   with open(tmp_path / 'metrics.jsonl', 'a') as file:
     file.write('{"step": 12, "train/lo')  # Killed while writing.
@@ -164,7 +164,7 @@ def test_torn_last_line_is_dropped(tmp_path):
   assert list(log.evaluations) == [10]
 
 
-def test_torn_only_line_does_not_corrupt_the_next(tmp_path):
+def test_incomplete_only_line_does_not_corrupt_the_next(tmp_path):
   (tmp_path / 'metrics.jsonl').write_text('{"step": 12, "train/lo')
   _train(_open(tmp_path), 1)
   assert [entry['step'] for entry in _entries(tmp_path)] == [1]
@@ -271,7 +271,7 @@ def test_tensorboard_gets_the_same_scalars(tmp_path):
   assert written[-1] == 'closed'
 
 
-def test_lines_that_are_no_entry_are_skipped(tmp_path):
+def test_lines_that_are_not_entries_are_skipped(tmp_path):
   lines = [b'{"step": 1, "loss": 2.0}', b'\xc3\x28', b'5', b'null', b'{"st']
   (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join(lines))
   assert run_log.read_entries(tmp_path) == [{'step': 1, 'loss': 2.0}]

@@ -1,4 +1,4 @@
-"""One step: its randomness, its optimizer, what it returns, that it learns."""
+"""One step: its randomness, its optimizer, its results, and learning."""
 
 import functools
 
@@ -124,7 +124,7 @@ def test_step_changes_the_state_and_reports_its_terms(tiny):
 
 
 class _Recorder:
-  """`TinyModel` with stills, and losses, that keep what they are given."""
+  """`TinyModel` with stills, and losses, that record their inputs."""
 
   frame_offsets = (0, 1)
   attention_levels = ()
@@ -176,7 +176,7 @@ def test_networks_see_jittered_frames_and_losses_clean_ones():
   np.testing.assert_array_equal(still_labels, masks[:, :, ::-1])
 
 
-def test_spread_is_relative_and_nothing_for_a_lost_depth():
+def test_spread_is_relative_and_zero_for_constant_depth():
   rng = np.random.default_rng(0)
   disparity = jnp.asarray(rng.uniform(0.1, 0.2, (2, 8, 16, 1)), jnp.float32)
   expected = (disparity.std((1, 2, 3)) / disparity.mean((1, 2, 3))).mean()
@@ -205,7 +205,7 @@ def test_attention_gain_is_over_all_levels_and_branches():
 
 
 @pytest.mark.slow
-def test_a_saturated_disparity_is_pulled_back(tiny):
+def test_scale_prior_recovers_a_saturated_disparity(tiny):
   state, step = tiny
   heads = [f'Conv_{1 + scale}' for scale in range(4)]
   params = state.params | {
@@ -218,7 +218,7 @@ def test_a_saturated_disparity_is_pulled_back(tiny):
     np.testing.assert_allclose(change, -0.1 * 0.01 * 2 * 12 / 4, rtol=0.3)
 
 
-def test_randomness_depends_on_seed_and_step_alone(tiny):
+def test_randomness_depends_only_on_seed_and_step(tiny):
   state, step = tiny
   batch = _make_batch()
 
@@ -231,7 +231,7 @@ def test_randomness_depends_on_seed_and_step_alone(tiny):
   assert draws[7, 1] == loss(at_step=7, seed=1)
 
 
-def test_preview_rebuilds_the_frames_as_they_are():
+def test_preview_rebuilds_unaugmented_frames():
   state = _make_state(optax.identity())
   batch = _make_batch()
   preview = jax.jit(
@@ -283,7 +283,7 @@ def test_tie_noise_is_small():
 
 
 @pytest.mark.slow
-def test_learns_one_batch_of_the_street(tmp_path):
+def test_overfits_one_batch_of_the_street(tmp_path):
   root = tmp_path / 'street'
   street.render_street(
     root,

@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, exact restores, damage, failed saves."""
+"""Checkpoints: retention, exact restores, damage, failed saves."""
 
 import resource
 import shutil
@@ -80,7 +80,7 @@ def test_best_survives_a_restart(tmp_path):
   assert _kept(tmp_path) == [1, 4]
 
 
-def test_names_every_tensor_that_differs(tmp_path):
+def test_lists_every_tensor_that_differs(tmp_path):
   _save(tmp_path, {5: None})
   wanted = _state(0, shape=(3, 4))
   wanted['extra'] = wanted.pop('half')
@@ -160,7 +160,7 @@ def test_damaged_checkpoint_is_named_with_the_previous_one(tmp_path, damage):
     jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 103 GiB'),
   ],
 )
-def test_errors_of_the_machine_pass_through(tmp_path, monkeypatch, error):
+def test_machine_errors_pass_through(tmp_path, monkeypatch, error):
   _save(tmp_path, {5: None})
   saved = checkpoints.Checkpoints(tmp_path, read_only=True)
 

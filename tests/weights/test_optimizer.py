@@ -20,7 +20,7 @@ def _optimizer_config(**overrides):
 
 
 def _updates(config, gradients, *, steps_per_epoch):
-  """The sizes of the updates that a sequence of gradients gives."""
+  """Returns the sizes of the updates from a sequence of gradients."""
   adam = optimizer.create_optimizer(config, steps_per_epoch=steps_per_epoch)
   params = {'w': jnp.zeros(())}
   state = adam.init(params)
@@ -49,7 +49,7 @@ def test_describes_the_schedule():
   )
 
 
-def test_a_decay_may_lie_beyond_all_steps():
+def test_decay_may_be_beyond_the_last_step():
   config = _optimizer_config(decay_epochs=(1e6, 1e300))
   sizes = _updates(config, [1.0] * 3, steps_per_epoch=3317.5)
   np.testing.assert_allclose(sizes, [1e-3] * 3, rtol=1e-3)

@@ -194,7 +194,7 @@ def fixture_folder(tmp_path):
 
 
 @pytest.mark.slow
-def test_load_predicts_at_the_size_that_the_encoder_names(folder):
+def test_load_predicts_at_the_size_stored_in_the_encoder(folder):
   encoder = dict(np.load(folder / 'encoder.npz'))
   np.savez(folder / 'encoder.npz', **encoder | {'height': 64, 'width': 96})
   predictor = inference.load(folder)
@@ -211,9 +211,7 @@ def test_load_predicts_at_the_size_that_the_encoder_names(folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['baseline', 'full'])
-def test_a_folder_of_published_weights_starts_a_run(
-  folder, tmp_path, caplog, name
-):
+def test_published_weights_start_a_run(folder, tmp_path, caplog, name):
   config = ablation.get_config(name)
   config.init_from = str(folder)
   config.data.height, config.data.width = 64, 96
@@ -234,7 +232,7 @@ def test_a_folder_of_published_weights_starts_a_run(
 
 
 @pytest.mark.parametrize(
-  ('name', 'size', 'told'),
+  ('name', 'size', 'lacking'),
   [
     ('baseline', (192, 640), []),
     (
@@ -245,7 +243,7 @@ def test_a_folder_of_published_weights_starts_a_run(
     ('full', (192, 640), ['attentions_2, ', 'which are initialized at random']),
   ],
 )
-def test_warns_of_what_published_weights_lack(caplog, name, size, told):
+def test_warns_about_missing_published_weights(caplog, name, size, lacking):
   config = ablation.get_config(name)
   config.data.height, config.data.width = size
   initial._warn_of_differences(
@@ -253,8 +251,8 @@ def test_warns_of_what_published_weights_lack(caplog, name, size, told):
     _published_parts(18, 0),
     _zeros(models.create_model(config.model)),
   )
-  assert len(caplog.records) == (1 if told else 0)
-  for part in told:
+  assert len(caplog.records) == (1 if lacking else 0)
+  for part in lacking:
     assert part in caplog.text
 
 
@@ -300,7 +298,7 @@ def test_every_mismatch_is_named(golden_network):
 
 
 @pytest.mark.parametrize('part', ['encoder', 'pose'])
-def test_absent_imagenet_weights_name_the_file_to_get(part, tmp_path):
+def test_missing_imagenet_weights_name_the_file_to_get(part, tmp_path):
   config = default.get_config()
   layers = {'encoder': 50, 'pose': 18}[part]
   config.model.encoder_layers = 50

@@ -1,4 +1,4 @@
-"""Tests of input_pipeline.kitti."""
+"""Tests of input_pipeline.sources.kitti."""
 
 import math
 
@@ -91,7 +91,7 @@ def test_bad_calibration_line(date, name, line, message):
 @pytest.mark.parametrize(
   'line', ['', 'P_rect_03: 60 0 58.5 0 0 63 17.5 0 0 0 1 0']
 )
-def test_a_camera_that_contradicts_itself_raises_where_it_is_used(date, line):
+def test_inconsistent_camera_raises_when_used(date, line):
   lines = [*kitti_folder.CAMERA_LINES[:-1], line]
   (date / kitti.CAMERA_FILE).write_text('\n'.join(lines))
   calibration = kitti.read_calibration(date)
@@ -116,7 +116,7 @@ def test_calibration_may_begin_with_a_byte_order_mark(date):
     ),
   )
 )
-def test_random_bytes_for_a_calibration_raise_with_its_name(
+def test_random_calibration_bytes_raise_with_the_file_name(
   tmp_path_factory, content
 ):
   date = tmp_path_factory.mktemp('date')
@@ -191,7 +191,7 @@ def test_scan_depth_equals_the_loop(tmp_path, camera, forward_distance):
   np.testing.assert_array_equal(depth, expected.astype(np.float32))
 
 
-def test_lidar_nearest_wins_and_points_behind_drop(date):
+def test_nearest_lidar_point_wins_and_points_behind_are_dropped(date):
   # Straight ahead; the principal point (19.5, 5.5) rounds to (20, 6), minus 1.
   # Half numbers round to even, as NumPy's.
   points = np.array(

@@ -14,7 +14,7 @@ _DRIVES = [f'2011_09_26/2011_09_26_drive_{n:04d}_sync' for n in (1, 2)]
 
 
 def _pose_lines(count, step=1.0):
-  """A camera that turns a little and moves `step` metres ahead a frame."""
+  """Poses of a camera that turns and moves `step` metres ahead per frame."""
   lines = []
   for index in range(count):
     c, s = np.cos(0.1 * index), np.sin(0.1 * index)
@@ -29,7 +29,7 @@ def _write_poses(path, lines):
 
 
 def _write_frames(folder, digits, *, count=_FRAMES, first=0, suffix='png'):
-  """Frames whose grey level gives their number."""
+  """Writes frames whose grey level is their number."""
   for index in range(first, first + count):
     grey = np.full((12, 40, 3), 10 * index, np.uint8)
     kitti_folder.save(grey, folder / f'{index:0{digits}d}.{suffix}')
@@ -48,7 +48,7 @@ def fixture_benchmark_root(tmp_path):
 
 @pytest.fixture(name='raw_root')
 def fixture_raw_root(tmp_path):
-  """KITTI raw as the street is: two drives with poses, one without."""
+  """KITTI raw, like the street: two drives with poses, one without."""
   root = tmp_path / 'raw'
   lines = []
   for drive in (*_DRIVES, 'other/unposed_sync'):
@@ -66,7 +66,7 @@ def _open(root, *names):
   return odometry.open_sequences(kitti_folder.make_config(root), names)
 
 
-def test_benchmark_layout(benchmark_root):
+def test_kitti_odometry_layout(benchmark_root):
   assert odometry.is_odometry_root(benchmark_root)
   sequences = _open(benchmark_root)
   assert [sequence.name for sequence in sequences] == ['09', '10']
@@ -82,7 +82,7 @@ def test_benchmark_layout(benchmark_root):
   np.testing.assert_array_equal(first.poses[3, 3], [0, 0, 0, 1])
 
 
-def test_raw_layout(raw_root):
+def test_kitti_raw_layout(raw_root):
   assert not odometry.is_odometry_root(raw_root)
   sequences = _open(raw_root)
   assert [s.name for s in sequences] == [d.split('/')[1] for d in _DRIVES]
@@ -90,7 +90,7 @@ def test_raw_layout(raw_root):
 
 
 @pytest.mark.parametrize('layout', ['benchmark', 'raw'])
-def test_named_ones_alone(benchmark_root, raw_root, layout):
+def test_only_named_sequences_are_opened(benchmark_root, raw_root, layout):
   root, name = {
     'benchmark': (benchmark_root, '10'),
     'raw': (raw_root, _DRIVES[1]),
@@ -100,7 +100,7 @@ def test_named_ones_alone(benchmark_root, raw_root, layout):
 
 
 @pytest.mark.parametrize('reader', ['memory', 'tf'])
-def test_pairs_come_in_order_and_padded(benchmark_root, reader):
+def test_pairs_are_in_order_and_padded(benchmark_root, reader):
   config = kitti_folder.make_config(benchmark_root, reader=reader)
   sequence = odometry.open_sequences(config, ['09'])[0]
   batches = [
@@ -126,7 +126,7 @@ def _error(root, *names, error=ValueError):
   return str(caught.value)
 
 
-def test_nothing_with_poses_is_one_message(raw_root, benchmark_root):
+def test_no_poses_is_one_message(raw_root, benchmark_root):
   for drive in _DRIVES:
     (raw_root / drive / 'poses.txt').unlink()
   for path in (benchmark_root / 'poses').iterdir():
@@ -146,7 +146,7 @@ def test_absent_parts_are_named(benchmark_root, raw_root):
   assert f'{raw_root}/nowhere/poses.txt' in message
 
 
-def test_a_sequence_that_is_named_twice_is_opened_once(raw_root):
+def test_sequence_named_twice_is_opened_once(raw_root):
   assert len(_open(raw_root, _DRIVES[0], f'{_DRIVES[0]}/')) == 1
 
 
@@ -159,7 +159,7 @@ def test_poses_and_frames_must_match(benchmark_root, count):
   assert f'{count} poses for the {_FRAMES} frames' in message
 
 
-def test_a_gap_in_the_frames(benchmark_root):
+def test_gap_in_the_frames(benchmark_root):
   folder = benchmark_root / 'sequences' / '09' / 'image_2'
   (folder / '000002.png').rename(folder / '000009.png')
   message = _error(benchmark_root, '09')
@@ -207,7 +207,7 @@ _WORD = st.one_of(
     ).map(lambda lines: '\n'.join(lines).encode(errors='replace')),
   )
 )
-def test_any_pose_file_is_read_or_raises_with_its_name(
+def test_any_pose_file_is_read_or_raises_with_the_file_name(
   tmp_path_factory, content
 ):
   path = tmp_path_factory.mktemp('poses') / 'poses.txt'

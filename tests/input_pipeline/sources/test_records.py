@@ -98,7 +98,7 @@ def test_batches_equal_those_of_the_folder(root, built, truth, reader):
     {'frame_offsets': (0, 1, -1)},
   ],
 )
-def test_less_than_is_stored_can_be_read(root, built, overrides):
+def test_subset_of_the_stored_data_can_be_read(root, built, overrides):
   folder = kitti_folder.make_config(root, **overrides)
   config = make_config(built['lidar'], **overrides)
   kitti_folder.assert_batches_equal(take_train(config), take_train(folder))
@@ -216,7 +216,7 @@ def test_several_datasets_and_damaged_ones(root, tmp_path):
 
 
 class _CountedRecords:
-  """Stands before the files of a split; notes the bytes of each record."""
+  """Wraps the files of a split and notes the bytes of each record."""
 
   def __init__(self, files, sizes):
     self._files, self._sizes = files, sizes
@@ -227,7 +227,7 @@ class _CountedRecords:
     return record
 
 
-def test_processes_read_their_own_quarter(built, monkeypatch):
+def test_processes_read_only_their_own_rows(built, monkeypatch):
   # Two epochs of 16 examples; finite, so that nothing is read ahead of them.
   monkeypatch.setattr(data, 'sys', types.SimpleNamespace(maxsize=4))
   open_tables, sizes = records.open_tables, []
@@ -293,9 +293,7 @@ def _fail_at(monkeypatch, call, failure):
 
 
 @pytest.mark.parametrize('failure', [KeyboardInterrupt, ValueError('x.png')])
-def test_an_interrupted_build_leaves_nothing(
-  root, tmp_path, monkeypatch, failure
-):
+def test_interrupted_build_leaves_nothing(root, tmp_path, monkeypatch, failure):
   with monkeypatch.context() as patch:
     _fail_at(patch, 5, failure)
     with pytest.raises((KeyboardInterrupt, ValueError)):
@@ -306,7 +304,7 @@ def test_an_interrupted_build_leaves_nothing(
   assert take_train(make_config(tmp_path))
 
 
-def test_a_killed_build_is_no_dataset(root, tmp_path):
+def test_killed_build_is_not_a_dataset(root, tmp_path):
   code = f"""
 import os, signal
 from input_pipeline import images
@@ -330,7 +328,7 @@ build_records.build(
   assert take_train(make_config(tmp_path))
 
 
-def test_a_terminated_build_leaves_nothing(root, tmp_path):
+def test_terminated_build_leaves_nothing(root, tmp_path):
   code = f"""
 import os, runpy, signal, sys
 from input_pipeline import images
@@ -351,7 +349,7 @@ runpy.run_module('input_pipeline.tools.build_records', run_name='__main__')
   assert not list(tmp_path.rglob(f'{records.INCOMPLETE_PREFIX}*'))
 
 
-def test_an_equal_build_changes_nothing_and_another_raises(root, tmp_path):
+def test_equal_build_changes_nothing_and_different_build_raises(root, tmp_path):
   copy = tmp_path / 'copy'
   shutil.copytree(root, copy)
   output = tmp_path / 'records'
@@ -445,7 +443,7 @@ def test_command(root, tmp_path):
   assert 'ValueError: ' in done.stderr and 'another --name' in done.stderr
 
 
-def test_reading_imports_no_tensorflow(built):
+def test_reading_does_not_import_tensorflow(built):
   code = f"""
 import sys
 from tests.support import kitti_folder

@@ -22,7 +22,7 @@ def _write_stills(root, layout):
     kitti_folder.write_still(
       root, f'{number:06d}', picture, mask, layout=layout
     )
-  for path in list(root.rglob('*.png')):  # As macOS leaves on other disks.
+  for path in list(root.rglob('*.png')):  # As macOS creates on other disks.
     path.with_name(f'._{path.name}').write_bytes(b'no picture')
   return root
 
@@ -44,7 +44,7 @@ def _batches(config, count, *, batch_size=4, start_step=0, **shard):
   return list(itertools.islice(batches, count))
 
 
-def test_batches_carry_their_share(config):
+def test_batches_contain_their_share_of_stills(config):
   plain = config.copy_and_resolve_references()
   plain.semantic_root = ''
   for batch, alone in zip(_batches(config, 3), _batches(plain, 3), strict=True):
@@ -85,14 +85,14 @@ def test_both_readers_agree(config):
       np.testing.assert_array_equal(array, theirs[name])
 
 
-def test_they_are_counted(config):
+def test_stills_are_counted(config):
   summary = input_pipeline.open_data(config)
   assert summary.stills == _COUNT
   assert '5 labelled stills' in str(summary)
 
 
 @pytest.mark.parametrize('share', [0.3, 0.0, -1.0, math.inf, math.nan])
-def test_a_share_that_is_no_number_of_stills_raises(config, share):
+def test_fractional_number_of_stills_raises(config, share):
   config.semantic_share = share
   with pytest.raises(ValueError, match='semantic_share'):
     _batches(config, 1)
@@ -110,7 +110,7 @@ def test_missing_masks_are_counted_and_named(tmp_path):
     _open(root)
 
 
-def test_cityscapes_splits_are_kept_apart(tmp_path):
+def test_cityscapes_splits_are_separate(tmp_path):
   grey = np.zeros((4, 8), np.uint8)
   for split, ending in (('train', 'labelIds'), ('val', 'labelTrainIds')):
     kitti_folder.write_still(
@@ -140,7 +140,7 @@ def test_folders_without_stills_raise(tmp_path):
     _open(tmp_path)
 
 
-def test_a_value_outside_the_coding_names_file_and_value(config, tmp_path):
+def test_value_outside_the_coding_raises_with_file_and_value(config, tmp_path):
   config.semantic_labels = 'ids'
   path = next((tmp_path / 'stills').rglob('000002*label*Ids.png'), None)
   path = path or tmp_path / 'stills/semantic/000002_10.png'
@@ -149,7 +149,7 @@ def test_a_value_outside_the_coding_names_file_and_value(config, tmp_path):
     _batches(config, 1)
 
 
-def test_masks_of_another_shape_than_their_picture_raise(config):
+def test_mask_and_picture_of_different_shapes_raise(config):
   assert input_pipeline.open_data(config).stills == _COUNT
   masks = pathlib.Path(config.semantic_root).rglob('[!.]*')
   mask = next(

@@ -150,7 +150,7 @@ def test_true_depth_and_motion_rebuild_a_frame_from_its_neighbours(
   assert unmoved[valid].mean() > 3 * difference[valid].mean()
 
 
-def test_a_wrong_motion_does_not_rebuild(root, monkeypatch):
+def test_wrong_motion_does_not_rebuild(root, monkeypatch):
   drive = _drive(root)
   poses = _poses(drive)
   good, _, valid = _rebuild(drive, 2, 1)
@@ -159,7 +159,7 @@ def test_a_wrong_motion_does_not_rebuild(root, monkeypatch):
   assert bad[valid].mean() > 3 * good[valid].mean()
 
 
-def test_layout_is_kittis(root):
+def test_layout_is_that_of_kitti(root):
   date = root / _DATE
   for number in (1, 2):
     drive = _drive(root, number)
@@ -194,7 +194,7 @@ def test_layout_is_kittis(root):
   )
 
 
-def test_pictures_have_kittis_coding(root):
+def test_pictures_have_the_coding_of_kitti(root):
   data = _drive(root)
   with Image.open(data / 'image_02/data/0000000001.png') as image:
     assert (image.mode, image.size) == ('RGB', (_WIDTH, _HEIGHT))
@@ -205,7 +205,7 @@ def test_pictures_have_kittis_coding(root):
   assert (data / 'velodyne_points/data/0000000001.bin').stat().st_size % 16 == 0
 
 
-def test_splits_hold_drives_apart(root):
+def test_splits_share_no_drives(root):
   train, test = (
     [
       line.split()
@@ -218,7 +218,7 @@ def test_splits_hold_drives_apart(root):
   assert test == [[second, str(i), 'l'] for i in range(0, _FRAMES, 2)]
 
 
-def test_labels_are_many_and_in_range(root):
+def test_labels_are_diverse_and_in_range(root):
   found = set()
   for frame in range(_FRAMES):
     found |= set(np.unique(_read(_drive(root), 'semantic_02', frame)))
@@ -237,7 +237,7 @@ def test_thin_objects_are_plentiful(root):
   assert np.isin(masks, cityscapes.THIN_CLASSES).mean() > 0.01
 
 
-def test_sky_alone_has_no_depth(root):
+def test_only_sky_has_no_depth(root):
   for frame in range(_FRAMES):
     depth = _depth(_drive(root), frame)
     sky = _read(_drive(root), 'semantic_02', frame) == 10
@@ -340,7 +340,7 @@ def test_seed_decides_every_byte(tmp_path):
   assert first[name] != other[name]
 
 
-def test_an_existing_street_is_kept_or_differs(root):
+def test_existing_street_is_kept_or_raises(root):
   arguments = dict(
     drives=2, frames=_FRAMES, height=_HEIGHT, width=_WIDTH, seed=3
   )
@@ -352,14 +352,14 @@ def test_an_existing_street_is_kept_or_differs(root):
   assert record['frames'] == _FRAMES and record['version'] == folder.VERSION
 
 
-def test_another_folder_is_left_alone(tmp_path):
+def test_another_folder_is_not_changed(tmp_path):
   (tmp_path / 'notes.txt').write_text('mine')
   with pytest.raises(ValueError, match='not a rendered street'):
     _small(tmp_path)
   assert (tmp_path / 'notes.txt').read_text() == 'mine'
 
 
-def test_a_street_rendered_meanwhile_is_kept(tmp_path, monkeypatch):
+def test_concurrently_rendered_street_is_kept(tmp_path, monkeypatch):
   whole_folder = files.whole_folder
 
   @contextlib.contextmanager
@@ -374,7 +374,7 @@ def test_a_street_rendered_meanwhile_is_kept(tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ['root']
 
 
-def test_an_interrupted_render_leaves_nothing(tmp_path, monkeypatch):
+def test_interrupted_render_leaves_nothing(tmp_path, monkeypatch):
   def interrupt(scene, frame, **_):
     raise KeyboardInterrupt
 

@@ -54,7 +54,7 @@ def run(root, output, kind, *more):
 
 
 @pytest.mark.parametrize('kind', truths.KINDS)
-def test_file_gives_the_same_as_the_folder(root, tmp_path, capsys, kind):
+def test_file_equals_the_folder(root, tmp_path, capsys, kind):
   output = tmp_path / 'new' / 'truth.npz'
   run(root, output, kind)
   assert '3 depth maps written' in capsys.readouterr().out
@@ -79,7 +79,7 @@ def test_file_gives_the_same_as_the_folder(root, tmp_path, capsys, kind):
   assert computed[0]['depth'].any()
 
 
-def test_improved_is_found_where_people_unpack_it(root, tmp_path):
+def test_improved_is_found_in_the_usual_places(root, tmp_path):
   folder = kitti.Folder(str(root))
   # A folder of its own comes before the raw root, train before val.
   own = tmp_path / 'annotated'
@@ -146,7 +146,7 @@ def test_failure_leaves_nothing_behind(root, tmp_path):
     run(root, output, 'improved', f'--ground_truth_root={tmp_path}')
 
 
-def test_ending_the_process_leaves_nothing_behind(root, tmp_path):
+def test_terminated_process_leaves_nothing_behind(root, tmp_path):
   output = tmp_path / 'out' / 'truth.npz'
   script = f"""
 import os, signal
@@ -167,7 +167,7 @@ test_cache_depth.run({str(root)!r}, {str(output)!r}, 'lidar')
   assert list(output.parent.iterdir()) == []
 
 
-def test_paths_are_local_and_know_the_home_folder(monkeypatch, capsys):
+def test_paths_are_local_and_expand_the_home_folder(monkeypatch, capsys):
   monkeypatch.setenv('HOME', '/home/someone')
   assert command_line.local_path('~/kitti') == '/home/someone/kitti'
   assert command_line.local_path('a/b') == 'a/b'

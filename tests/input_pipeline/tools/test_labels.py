@@ -64,7 +64,7 @@ def test_kitti_raw(tmp_path, capsys):
   assert output.splitlines()[-1] == 'nothing is wrong'
 
 
-def test_shares_are_those_of_the_masks(tmp_path, capsys):
+def test_class_shares_match_the_masks(tmp_path, capsys):
   root = tmp_path / _DRIVE
   kitti_folder.save(_GREY, root / 'image_02/data/0000000000.png')
   kitti_folder.save(
@@ -97,7 +97,7 @@ def test_ids_of_stills(tmp_path, layout):
   assert report.scan.pixels[-1] == _GREY.size // 2
 
 
-def test_cityscapes_names_tell_the_coding(tmp_path):
+def test_cityscapes_names_determine_the_coding(tmp_path):
   # By its values this would be a mask of train ids.
   _write_stills(tmp_path, 'cityscapes', [_mask(7)], split='val')
   report = labels.check(tmp_path)
@@ -132,7 +132,7 @@ def test_coding_is_guessed_by_most_masks(tmp_path, masks, coding):
   assert bool(report.problems) == (coding == 'train_ids')
 
 
-def test_everything_wrong_is_named(tmp_path, capsys):
+def test_all_problems_are_listed(tmp_path, capsys):
   _write_stills(tmp_path, 'kitti', [_mask(0, 18)] * 9)
   masks = tmp_path / 'semantic'
   kitti_folder.save(_mask(0, 19, 77, 0), masks / '000001_10.png')
@@ -170,7 +170,7 @@ def test_everything_wrong_is_named(tmp_path, capsys):
   assert pixels.sum() == 2 * pixels[18] == 3 * 4 * 8 + 3 * 8
 
 
-def test_ten_are_named_and_the_others_counted(tmp_path):
+def test_ten_problems_are_listed_and_the_others_counted(tmp_path):
   _write_stills(tmp_path, 'kitti', [_mask(99)] * 13)
   lines = str(labels.check(tmp_path)).splitlines()
   first = lines.index('WRONG, masks with a value outside the coding: 13')
@@ -178,7 +178,7 @@ def test_ten_are_named_and_the_others_counted(tmp_path):
   assert lines[first + 11 :] == ['  (+3 more)']
 
 
-def test_a_folder_without_masks_is_one_message(tmp_path, capsys):
+def test_folder_without_masks_is_one_message(tmp_path, capsys):
   for name, hints in (
     ('empty', ['semantic_02', 'gtFine', 'image_2']),
     ('raw', ['semantic_02']),
@@ -199,7 +199,7 @@ def test_a_folder_without_masks_is_one_message(tmp_path, capsys):
   assert code == 1 and f'there is no mask in {tmp_path / "nowhere"}' in errors
 
 
-def test_as_a_program(tmp_path):
+def test_command_as_a_process(tmp_path):
   _write_stills(tmp_path, 'kitti', [_mask(7, 26), _mask(7, 99)])
   result = subprocess.run(
     [sys.executable, '-m', 'input_pipeline.tools.labels', 'check', tmp_path],
@@ -253,7 +253,7 @@ def test_colours_of_a_file(tmp_path):
     (('broken', 'out'), r'coding: 1, the first: .*c.png: value 99'),
   ],
 )
-def test_colours_that_cannot_be_written(tmp_path, capsys, arguments, message):
+def test_unwritable_colours_raise(tmp_path, capsys, arguments, message):
   kitti_folder.save(_mask(7, 26), tmp_path / 'masks/a.png')
   kitti_folder.save(_mask(7, 26), tmp_path / 'broken/b.png')
   kitti_folder.save(_mask(7, 99), tmp_path / 'broken/c.png')

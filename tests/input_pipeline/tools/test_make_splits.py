@@ -54,7 +54,7 @@ def test_lists_pass_the_checks_before_training(root, output):
   assert len(validation) == 12
 
 
-def test_a_camera_that_a_drive_lacks_is_counted(root, output):
+def test_missing_camera_of_a_drive_is_counted(root, output):
   drives.write_moving(root, 8, 8)
   drives.write_pictures(root, drives.DRIVE, np.arange(6) * 5, camera=3)
   summary = make_splits.make_splits(root, output, validation_share=0.5)
@@ -65,7 +65,7 @@ def test_a_camera_that_a_drive_lacks_is_counted(root, output):
   assert '1 drive without camera r' in make_splits.describe(summary)
 
 
-def test_one_camera_alone(root, output):
+def test_single_camera(root, output):
   drives.write_moving(root, 8, 8)
   drives.write_pictures(root, drives.DRIVE, np.arange(8) * 5, camera=3)
   summary = make_splits.make_splits(root, output, cameras=['r'])
@@ -98,7 +98,7 @@ def test_speed_0_keeps_standing_frames(root, output):
 
 
 @pytest.mark.parametrize('suffix', ['png', 'jpg'])
-def test_standing_frames_by_pictures(root, output, suffix):
+def test_standing_frames_by_picture_differences(root, output, suffix):
   greys = np.arange(20) * 10
   greys[7] = greys[8] = greys[6]  # Standing from frame 7 on.
   drives.write_pictures(root, drives.DRIVE, greys, suffix=suffix)
@@ -109,7 +109,7 @@ def test_standing_frames_by_pictures(root, output, suffix):
   assert summary['drives'][drives.DRIVE]['judged_by'] == {'images': 18}
 
 
-def test_the_next_frame_decides_where_only_it_is_asked_for(root, output):
+def test_next_frame_is_compared_if_it_is_the_only_neighbour(root, output):
   greys = np.arange(20) * 10
   greys[7] = greys[6]
   drives.write_pictures(root, drives.DRIVE, greys)
@@ -118,7 +118,7 @@ def test_the_next_frame_decides_where_only_it_is_asked_for(root, output):
   assert 6 not in frames and {0, 5, 7} <= set(frames) and 19 not in frames
 
 
-def test_pictures_decide_where_packets_are_missing(root, output):
+def test_pictures_are_compared_where_packets_are_missing(root, output):
   drives.write_pictures(root, drives.DRIVE, [9] * 20)
   drives.write_oxts(root, drives.DRIVE, [(5.0, 0.0)] * 16)
   summary = make_splits.make_splits(root, output)
@@ -158,7 +158,7 @@ def test_both_lists_get_a_drive(sizes, share, seed):
   assert chosen <= set(sizes)
 
 
-def test_the_seed_alone_decides(root, tmp_path):
+def test_split_depends_only_on_the_seed(root, tmp_path):
   drives.write_moving(root, *[6] * 8)
   made = {}
   for name, seed in (('a', 0), ('b', 0), ('c', 1), ('d', 2)):
@@ -234,7 +234,7 @@ def test_unrectified_drives_are_excluded(root, output):
 
 
 @pytest.mark.parametrize('offsets', [[-1, 1], [-3, 2], [2], [-2]])
-def test_a_single_drive_is_split_with_a_gap(root, output, offsets):
+def test_single_drive_is_split_with_a_gap(root, output, offsets):
   drives.write_moving(root, 30)
   drives.write_pictures(root, drives.DRIVE, np.arange(30) * 5, camera=3)
   summary = make_splits.make_splits(
@@ -312,7 +312,7 @@ def test_frames_without_ground_truth_do_not_validate(root, output):
   )
 
 
-def test_nothing_left_says_why(root, output):
+def test_empty_result_raises_with_the_reasons(root, output):
   drives.write_pictures(root, drives.drive_name(2, '2011_09_26'), range(9))
   drives.write_pictures(root, drives.DRIVE, [3] * 9)
   assert_raises(
@@ -323,7 +323,7 @@ def test_nothing_left_says_why(root, output):
   )
 
 
-def test_a_drive_too_short_for_two_lists(root, output):
+def test_drive_too_short_for_two_lists_raises(root, output):
   drives.write_moving(root, 5)
   assert_raises(
     root, output, ValueError, f'{drives.DRIVE} is the only drive .*3 frames'
@@ -358,7 +358,7 @@ def test_unreadable_picture_is_named(root, output):
     (f'{drives.DATE}/drive\udcff', 'surrogates not allowed'),
   ],
 )
-def test_names_that_no_list_can_hold(root, output, drive, message):
+def test_unlistable_names_raise(root, output, drive, message):
   drives.write_pictures(root, drive, range(8))
   assert_raises(root, output, ValueError, message)
 
@@ -383,7 +383,7 @@ def test_bad_arguments(root, output, arguments, message):
   assert_raises(root, output, ValueError, message, **arguments)
 
 
-def test_a_filled_folder_is_left_alone(root, output):
+def test_nonempty_folder_is_not_changed(root, output):
   drives.write_moving(root, 12)
   output.mkdir(parents=True)
   make_splits.make_splits(root, output)
@@ -393,9 +393,7 @@ def test_a_filled_folder_is_left_alone(root, output):
   assert (output / 'train.txt').read_bytes() == before
 
 
-def test_an_output_that_cannot_be_made_is_found_before_the_work(
-  root, output, monkeypatch
-):
+def test_unwritable_output_raises_before_work(root, output, monkeypatch):
   drives.write_moving(root, 12)
   output.parent.mkdir()
   (output.parent / 'file').touch()
@@ -406,7 +404,7 @@ def test_an_output_that_cannot_be_made_is_found_before_the_work(
     make_splits.make_splits(root, output.parent / 'file' / 'lists')
 
 
-def test_a_failed_write_leaves_nothing(root, output, monkeypatch):
+def test_failed_write_leaves_nothing(root, output, monkeypatch):
   drives.write_moving(root, 12)
 
   def write_text(path, *_, **__):

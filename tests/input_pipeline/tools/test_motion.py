@@ -22,7 +22,7 @@ from input_pipeline.tools import motion
     ).map(lambda words: ' '.join(words).encode()),
   )
 )
-def test_any_packet_gives_a_speed_or_names_the_file(tmp_path_factory, content):
+def test_any_packet_has_a_speed_or_raises(tmp_path_factory, content):
   path = tmp_path_factory.mktemp('oxts') / '0000000001.txt'
   path.write_bytes(content)
   try:
