@@ -1,4 +1,4 @@
-"""NumPy arrays in, uint8 RGB pictures out, PNG files written.
+"""NumPy arrays in, pictures `[H, W, 3]` uint8 RGB out, PNG files written.
 
 Colour maps and plots come from matplotlib without its global state, drawing
 from Pillow, so that every function is pure and safe on any thread.
@@ -28,14 +28,11 @@ _COLOURS[: cityscapes.NUM_CLASSES] = cityscapes.COLOURS
 def colorize_inverse_depth(
   inverse_depth: np.ndarray, *, vmax: float | None = None
 ) -> np.ndarray:
-  """Colours by magma, up to the 95th percentile as Monodepth2 does.
+  """Colours by magma up to the 95th percentile (Monodepth2); bright is near.
 
   Args:
     inverse_depth: `[H, W]`, any unit; a disparity gives the same picture.
     vmax: the value shown brightest, to make pictures comparable.
-
-  Returns:
-    `[H, W, 3]` uint8; bright is near.
   """
   if vmax is None:
     vmax = np.percentile(inverse_depth, 95)
@@ -54,9 +51,6 @@ def colorize_depth(
     depth: `[H, W]`, 0 = no measurement, shown grey.
     vmax: the inverse depth shown brightest; by default the 95th percentile of
       the measurements.
-
-  Returns:
-    `[H, W, 3]` uint8; bright is near.
   """
   measured = depth > 0
   inverse = np.divide(1.0, depth, out=np.zeros(depth.shape), where=measured)
@@ -84,9 +78,6 @@ def colorize_error(
     prediction: `[H, W]`, metres, aligned with the truth.
     valid: `[H, W]` bool; the rest is grey.
     vmax: the error shown reddest.
-
-  Returns:
-    `[H, W, 3]` uint8.
   """
   truth = np.where(valid, ground_truth, 1.0)
   error = np.where(valid, np.abs(prediction - truth) / truth, 0.0)
@@ -104,9 +95,6 @@ def colorize_difference(
     difference: `[H, W]`.
     limit: the magnitude shown most saturated; by default the 95th percentile
       of the magnitudes that are not zero.
-
-  Returns:
-    `[H, W, 3]` uint8.
   """
   if limit is None:
     magnitudes = np.abs(difference[difference != 0])
@@ -128,9 +116,6 @@ def overlay_labels(
     image: `[H, W, 3]` uint8.
     labels: `[H, W]` uint8 train ids, 255 = unlabelled.
     opacity: of the classes' colours, in [0, 1].
-
-  Returns:
-    `[H, W, 3]` uint8.
   """
   colours = colorize_labels(labels)
   blended = np.rint((1 - opacity) * image + opacity * colours).astype(np.uint8)
@@ -146,7 +131,7 @@ def draw_points(
   colour: tuple[int, int, int] = (0, 255, 0),
   radius: int = 1,
 ) -> np.ndarray:
-  """Marks points by small squares.
+  """Marks points by small squares in a copy of the image.
 
   Args:
     image: `[H, W, 3]` uint8.
@@ -154,9 +139,6 @@ def draw_points(
     mask: `[K]` bool; False points are not drawn.
     colour: RGB.
     radius: pixels on each side of the point.
-
-  Returns:
-    `[H, W, 3]` uint8, a copy.
   """
   picture = Image.fromarray(image)
   draw = ImageDraw.Draw(picture)
@@ -166,14 +148,10 @@ def draw_points(
 
 
 def panel(rows: Sequence[Sequence[tuple[np.ndarray, str]]]) -> np.ndarray:
-  """Draws a grid of images, each under its caption.
+  """Draws rows of images `[h, w, 3]` uint8, each under its caption.
 
-  Args:
-    rows: pairs of an image `[h, w, 3]` uint8 and its caption. All images are
-      resized to the size of the first. Shorter rows end with empty cells.
-
-  Returns:
-    `[H, W, 3]` uint8.
+  All images are resized to the size of the first. Shorter rows end with empty
+  cells.
   """
   height, width = rows[0][0][0].shape[:2]
   font_size = max(10, min(height // 10, width // 24))
@@ -197,12 +175,8 @@ def draw_trajectories(
 ) -> np.ndarray:
   """Plots trajectories from above, x to the right and z ahead, equal axes.
 
-  Args:
-    trajectories: label -> `[N, 4, 4]` camera to world, metres.
-    title: text above.
-
-  Returns:
-    `[H, W, 3]` uint8; a dot marks where each begins.
+  Takes label -> `[N, 4, 4]` camera to world, metres. A dot marks where each
+  trajectory begins.
   """
   figure = matplotlib.figure.Figure(figsize=(7, 7), layout='constrained')
   canvas = matplotlib.backends.backend_agg.FigureCanvasAgg(figure)
@@ -222,11 +196,9 @@ def draw_trajectories(
 
 
 def write_png(path: str | os.PathLike, image: np.ndarray) -> None:
-  """Writes a PNG file that is either whole or absent.
+  """Writes `[H, W, 3]` or `[H, W]` uint8 to a PNG file, whole or not at all.
 
-  Args:
-    path: the file; its folder is made.
-    image: `[H, W, 3]` or `[H, W]` uint8.
+  The file's folder is made.
   """
   with files.whole_file(path) as partial:
     Image.fromarray(image).save(partial, format='PNG')

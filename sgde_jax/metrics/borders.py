@@ -101,14 +101,8 @@ def class_errors(
 ) -> totals.Totals:
   """Computes depth errors per class and for the thin classes together.
 
-  Args:
-    ground_truth: `[H, W]`, metres.
-    prediction: `[H, W]`, metres, aligned (`depth.align_depth`).
-    valid: `[H, W]` bool, the pixels that count.
-    labels: `[H, W]` integer train ids, 255 = unlabelled.
-
-  Returns:
-    `abs_rel/NAME` and `square_error/NAME` for each class and for `thin`.
+  Takes the arguments of `border_errors`; returns `abs_rel/NAME` and
+  `square_error/NAME` for each class and for `thin`.
   """
   _check_labels(labels)
   groups = {
@@ -210,11 +204,10 @@ def boundary_totals(
   pairs = {}
   for name, classes in _MASKS.items():
     mask = np.isin(labels, classes)
+    pairs[f'boundary_recall/{name}'] = (0.0, 0)
     if any(contour.any() for contour in _mask_contours(mask, known)):
       score = boundary_recall(prediction, mask, valid=known)
       pairs[f'boundary_recall/{name}'] = (score, 1)
-    else:
-      pairs[f'boundary_recall/{name}'] = (0.0, 0)
   pairs['boundary_f1'] = (0.0, 0)
   if dense_truth is not None:
     valid = dense_truth > 0
@@ -255,10 +248,15 @@ def _check_labels(labels):
     )
 
 
-def _directed_pairs(array):
-  """Views of each pixel and its neighbour, for the directions of `_AXES`."""
-  forward = [_neighbours(array, axis) for axis in (1, 0)]
-  return forward + [(second, first) for first, second in forward]
+def _directed_pairs(array, valid):
+  """Each pixel, its neighbour and whether both are valid, along `_AXES`."""
+  if valid is None:
+    valid = np.ones(array.shape, bool)
+  forward = [
+    (*_neighbours(array, axis), np.logical_and(*_neighbours(valid, axis)))
+    for axis in (1, 0)
+  ]
+  return forward + [(second, first, both) for first, second, both in forward]
 
 
 def _neighbour_ratios(depth, valid):
@@ -269,28 +267,20 @@ def _neighbour_ratios(depth, valid):
   """
   depth = np.asarray(depth, np.float64)
   usable = np.isfinite(depth) & (depth > 0)
-  if valid is None:
-    valid = np.ones(depth.shape, bool)
-  if not usable[valid].all():
+  if not (usable if valid is None else usable[valid]).all():
     raise ValueError('depth must be finite and positive wherever it counts.')
   depth = np.where(usable, depth, 1.0)
   return [
-    np.where(first & second, far / near, 0.0)
-    for (near, far), (first, second) in zip(
-      _directed_pairs(depth), _directed_pairs(valid), strict=True
-    )
+    np.where(both, far / near, 0.0)
+    for near, far, both in _directed_pairs(depth, valid)
   ]
 
 
 def _mask_contours(mask, valid):
   """Pairs that step out of a mask to the right, down, left and up."""
-  if valid is None:
-    valid = np.ones(mask.shape, bool)
   return [
-    inside & ~outside & first & second
-    for (inside, outside), (first, second) in zip(
-      _directed_pairs(mask), _directed_pairs(valid), strict=True
-    )
+    inside & ~outside & both
+    for inside, outside, both in _directed_pairs(mask, valid)
   ]
 
 

@@ -68,9 +68,6 @@ def align_depth(
     cap_truth: False counts every measured pixel (truth > 0) at any range, as
       the improved ground truth is evaluated, with crop 'none'.
 
-  Returns:
-    The aligned prediction.
-
   Raises:
     ValueError: if nothing in the truth counts, or a prediction that counts is
       not finite and positive.
@@ -155,14 +152,8 @@ def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
   Output pixel i reads input position (i + 0.5) h / H - 0.5, as OpenCV's
   linear interpolation and the field's evaluation do; a library's
-  antialiased resize would differ wherever the output is smaller.
-
-  Args:
-    image: `[h, w]`.
-    size: (H, W).
-
-  Returns:
-    `[H, W]` float64.
+  antialiased resize would differ wherever the output is smaller. Maps `[h, w]`
+  to `[H, W]` float64, where `size` is (H, W).
   """
   source = np.asarray(image, np.float64)
   low, high, weight = _linear_taps(source.shape[0], int(size[0]))
@@ -191,13 +182,8 @@ def flip_post_process(
   plain one: each saw that side at its own right border, where networks trained
   on stereo pairs are best. The mean of both from 10% on, ramps between.
 
-  Args:
-    inverse_depth: `[..., h, w]`.
-    flipped_back: `[..., h, w]`, predicted on the mirrored image and mirrored
-      back.
-
-  Returns:
-    `[..., h, w]` float64.
+  Both inputs are `[..., h, w]`, and so is the result, in float64;
+  `flipped_back` was predicted on the mirrored image and mirrored back.
   """
   left = np.asarray(inverse_depth, np.float64)
   right = np.asarray(flipped_back, np.float64)
@@ -237,14 +223,10 @@ def summarize(images: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 def _crop_mask(shape, crop):
   height, width = shape
-  top, bottom, left, right = (
-    int(fraction * length)
-    for fraction, length in zip(
-      CROPS[crop], (height, height, width, width), strict=True
-    )
-  )
+  top, bottom, left, right = CROPS[crop]
+  rows = slice(int(top * height), int(bottom * height))
   mask = np.zeros(shape, bool)
-  mask[top:bottom, left:right] = True
+  mask[rows, int(left * width) : int(right * width)] = True
   return mask
 
 

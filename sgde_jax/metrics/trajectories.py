@@ -73,10 +73,7 @@ def monodepth2_errors(
   the end, of 4, 3 and 2 frames, count as much as whole ones. Takes the poses of
   `odometry_error`; returns `[N - 1]`, metres.
   """
-  true, predicted = (
-    chain_backwards(poses_true),
-    chain_backwards(poses_predicted),
-  )
+  true, predicted = map(chain_backwards, (poses_true, poses_predicted))
   shorter = [
     snippet_errors(true, predicted, snippet=frames)[-1:]
     for frames in range(SNIPPET - 1, 1, -1)

@@ -60,7 +60,9 @@ class ResNetEncoder(nn.Module):
     norm = functools.partial(
       layers.BatchNorm, use_running_average=not train, dtype=self.dtype
     )
-    block = BottleneckBlock if bottleneck else BasicBlock
+    block = functools.partial(
+      ResidualBlock, bottleneck=bottleneck, conv=conv, norm=norm
+    )
     x = ((image - 0.45) / 0.225).astype(self.dtype)
     x = conv(64, (7, 7), (2, 2), padding=((3, 3), (3, 3)), name='conv1')(x)
     x = nn.relu(norm(name='bn1')(x))
@@ -69,62 +71,41 @@ class ResNetEncoder(nn.Module):
     for stage, (depth, width) in enumerate(zip(depths, _WIDTHS, strict=True)):
       for index in range(depth):
         stride = 2 if stage > 0 and index == 0 else 1
-        x = block(width, stride, conv, norm, name=f'layer{stage + 1}_{index}')(
-          x
-        )
+        x = block(width, stride, name=f'layer{stage + 1}_{index}')(x)
       features.append(x)
     return features
 
 
-class BasicBlock(nn.Module):
-  """Two 3 x 3 convolutions and a shortcut (ResNet-18 and 34)."""
+class ResidualBlock(nn.Module):
+  """Convolutions, each with batch norm, and a shortcut.
+
+  Two of 3 x 3; with `bottleneck` (ResNet-50 and up) 1 x 1, 3 x 3 and 1 x 1.
+  """
 
   width: int
   stride: int
+  bottleneck: bool
   conv: functools.partial
   norm: functools.partial
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B _ _ D']:
-    """Divides the size by `stride`; D is `width`."""
-    strides = (self.stride, self.stride)
-    same = ((1, 1), (1, 1))
-    y = self.conv(self.width, (3, 3), strides, padding=same, name='conv1')(x)
-    y = nn.relu(self.norm(name='bn1')(y))
-    y = self.conv(self.width, (3, 3), padding=same, name='conv2')(y)
-    y = self.norm(name='bn2')(y)
-    return nn.relu(y + _shortcut(self, x, y.shape))
-
-
-class BottleneckBlock(nn.Module):
-  """1 x 1, 3 x 3, 1 x 1 convolutions and a shortcut (ResNet-50 and up)."""
-
-  width: int
-  stride: int
-  conv: functools.partial
-  norm: functools.partial
-
-  @nn.compact
-  def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B _ _ D']:
-    """Divides the size by `stride`; D is four times `width`."""
-    strides = (self.stride, self.stride)
-    same = ((1, 1), (1, 1))
-    y = nn.relu(
-      self.norm(name='bn1')(self.conv(self.width, (1, 1), name='conv1')(x))
-    )
-    y = self.conv(self.width, (3, 3), strides, padding=same, name='conv2')(y)
-    y = nn.relu(self.norm(name='bn2')(y))
-    y = self.conv(_EXPANSION * self.width, (1, 1), name='conv3')(y)
-    y = self.norm(name='bn3')(y)
-    return nn.relu(y + _shortcut(self, x, y.shape))
-
-
-def _shortcut(block, x, shape):
-  """Returns the identity, or a strided 1 x 1 convolution if shapes differ."""
-  if x.shape == shape:
-    return x
-  strides = (block.stride, block.stride)
-  x = block.conv(
-    shape[-1], (1, 1), strides, padding='VALID', name='downsample_0'
-  )(x)
-  return block.norm(name='downsample_1')(x)
+    """Divides the size by `stride`; D is `width`, or a bottleneck's 4 times."""
+    width, stride = self.width, self.stride
+    # Channels, kernel size and stride.
+    convolutions = [(width, 3, stride), (width, 3, 1)]
+    if self.bottleneck:
+      wide = _EXPANSION * width
+      convolutions = [(width, 1, 1), (width, 3, stride), (wide, 1, 1)]
+    y = x
+    for i, (channels, size, step) in enumerate(convolutions, start=1):
+      y = self.conv(
+        channels, (size, size), step, padding=size // 2, name=f'conv{i}'
+      )(y if i == 1 else nn.relu(y))
+      y = self.norm(name=f'bn{i}')(y)
+    if x.shape != y.shape:
+      x = self.conv(
+        y.shape[-1], (1, 1), stride, padding='VALID', name='downsample_0'
+      )(x)
+      x = self.norm(name='downsample_1')(x)
+    return nn.relu(y + x)

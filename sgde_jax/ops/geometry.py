@@ -117,7 +117,9 @@ def project_planes(
   depth: Float[Array, 'B H W'], intrinsics: Intrinsics, transform: Transform
 ) -> tuple[Float[Array, 'B H W'], Float[Array, 'B H W']]:
   """Like `project_to_source`, with x and y as two planes."""
-  x, y = _grid(*depth.shape[1:], depth.dtype)
+  height, width = depth.shape[1:]
+  x = jnp.arange(width, dtype=depth.dtype)[None, None]
+  y = jnp.arange(height, dtype=depth.dtype)[None, :, None]
   return project_pixels(x, y, depth, intrinsics, transform)
 
 
@@ -176,12 +178,6 @@ def flip_intrinsics(
 def _matmul(a, b):
   """Multiplies small matrices at full precision on every accelerator."""
   return jnp.matmul(a, b, precision='highest')
-
-
-def _grid(height, width, dtype):
-  """The pixel grid, x `[1, 1, W]` and y `[1, H, 1]`."""
-  x = jnp.arange(width, dtype=dtype)[None, None]
-  return x, jnp.arange(height, dtype=dtype)[None, :, None]
 
 
 def _map_pixels(matrix, x, y):

@@ -132,12 +132,7 @@ class RunLog:
     )
 
   def pictures(self, step: int, arrays: Mapping[str, jax.Array]) -> None:
-    """Writes panels of a training batch.
-
-    Args:
-      step: steps done.
-      arrays: the result of `steps.preview_step`, on the mesh.
-    """
+    """Writes panels of a training batch: `steps.preview_step` on the mesh."""
     if not self._active:
       return
     rows = {k: parallel.local_rows(v, _PREVIEWS) for k, v in arrays.items()}
@@ -224,12 +219,10 @@ class Profiler:
     self._enabled = enabled and jax.process_index() == 0
 
   def before(self, count: int, state: Any) -> None:
-    """Starts or stops the trace before the `count`-th step.
+    """Starts or stops the trace before this process's `count`-th step, from 1.
 
-    Args:
-      count: the number of the next step since this process started, from 1.
-      state: the result of the last step, which is waited for so that the trace
-        holds whole steps.
+    Waits for `state`, the result of the last step, so that the trace holds
+    whole steps.
     """
     if self._enabled and count in (10, 20):
       jax.block_until_ready(state)

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import operator
 import pathlib
 from collections.abc import Mapping
 
@@ -12,6 +13,7 @@ from input_pipeline import files
 from sgde_jax.weights import train_state
 
 _STATE = 'state'
+_abs_rel = operator.itemgetter('abs_rel')
 _managers = ocp.checkpoint_managers
 
 
@@ -39,7 +41,8 @@ class Checkpoints:
     self._saving = None  # The step whose saving may not have ended.
     self._manager = ocp.CheckpointManager(
       self._folder,
-      handler_registry=_handler_registry(),
+      # So that a manager that never saved can also read the item.
+      item_handlers={_STATE: ocp.StandardCheckpointHandler()},
       options=ocp.CheckpointManagerOptions(
         read_only=read_only,
         create=not read_only,
@@ -224,15 +227,6 @@ def latest_step(workdir: str | pathlib.Path) -> int | None:
   return max((int(step) for step in steps if step.isdecimal()), default=None)
 
 
-def _handler_registry():
-  """Names the item, so that a manager that never saved can also read it."""
-  registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
-  handler = ocp.StandardCheckpointHandler()
-  registry.add(_STATE, ocp.args.StandardSave, handler)
-  registry.add(_STATE, ocp.args.StandardRestore, handler)
-  return registry
-
-
 def _first_line(error):
   return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -240,10 +234,6 @@ def _first_line(error):
 def _parameters_first(name):
   """Sorts Adam's copies, which differ whenever parameters do, to the end."""
   return name.startswith('opt_state'), name
-
-
-def _abs_rel(metrics):
-  return metrics['abs_rel']
 
 
 def _shapes(tree):
