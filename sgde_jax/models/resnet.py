@@ -90,7 +90,7 @@ class ResidualBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, 'B H W C']) -> Float[Array, 'B _ _ D']:
-    """Divides the size by `stride`; D is `width`, or a bottleneck's 4 times."""
+    """Divides the size by `stride`; D is `width`, or 4 `width` (bottleneck)."""
     width, stride = self.width, self.stride
     # Channels, kernel size and stride.
     convolutions = [(width, 3, stride), (width, 3, 1)]
