@@ -15,7 +15,7 @@ def get_config():
   config.batch_size = 12  # Global: over all devices and processes.
   config.num_epochs = 20
   config.num_steps = 0  # 0: num_epochs passes over the training split.
-  # What a new run starts from: another workdir, or published weights
+  # Initial weights of a new run: another workdir, or published weights
   # (encoder.pth, depth.pth, pose_encoder.pth, pose.pth; .npz).
   config.init_from = ''
   config.init_checkpoint = 'latest'  # Of that workdir; or best (by abs_rel)

@@ -1,4 +1,4 @@
-"""The batch: what the input pipeline hands to training and evaluation."""
+"""The batch: the data passed from here to training and evaluation."""
 
 from typing import NotRequired, TypedDict
 

@@ -40,7 +40,7 @@ class ExampleTable:
   label_files: Sequence[str | None]
   coding: str
   intrinsics: np.ndarray | None = None
-  truth: Any = None  # What `truths.open_truth` returns.
+  truth: Any = None  # The result of `truths.open_truth`.
   native_sizes: np.ndarray | None = None
   native_frame_sizes: Sequence[Size] | None = None
   lines: tuple[splits.Example, ...] | None = None

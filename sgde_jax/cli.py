@@ -35,7 +35,7 @@ _FLAGS = (
   (flags.DEFINE_string, 'workdir', None, 'Folder of the run.'),
   (flags.DEFINE_string, 'input', None, 'predict: image, video or folder.'),
   (flags.DEFINE_string, 'output', None, 'predict: folder; export: file.'),
-  (flags.DEFINE_enum, 'mode', 'train', list(_MODES), 'What to do.'),
+  (flags.DEFINE_enum, 'mode', 'train', list(_MODES), 'The mode.'),
   (flags.DEFINE_enum, 'write', 'depth', ['depth', 'labels'], 'For predict.'),
   (flags.DEFINE_bool, 'distributed', False, 'Join the processes of a job.'),
   # TPU pods and Slurm set these three.
@@ -48,7 +48,7 @@ _FLAGS = (
 
 def run() -> None:
   """Runs the command of `sys.argv`."""
-  sys.modules['__main__'].__doc__ = __doc__  # What --help shows.
+  sys.modules['__main__'].__doc__ = __doc__  # Shown by --help.
   app.run(main, flags_parser=parse)
 
 

@@ -1,8 +1,8 @@
 """Settings of the whole test session, made before JAX starts.
 
 Eight virtual CPU devices, and one cache of compiled programs that the workers
-and the processes started by tests share. What needs an accelerator is tested
-there by `TEST_PLATFORM=cuda python -m pytest tests/models/test_attention.py`.
+and the processes started by tests share. On an accelerator, run its tests by
+`TEST_PLATFORM=cuda python -m pytest tests/models/test_attention.py`.
 """
 
 import collections
@@ -14,7 +14,7 @@ import tempfile
 
 # Compiling takes most of the time, by XLA's defaults twice as long.
 _XLA_FLAGS = ['--xla_backend_optimization_level=1']
-if importlib.metadata.version('jaxlib').startswith('0.10.'):  # Later: unknown.
+if importlib.metadata.version('jaxlib').startswith('0.10.'):  # Removed later.
   _XLA_FLAGS.append('--xla_cpu_use_fusion_emitters=false')
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # Workers inherit it.
   _CACHE = tempfile.TemporaryDirectory(prefix='jax_cache_')
@@ -34,7 +34,7 @@ import jax  # noqa: E402
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
-# The shapes in the signatures are checked in tests alone.
+# The shapes in the signatures are checked only in tests.
 jaxtyping.install_import_hook(
   ['sgde_jax.ops', 'sgde_jax.models'], 'beartype.beartype'
 )

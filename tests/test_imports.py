@@ -17,7 +17,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 _LAYERS = (
   ('input_pipeline',),
   (
-    'sgde_jax',  # Only the public package, which imports lazily.
+    'sgde_jax',  # Only its __init__, which imports lazily.
     'sgde_jax.configs',
     'sgde_jax.configuration',
     'sgde_jax.parallel',

@@ -111,7 +111,7 @@ def _closest(view, primitives):
   least = depth + np.where(
     quad, np.minimum(u, 0) + np.minimum(v, 0), -np.sqrt(u**2 + v**2 + w**2)
   )
-  # A little more, so that rounding never hides what is in front.
+  # A little more, so that rounding never hides a surface in front.
   return 1.001 / np.maximum(least, 0.5 * _NEAR)
 
 
@@ -173,7 +173,7 @@ def rasterise(view: View, surfaces: Surfaces, samples: int) -> np.ndarray:
 
   Args:
     view: the camera.
-    surfaces: what it may see.
+    surfaces: those it may see.
     samples: odd int; the middle point is the pixel's centre.
 
   Returns:

@@ -125,7 +125,7 @@ def read_contents(config: RecordsConfig) -> Contents:
     tables=tables,
     frames=tuple(frames),
     summary=str(opened),
-    # Through JSON, to compare equal to what is read back.
+    # Through JSON, to compare equal to settings that were read back.
     metadata=json.loads(json.dumps(metadata)),
   )
 

@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command.add_argument(
       '--coding',
       choices=cityscapes.CODINGS,
-      help='what the values of the masks mean; guessed if not given',
+      help='coding of the values of the masks; guessed if not given',
     )
   options = parser.parse_args(arguments)
   with command_line.report_errors():

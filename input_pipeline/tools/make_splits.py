@@ -294,7 +294,7 @@ def _drop_without_truth(truth, drives, validation, kind):
 
 
 def _summarize(drives, excluded, train, validation, arguments):
-  """Counts what was kept and what was dropped, for summary.json."""
+  """Counts kept and dropped frames, for summary.json."""
   parts = {'train': train, 'validation': validation}
   frames, totals = {}, {}
   for part, lines in parts.items():
@@ -328,7 +328,7 @@ def _summarize(drives, excluded, train, validation, arguments):
 
 
 def describe(summary: Mapping[str, Any]) -> list[str]:
-  """Formats a summary: the drives, what was excluded, the totals."""
+  """Formats a summary: the drives, the exclusions, the totals."""
   lines = []
   for name, drive in summary['drives'].items():
     parts = {part: drive[part] for part in ('train', 'validation')}

@@ -137,7 +137,7 @@ class Evaluator:
 
   def _gather(self, rows):
     """Collects the rows of all processes on each process, ordered by index."""
-    # Processes may hold different numbers of rows: pad to what is enough.
+    # Processes may hold different numbers of rows: pad to the maximum.
     most = len(self._batches) * self._config.batch_size
     table = np.full((most, len(self._names)), -1.0)
     values = [[row[name] for name in self._names] for row in rows]

@@ -161,7 +161,7 @@ class Checkpoints:
       yield
     except Exception as error:  # As in _reading.
       reason = _first_line(error).split(': ')[-1]
-      # From the disk: the manager has already dropped what it meant to delete.
+      # From the disk: the manager already dropped those it was going to delete.
       last = latest_step(self._folder.parent)
       raise OSError(
         f'checkpoint {self._folder}/{self._saving} could not be written'

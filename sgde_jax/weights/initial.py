@@ -139,7 +139,7 @@ def template(
 
 
 def _warn_of_differences(config, parts, variables):
-  """Warns where published weights do not cover what the config describes."""
+  """Warns where published weights do not match the config."""
   others = published.list_others(parts, variables)
   if others:
     logging.warning(

@@ -1,4 +1,4 @@
-"""The commands take the flags of their docstrings' examples."""
+"""The commands accept the flags of their docstrings' examples."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the compiled steps return: shapes, units, and mirrored frames."""
+"""The results of the compiled steps: shapes, units, and mirrored frames."""
 
 import functools
 

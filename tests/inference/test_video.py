@@ -67,7 +67,7 @@ def test_frames_are_rotated_upright(tmp_path):
   path.write_bytes(content)
   frames, _ = _read(path)
   assert frames.shape == (5, 80, 48, 3)
-  # What was on the left is above.
+  # The left half is now at the top.
   assert frames[0, :30].mean() > frames[0, 50:].mean() + 40
 
 

@@ -50,7 +50,7 @@ def test_pictures_are_rotated_like_pillow(tmp_path, orientation):
 @pytest.mark.parametrize(
   ('found', 'damaged', 'size'),
   [
-    # The resolution as text: the orientation counts all the same.
+    # The resolution as text: the orientation is used nonetheless.
     (b'\x01\x1a\x00\x05', b'\x01\x1a\x00\x02', (4, 8)),
     (b'MM\x00*', b'none', (8, 4)),  # Nothing can be read.
   ],

@@ -165,7 +165,7 @@ def test_disparities_lie_between_0_and_1():
 
 @pytest.mark.parametrize('offsets', [(0, -1, 1), (0, 2, -3, 1), (0, 1)])
 def test_pairs_reach_the_pose_network_in_temporal_order(offsets):
-  # Every frame shows its own time; the network is replaced by a reading.
+  # Every frame encodes its time; a fake network reads it.
   frames = jnp.broadcast_to(
     jnp.array(offsets, jnp.float32)[None, :, None, None, None],
     (2, len(offsets), 32, 32, 3),

@@ -129,7 +129,7 @@ def test_frames_of_an_example_share_one_draw():
     np.testing.assert_array_equal(
       outputs, np.broadcast_to(outputs[:, :1], outputs.shape)
     )
-  # Undo the flips: what still differs between examples is their colours.
+  # Undo the flips: examples then differ only in their colours.
   flipped = cameras[:, 0, 2] != intrinsics[:, 0, 2]
   assert 0 < flipped.sum() < BATCH
   aligned = [

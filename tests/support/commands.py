@@ -21,7 +21,7 @@ def flags_of(*commands):
 
 
 def check_docstring(command):
-  """Asserts that a command takes the flags of its docstring's examples."""
+  """Asserts that a command accepts the flags of its docstring's examples."""
   example = re.search(r'  python -m .*?\n\n', command.__doc__, re.S)[0]
   assert f'python -m {command.__name__}' in example
   with flags_of(command) as names:

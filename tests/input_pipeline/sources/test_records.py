@@ -357,7 +357,7 @@ def test_equal_build_changes_nothing_and_different_build_raises(root, tmp_path):
   folder, built = build_records.build(config, output)
   assert built
   times = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-  # The same content elsewhere is the same.
+  # The same content elsewhere is equal.
   assert build_records.build(make_builder_config(copy), output) == (
     folder,
     False,

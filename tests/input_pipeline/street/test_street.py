@@ -104,8 +104,8 @@ def _sample(image, x, y):
 def _rebuild(drive, target, source):
   """Rebuilds a frame with the true depth and motion.
 
-  Returns the difference to the frame and that of the unmoved source, [H, W]
-  each, and where the source sees the same static surface.
+  Returns the difference from the frame, that of the unmoved source, [H, W]
+  each, and a mask of where the source sees the same static surface.
   """
   intrinsics = render.intrinsics(_HEIGHT, _WIDTH)
   poses, depth = _poses(drive), _depth(drive, target)

@@ -165,7 +165,7 @@ def test_all_problems_are_listed(tmp_path, capsys):
     'semantic/000007_10.png\n  semantic/000008_10.png',
   ):
     assert text in wrong
-  # Three whole masks count and the small one, not that with other values.
+  # Three intact masks and the small one count, not that with other values.
   pixels = labels.check(tmp_path, coding='train_ids').scan.pixels
   assert pixels.sum() == 2 * pixels[18] == 3 * 4 * 8 + 3 * 8
 

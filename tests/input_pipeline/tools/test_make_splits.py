@@ -1,4 +1,4 @@
-"""Lists made from a folder: what is kept, what is dropped, how it is split."""
+"""Lists made from a folder: frames kept and dropped, and the split."""
 
 import json
 import math
