@@ -1,5 +1,6 @@
 """A run's config: found, read back, overridden, checked, recorded."""
 
+import fnmatch
 import importlib
 import json
 import pathlib
@@ -289,10 +290,14 @@ def test_choices_match_the_modules():
 
 
 def test_rules_refer_to_existing_fields():
-  fields = ' '.join(fields for fields, _, _ in configuration._RULES).split()
-  unknown = configuration.unknown_fields([*fields, *configuration._CHOICES])
-  assert not unknown
+  patterns = ' '.join(fields for fields, _, _ in configuration._RULES).split()
+  known = configuration._flatten(default.get_config())
+  fields = [fnmatch.filter(known, pattern) for pattern in patterns]
+  assert all(fields)
+  fields = sum(fields, [])
   assert len(set(fields)) == len(fields)
+  assert 'loss.smoothness_weight' in fields
+  assert not configuration.unknown_fields(configuration._CHOICES)
 
 
 def test_configs_are_found_from_any_folder(tmp_path, monkeypatch):

@@ -69,6 +69,7 @@ def test_perfect_depth_has_a_lower_loss_than_coarse_depth():
   np.testing.assert_allclose(np.array(errors) / count, [0.5, 0.25], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_automask_leaves_no_signal_in_a_static_scene():
   frames = _scene()[1]['frames'][:, :1].repeat(2, axis=1)
   for automask in (False, True):

@@ -116,6 +116,7 @@ def test_parts_without_semantics_raise(field, value):
     models.create_model(config)
 
 
+@pytest.mark.slow
 def test_fresh_method_predicts_like_the_baseline(full):
   variables, _, predict = full
   plain = models.create_model(baseline.get_config().model)
@@ -142,6 +143,7 @@ def test_fresh_method_predicts_like_the_baseline(full):
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_prediction_refines_exactly_the_edges(full):
   variables, _, predict = full
   outputs = predict(_opened(variables), _frames(1))
@@ -159,6 +161,7 @@ def test_prediction_refines_exactly_the_edges(full):
   np.testing.assert_array_equal(again.enhanced_disparity, enhanced[..., None])
 
 
+@pytest.mark.slow
 def test_training_refines_the_points_it_draws(full):
   variables, train, _ = full
   outputs = train(_opened(variables), _frames(), jax.random.key(3))
@@ -174,6 +177,7 @@ def test_training_refines_the_points_it_draws(full):
   np.testing.assert_array_equal(change[..., 0] != 0, drawn)
 
 
+@pytest.mark.slow
 def test_training_reads_the_inside_of_each_points_own_segment(full):
   variables, train, _ = full
   outputs = train(_opened(variables), _frames(), jax.random.key(3))
@@ -197,6 +201,7 @@ def test_training_reads_the_inside_of_each_points_own_segment(full):
   )
 
 
+@pytest.mark.slow
 def test_points_depend_on_the_key(full):
   variables, train, _ = full
   variables = _opened(variables)
@@ -248,6 +253,7 @@ def test_enhanced_disparity_has_no_gradient_to_its_surroundings(full):
       assert (largest > 0) == reached, part
 
 
+@pytest.mark.slow
 def test_attention_maps_are_weights_at_each_level(full):
   variables, _, _ = full
   config = _config()
@@ -268,6 +274,7 @@ def test_attention_maps_are_weights_at_each_level(full):
     np.testing.assert_allclose(weights.sum((2, 3)), 1, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_segment_equals_the_classes_of_a_call_without_depth(full):
   variables, _, predict = full
   variables = _opened(variables)

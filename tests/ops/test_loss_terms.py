@@ -66,6 +66,7 @@ def test_weight_scales_only_its_term(option, term):
     np.testing.assert_allclose(thrice[name], factor * once[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_tie_noise_moves_the_unwarped_sources():
   near, far = (
     _make_losses(automask=True, tie_noise=jnp.full((2, 1, 32, 64), noise))
