@@ -74,4 +74,4 @@ def test_wheel_works_from_another_folder(wheel, tmp_path):
 
   assert '--workdir' in run('--help').stdout
   found = run('--config=drive_0009', '--workdir=run', '--config.data.root=no')
-  assert 'sgde-jax: error: there is no folder no' in found.stderr
+  assert "sgde-jax: error: there is no folder 'no'" in found.stderr
