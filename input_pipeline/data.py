@@ -100,9 +100,9 @@ class Data:
           f'{table.labelled} with labels'
         )
     sizes = ', '.join(f'{width}x{height}' for height, width in self.sizes)
-    parts.append(
-      f'images {sizes}, resized to {self.config.width}x{self.config.height}'
-    )
+    size = f'{self.config.width}x{self.config.height}'
+    resized = '' if sizes == size else f', resized to {size}'
+    parts.append(f'images {sizes}{resized}')
     if self.stills:
       parts.append(f'{self.stills} labelled stills')
     if self.replaced:
