@@ -18,14 +18,6 @@ DRIVE = kitti_folder.DRIVE
 OTHER_DRIVE = '2011_09_28/2011_09_28_drive_0002_sync'
 
 
-@pytest.fixture(name='root')
-def fixture_root(tmp_path):
-  root = tmp_path / 'kitti'
-  kitti_folder.write_drive(root)
-  kitti_folder.write_splits(root)
-  return root
-
-
 def take_train(config):
   data = input_pipeline.open_data(config, evaluation=False)
   return next(data.train_batches(seed=1, start_step=0, batch_size=2))
