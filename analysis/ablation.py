@@ -24,8 +24,8 @@ import numpy as np
 from absl import app, flags
 
 from analysis import tables
+from sgde_jax import run_files
 from sgde_jax.configs import ablation
-from sgde_jax.training import run_log
 
 FLAGS = flags.FLAGS
 
@@ -106,7 +106,7 @@ def train(workdir: pathlib.Path, part: str, fields: Mapping[str, str]) -> None:
 
 def read_final(workdir: pathlib.Path) -> dict[str, float] | None:
   """Returns a run's evaluation at --steps, None if it has not ended."""
-  evaluations = run_log.find_evaluations(run_log.read_entries(workdir))
+  evaluations = run_files.find_evaluations(run_files.read_entries(workdir))
   return evaluations.get(FLAGS.steps)
 
 

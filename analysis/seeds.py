@@ -13,7 +13,7 @@ import numpy as np
 from absl import app, flags
 
 from analysis import tables
-from sgde_jax.training import run_log
+from sgde_jax import run_files
 
 FLAGS = flags.FLAGS
 
@@ -35,8 +35,8 @@ def define_flags() -> None:
 
 
 def main(_) -> None:
-  entries = map(run_log.read_entries, FLAGS.workdirs)
-  runs = list(map(run_log.find_evaluations, entries))
+  entries = map(run_files.read_entries, FLAGS.workdirs)
+  runs = list(map(run_files.find_evaluations, entries))
   shared = sorted(set.intersection(*map(set, runs)))
   steps = [int(step) for step in FLAGS.steps or shared]
   rows = [format_row(runs, m, step) for m in FLAGS.metrics for step in steps]

@@ -21,6 +21,7 @@ _LAYERS = (
     'sgde_jax.configs',
     'sgde_jax.configuration',
     'sgde_jax.parallel',
+    'sgde_jax.run_files',
     'sgde_jax.visualization',
   ),
   ('sgde_jax.ops',),

@@ -6,14 +6,14 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 from input_pipeline import files
-from sgde_jax import parallel, visualization
+from sgde_jax import parallel, run_files, visualization
 from sgde_jax.evaluation import panels, tables
 
 _PREVIEWS = 2  # Examples of a batch that are drawn.
@@ -190,12 +190,12 @@ class RunLog:
     evaluated; it is replaced atomically, since others may be reading it. A
     start at step 0 keeps nothing: the weights may differ.
     """
-    entries = read_entries(self._workdir) if start_step else []
+    entries = run_files.read_entries(self._workdir) if start_step else []
     kept = [entry for entry in entries if entry['step'] <= start_step]
-    self.evaluations = find_evaluations(
+    self.evaluations = run_files.find_evaluations(
       entry for entry in kept if entry.get('protocol') == self._protocol
     )
-    others = len(find_evaluations(kept)) - len(self.evaluations)
+    others = len(run_files.find_evaluations(kept)) - len(self.evaluations)
     if others:
       logging.warning(
         'earlier evaluations by another protocol than (%s), left out of the'
@@ -253,34 +253,6 @@ def open_tensorboard(workdir: str | pathlib.Path, params: Any) -> Any:
   )
   files.write_text(pathlib.Path(workdir) / 'parameters.txt', overview + '\n')
   return metric_writers.SummaryWriter(str(workdir))
-
-
-def read_entries(workdir: str | pathlib.Path) -> list[dict]:
-  """Reads a run's `metrics.jsonl`: a dict per line, `step` and figures by name.
-
-  Empty without the file. Skips lines that are not an entry, such as the last
-  one of a killed run.
-  """
-  path = pathlib.Path(workdir) / 'metrics.jsonl'
-  entries = []
-  if path.is_file():
-    for line in path.read_text(errors='replace').splitlines():
-      with contextlib.suppress(json.JSONDecodeError):
-        entries.append(json.loads(line))
-  return [e for e in entries if isinstance(e, dict) and 'step' in e]
-
-
-def find_evaluations(entries: Iterable[Mapping]) -> dict[int, dict]:
-  """Returns step -> summary of the evaluations among a run's entries."""
-  return {
-    entry['step']: {
-      name.removeprefix('eval/'): value
-      for name, value in entry.items()
-      if name.startswith('eval/')
-    }
-    for entry in entries
-    if 'eval/abs_rel' in entry
-  }
 
 
 def _read_means(unread, explain):

@@ -10,7 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from sgde_jax.training import loop, run_log
+from sgde_jax import run_files
+from sgde_jax.training import loop
 from sgde_jax.weights import checkpoints, initial, optimizer
 from tests.support import runs
 
@@ -91,7 +92,7 @@ def test_run_terminated_during_compilation_stops(root, tmp_path):
   assert process.returncode == 128 + signal.SIGTERM
   assert 'terminated: repeat the command' in errors
   # At once, or, where Python lost the signal, after a step.
-  assert all(entry['step'] <= 1 for entry in run_log.read_entries(tmp_path))
+  assert all(entry['step'] <= 1 for entry in run_files.read_entries(tmp_path))
 
 
 @slow

@@ -269,9 +269,3 @@ def test_tensorboard_gets_the_same_scalars(tmp_path):
   assert name == 'train/example_0' and written[2][1][name][0] == 1
   log.close()
   assert written[-1] == 'closed'
-
-
-def test_lines_that_are_not_entries_are_skipped(tmp_path):
-  lines = [b'{"step": 1, "loss": 2.0}', b'\xc3\x28', b'5', b'null', b'{"st']
-  (tmp_path / 'metrics.jsonl').write_bytes(b'\n'.join(lines))
-  assert run_log.read_entries(tmp_path) == [{'step': 1, 'loss': 2.0}]
