@@ -1,6 +1,7 @@
 """Files and folders that appear whole or not at all, and checks of paths."""
 
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -56,7 +57,9 @@ def whole_file(path: Path) -> Iterator[pathlib.Path]:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(f'.{os.getpid()}.{path.name}')
+  # A digest, because a prefix could make a long name too long for the disk.
+  digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+  partial = path.with_name(f'.{os.getpid()}.{digest}{path.suffix}')
   try:
     yield partial
     partial.replace(path)
@@ -71,13 +74,31 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a UTF-8 file as `whole_file` does."""
-  write_bytes(path, text.encode())
+  """Writes a UTF-8 file as `whole_file` does.
+
+  Names of files that are not UTF-8 keep their bytes.
+  """
+  write_bytes(path, text.encode('utf-8', 'surrogateescape'))
 
 
 def write_json(path: Path, value: Any) -> None:
   """Writes an indented JSON file as `whole_file` does."""
   write_text(path, json.dumps(value, indent=2) + '\n')
+
+
+def list_stems(folder: Path, endings: Sequence[str]) -> dict[str, str]:
+  """Maps the files of a folder, without their endings, to their paths.
+
+  Sorted; empty if there is no such folder. The endings match in upper and lower
+  case, and the first ones are preferred. Hidden files are left out.
+  """
+  names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+  found = {}
+  for ending in reversed(endings):
+    for name in names:
+      if name.lower().endswith(ending.lower()) and not name.startswith('.'):
+        found[name[: -len(ending)]] = os.path.join(folder, name)
+  return dict(sorted(found.items()))
 
 
 def check_local(path: Path) -> None:
@@ -124,9 +145,7 @@ def list_first(items: Sequence[str], most: int = 10) -> str:
 def _partial_folder(path):
   """Makes a folder next to a path; removes any rest of it at the end."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = tempfile.mkdtemp(
-    prefix=f'.{path.name}.', suffix='.partial', dir=path.parent
-  )
+  partial = tempfile.mkdtemp(prefix='.', suffix='.partial', dir=path.parent)
   try:
     yield pathlib.Path(partial)
   finally:

@@ -42,6 +42,10 @@ _TURNS = {
   7: Image.Transpose.TRANSVERSE,
   8: Image.Transpose.ROTATE_90,
 }
+_QUARTERS = {
+  Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+  Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableError(ValueError):
@@ -73,17 +77,30 @@ def open_image(path: Path) -> Image.Image:
   return image
 
 
-def turn_upright(image: Image.Image) -> Image.Image:
-  """Turns a loaded picture by its EXIF orientation.
+def find_turn(image: Image.Image) -> Image.Transpose | None:
+  """Returns what makes a loaded picture upright by its EXIF orientation.
 
   Unlike `PIL.ImageOps.exif_transpose` it reads the orientation alone, so other
   damaged EXIF data does no harm.
   """
   try:
-    turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
   except Exception:  # As in _reading.
-    turn = None
+    return None
+
+
+def turn_upright(image: Image.Image) -> Image.Image:
+  """Turns a loaded picture by its EXIF orientation, see `find_turn`."""
+  turn = find_turn(image)
   return image if turn is None else image.transpose(turn)
+
+
+def turn_back(array: np.ndarray, turn: Image.Transpose | None) -> np.ndarray:
+  """Undoes the turn of `find_turn` in `[H, W]` uint8 of an upright picture."""
+  if turn is None:
+    return array
+  back = _QUARTERS.get(turn, turn)  # The others undo themselves.
+  return np.array(Image.fromarray(array).transpose(back))
 
 
 def read_size(path: Path) -> tuple[int, int]:

@@ -91,7 +91,7 @@ def scan_masks(
       )
     return None
 
-  found = progress.in_order(read, len(pairs))
+  found = progress.in_order(read, range(len(pairs)))
   for problem in filter(None, progress.bar(found, 'reading masks', len(pairs))):
     problems[problem[0]].append(problem[1])
   guess, evidence = _guess_coding(counts)

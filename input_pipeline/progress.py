@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import tqdm
 
+S = TypeVar('S')
 T = TypeVar('T')
 
 THREADS = min(16, os.cpu_count() or 1)
@@ -48,24 +49,27 @@ def for_each(function: Callable[[int], object], count: int, what: str) -> None:
 
   The first exception is raised; calls that have not started are dropped.
   """
-  for _ in bar(in_order(function, count), what, count):
+  for _ in bar(in_order(function, range(count)), what, count):
     pass
 
 
-def in_order(function: Callable[[int], T], count: int) -> Iterator[T]:
-  """Yields function(0) .. function(count - 1), computed ahead in threads.
+def in_order(
+  function: Callable[[S], T], items: Iterable[S], *, ahead: int = AHEAD
+) -> Iterator[T]:
+  """Yields function(item) of every item, computed ahead in threads.
 
-  At most `AHEAD` results wait in memory. Exceptions are raised in order, too.
+  At most `ahead` results, 2 or more, wait in memory. Exceptions are raised in
+  order, too. The items are taken in the caller's thread.
   """
   pool = concurrent.futures.ThreadPoolExecutor(THREADS)
   waiting = collections.deque()
   try:
-    for number in range(count):
-      waiting.append(pool.submit(function, number))
-      if len(waiting) == AHEAD:
+    for item in items:
+      waiting.append(pool.submit(function, item))
+      if len(waiting) == ahead:
         yield waiting.popleft().result()
     while waiting:
       yield waiting.popleft().result()
   finally:
-    # After a failure the files still waiting need not be read.
+    # After a failure the items still waiting need no work.
     pool.shutdown(cancel_futures=True)

@@ -20,15 +20,23 @@ from absl import app, flags
 from ml_collections import config_flags
 
 import input_pipeline
+from input_pipeline import command_line
 from sgde_jax import configuration
 
+_OPTIONAL = ('scale', 'intrinsics', 'fov')
 # Mode -> the effect of repeating it, and the flags that not all modes take.
 _MODES = {
   'train': ('training continues from its checkpoint, if any', 'distributed'),
   'evaluate': ('evaluation starts over', 'distributed'),
-  'predict': ('existing masks are kept', 'input', 'output', 'write'),
+  'predict': (
+    'complete results are kept',
+    *('input', 'output', 'write', *_OPTIONAL),
+  ),
   'export': ('the export starts over', 'output'),
 }
+_KINDS = (
+  'inverse_depth, png16, benchmark, ply, labels, overlay, video, trajectory'
+)
 _CONFIG = 'Name or file: default, demo, ablation:seem, configs/demo.py.'
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
 _FLAGS = (
@@ -36,7 +44,10 @@ _FLAGS = (
   (flags.DEFINE_string, 'input', None, 'predict: image, video or folder.'),
   (flags.DEFINE_string, 'output', None, 'predict: folder; export: file.'),
   (flags.DEFINE_enum, 'mode', 'train', list(_MODES), 'The mode.'),
-  (flags.DEFINE_enum, 'write', 'depth', ['depth', 'labels'], 'For predict.'),
+  (flags.DEFINE_list, 'write', 'inverse_depth', f'predict: {_KINDS}.'),
+  (flags.DEFINE_string, 'scale', None, 'predict: metres, or evaluation.'),
+  (flags.DEFINE_list, 'intrinsics', None, 'predict: fx,fy,cx,cy in pixels.'),
+  (flags.DEFINE_float, 'fov', None, 'predict: horizontal, in degrees.'),
   (flags.DEFINE_bool, 'distributed', False, 'Join the processes of a job.'),
   # TPU pods and Slurm set these three.
   (flags.DEFINE_string, 'coordinator_address', None, 'HOST:PORT of process 0.'),
@@ -48,6 +59,7 @@ _FLAGS = (
 
 def run() -> None:
   """Runs the command of `sys.argv`."""
+  command_line.protect_output()
   sys.modules['__main__'].__doc__ = __doc__  # Shown by --help.
   app.run(main, flags_parser=parse)
 
@@ -96,12 +108,15 @@ def _find_problems(args, rest):
     yield '--workdir=FOLDER is missing'
   if not args.distributed and any(args[name].present for name in _JOB):
     yield f'--{", --".join(_JOB)} need --distributed'
-  for name in ('distributed', 'input', 'output', 'write'):
+  for name in ('distributed', 'input', 'output', 'write', *_OPTIONAL):
     is_taken = name in _MODES[args.mode]
     if args[name].present and not is_taken:
       yield f'--mode={args.mode} takes no --{name}'
-    if args[name].value in (None, '') and is_taken:
+    is_needed = is_taken and name not in _OPTIONAL
+    if args[name].value in (None, '', []) and is_needed:
       yield f'--mode={args.mode} needs --{name}'
+  for kind in set(args.write) - set(_KINDS.split(', ')):
+    yield f'--write={kind}: choose from {_KINDS}'
 
 
 def main(_: list[str]) -> None:
@@ -152,7 +167,14 @@ def execute(args: flags.FlagValues) -> None:
     from sgde_jax.inference import images
 
     paths = args.workdir, args.input, args.output
-    images.predict(config, *paths, write=args.write)
+    images.predict(
+      config,
+      *paths,
+      write=args.write,
+      scale=args.scale,
+      intrinsics=args.intrinsics,
+      fov=args.fov,
+    )
 
 
 def _read_config(args):

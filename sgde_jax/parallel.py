@@ -53,17 +53,22 @@ def check_batch_size(
 
 
 def jit(
-  function: Callable, *, cpu_options: Mapping | None = None, **options: Any
+  function: Callable,
+  *,
+  cpu_options: Mapping | None = None,
+  platform: str | None = None,
+  **options: Any,
 ) -> Callable:
-  """Returns `jax.jit(function, **options)` with XLA's options for the backend.
+  """Returns `jax.jit(function, **options)` with XLA's options for the platform.
 
   Args:
     function: an outermost function; JAX ignores the options of inner ones.
-    cpu_options: further XLA options if the default backend is the CPU.
+    cpu_options: further XLA options if the platform is `cpu`.
+    platform: of the devices that run it, by default JAX's default backend.
     **options: options of `jax.jit`.
   """
   compiler_options = None
-  if jax.default_backend() == 'cpu':
+  if (platform or jax.default_backend()) == 'cpu':
     compiler_options = _CPU_OPTIONS | dict(cpu_options or {})
   return jax.jit(function, compiler_options=compiler_options, **options)
 
@@ -80,17 +85,27 @@ def jit_by_rows(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
     A function of the variables and this process' frames, `[B / P, ...]`
     NumPy, to NumPy arrays.
   """
+  start = start_by_rows(step, mesh)
+
+  def run(variables, frames):
+    return jax.tree.map(local_rows, start(variables, frames))
+
+  return run
+
+
+def start_by_rows(step: Callable, mesh: jax.sharding.Mesh) -> Callable:
+  """Like `jit_by_rows`, but returns at once, with `jax.Array`s."""
   compiled = jit(
     step,
+    platform=mesh.devices.flat[0].platform,
     in_shardings=(replicated(mesh), batch_sharded(mesh)),
     out_shardings=batch_sharded(mesh),
   )
 
-  def run(variables, frames):
-    rows = compiled(variables, to_devices(frames, mesh))
-    return jax.tree.map(local_rows, rows)
+  def start(variables, frames):
+    return compiled(variables, to_devices(frames, mesh))
 
-  return run
+  return start
 
 
 def to_devices(batch: Any, mesh: jax.sharding.Mesh) -> Any:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from input_pipeline import splits
+from input_pipeline import files, splits
 
 CAMERA_FILE = 'calib_cam_to_cam.txt'
 VELODYNE_FILE = 'calib_velo_to_cam.txt'
@@ -50,6 +50,10 @@ class Folder:
   def frames(self, kind: str, example: splits.Example) -> dict[int, str]:
     """Returns frame number -> path, for the drive and camera of an example."""
     return self._frames(self._data_folder(kind, example), _SUFFIXES[kind])
+
+  def numbered(self, folder: str, suffix: str) -> dict[int, str]:
+    """Returns number -> path of the files of any folder with a suffix."""
+    return self._frames(folder, (suffix,))
 
   def file(
     self, kind: str, example: splits.Example, offset: int = 0
@@ -177,14 +181,9 @@ def list_frames(folder: str, suffixes: Sequence[str]) -> dict[int, str]:
 
   Empty if there is no such folder. The first suffixes are preferred.
   """
-  names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
-  files = {}
-  for suffix in reversed(suffixes):
-    for name in names:
-      stem, ending = os.path.splitext(name)
-      if ending.lower() == suffix and stem.isascii() and stem.isdigit():
-        files[int(stem)] = os.path.join(folder, name)
-  return files
+  found = files.list_stems(folder, suffixes)
+  numbers = (stem for stem in found if stem.isascii() and stem.isdigit())
+  return {int(stem): found[stem] for stem in numbers}
 
 
 def data_folder(drive_folder: str, kind: str, camera: int | None = None) -> str:

@@ -46,18 +46,23 @@ def list_files(root: Path, *, coding: str, split: str) -> list[list[str]]:
   """
   root, folder = pathlib.Path(root), find_layout(root, split=split)
   if folder.name == 'image_2':
-    pictures = sorted(folder.glob('[!.]*.png'))
-    masks = [root / 'semantic' / path.name for path in pictures]
-    found = sorted((root / 'semantic').glob('[!.]*.png'))
+    places, endings = [(folder, root / 'semantic')], ('.png', '.png')
   else:
-    pictures = sorted(folder.glob('*/[!.]*_leftImg8bit.png'))
-    ending, folder = ENDINGS[coding], root / 'gtFine' / split
-    masks = [
-      folder / path.parent.name / path.name.replace('_leftImg8bit.png', ending)
-      for path in pictures
+    truth = root / 'gtFine' / split
+    cities = {path.name for x in (folder, truth) for path in x.glob('[!.]*')}
+    places = [(folder / city, truth / city) for city in sorted(cities)]
+    endings = '_leftImg8bit.png', ENDINGS[coding]
+  pictures, masks, found = [], [], []
+  for picture_folder, mask_folder in places:
+    below = files.list_stems(picture_folder, endings[:1])
+    existing = files.list_stems(mask_folder, endings[1:])
+    pictures += below.values()
+    masks += [
+      existing.get(stem, os.path.join(mask_folder, f'{stem}{endings[1]}'))
+      for stem in below
     ]
-    found = sorted(folder.glob(f'*/[!.]*{ending}'))
-  return [list(map(os.fspath, paths)) for paths in (pictures, masks, found)]
+    found += existing.values()
+  return [pictures, masks, found]
 
 
 def open_table(

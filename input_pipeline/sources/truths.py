@@ -88,8 +88,12 @@ class Truth:
     drives = [f'{root}/{x}' for x in (f'train/{drive}', f'val/{drive}', drive)]
     drives.append(f'{self._folder.root}/{example.drive}')
     below = f'proj_depth/groundtruth/image_{example.camera:02d}'
-    places = [f'{x}/{below}/{example.frame:010d}.png' for x in drives]
-    return next(filter(self._folder.is_file, places), places[0])
+    for drive in drives:
+      found = self._folder.numbered(f'{drive}/{below}', '.png')
+      path = found.get(example.frame)
+      if path and self._folder.is_file(path):
+        return path
+    return f'{drives[0]}/{below}/{example.frame:010d}.png'
 
 
 class StoredTruth:

@@ -214,7 +214,7 @@ class KittiRecords(tfds.core.GeneratorBasedBuilder):
       except images.UnreadableError as error:
         return error
 
-    for row, fields in enumerate(progress.in_order(attempt, count)):
+    for row, fields in enumerate(progress.in_order(attempt, range(count))):
       if isinstance(fields, images.UnreadableError):
         problems.append(str(fields))
         continue

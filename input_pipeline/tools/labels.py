@@ -215,8 +215,9 @@ def colour(
   source, output = pathlib.Path(source), pathlib.Path(output)
   sources, targets = [source], [output]
   if source.is_dir():
-    sources = sorted(source.glob('[!.]*.png'))
-    targets = [output / path.name for path in sources]
+    found = files.list_stems(source, ('.png',))
+    sources = [pathlib.Path(path) for path in found.values()]
+    targets = [output / f'{stem}.png' for stem in found]
   if not sources or not sources[0].is_file():
     raise FileNotFoundError(f'there is no mask {source} or {source}/*.png')
   existing = [path for path in targets if path.exists()]

@@ -85,11 +85,11 @@ def find_standing(
       standing.add(example.frame)
   paths = list(dict.fromkeys(path for pair in pairs.values() for path in pair))
 
-  def read(row):
-    picture = images.read_frame(paths[row], height=_HEIGHT, width=_WIDTH)
+  def read(path):
+    picture = images.read_frame(path, height=_HEIGHT, width=_WIDTH)
     return picture.mean(axis=-1, dtype=np.float32)
 
-  grey = dict(zip(paths, progress.in_order(read, len(paths)), strict=True))
+  grey = dict(zip(paths, progress.in_order(read, paths), strict=True))
   for frame, (path, other) in pairs.items():
     if np.abs(grey[path] - grey[other]).mean() < _STILL_DIFFERENCE:
       standing.add(frame)

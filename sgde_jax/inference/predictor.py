@@ -1,23 +1,32 @@
-"""Depth and classes of one image: `load`, `Predictor`, `Prediction`."""
+"""Depth and classes of images: `load`, `Predictor`, `Prediction`."""
 
+import collections
 import dataclasses
 import functools
+import itertools
+import operator
 import os
 import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 import flax.traverse_util
 import jax
 import ml_collections
 import numpy as np
+from flax import linen as nn
 from PIL import Image
 
-from input_pipeline import files, images
+from input_pipeline import files, images, progress
 from sgde_jax import configuration, metrics, models, parallel
 from sgde_jax.configs import baseline, default
 from sgde_jax.inference import steps
+from sgde_jax.metrics import trajectories
 from sgde_jax.weights import initial, published
 
+T = TypeVar('T')
 ImageSource = str | os.PathLike | Image.Image | np.ndarray
+_Arrays = tuple[np.ndarray | None, np.ndarray | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,91 +69,6 @@ class Prediction:
     return (rays * self.depth(scale).reshape(-1, 1)).astype(np.float32)
 
 
-class Predictor:
-  """A trained network on one device, which resizes images to (height, width).
-
-  With `flip` it averages with the prediction of the mirrored image.
-  """
-
-  def __init__(self, model, variables: dict, size: tuple[int, int], flip: bool):
-    self._variables = jax.device_put(variables)
-    self._size, self._flip = size, flip
-    self._predict = parallel.jit(
-      functools.partial(steps.predict_step, model=model, flip=flip)
-    )
-    self._label = parallel.jit(functools.partial(steps.label_step, model=model))
-
-  def __call__(self, image: ImageSource) -> Prediction:
-    """Predicts a PIL image, `[H, W, 3]` uint8 RGB, or the picture at a path.
-
-    A picture read from a path is rotated upright by its EXIF data.
-
-    Raises:
-      ValueError: if the image is unreadable or has over 8 bits per channel.
-    """
-    image = _to_rgb(image)
-    found = jax.device_get(self._predict(self._variables, self._frames(image)))
-    inverse_depth = found.inverse_depth[0]
-    if self._flip:
-      inverse_depth = metrics.depth.flip_post_process(*inverse_depth)
-    size = image.height, image.width
-    inverse_depth = metrics.depth.resize_bilinear(inverse_depth, size)
-    labels = None if found.labels is None else _resize(found.labels[0], image)
-    return Prediction(inverse_depth.astype(np.float32), labels)
-
-  def labels(self, image: ImageSource) -> np.ndarray:
-    """Predicts the labels alone, which takes less time."""
-    image = _to_rgb(image)
-    found = self._label(self._variables, self._frames(image))
-    return _resize(np.asarray(found[0]), image)
-
-  def _frames(self, image):
-    height, width = self._size
-    return images.resize_frame(image, height=height, width=width)[None]
-
-
-def load(source: str | os.PathLike, *, checkpoint: str = 'latest') -> Predictor:
-  """Loads a trained network.
-
-  Args:
-    source: the workdir of a run, or a folder of weights in Monodepth2's
-      published layout (`encoder.pth`, `depth.pth`, or `.npz`).
-    checkpoint: of a run, 'latest' or 'best' (lowest abs_rel).
-
-  Raises:
-    FileNotFoundError: if the folder holds neither.
-    ValueError: if `source` is a URL, or the weights are damaged or do not fit.
-  """
-  files.check_local(source)
-  folder = pathlib.Path(source).expanduser()
-  overrides = {'eval.checkpoint': checkpoint}
-  if (folder / 'config.json').is_file():
-    config = configuration.resolve(default.get_config(), folder, overrides)
-    configuration.check(config)
-    return restore(config, folder)
-  parts = published.read_parts(folder)
-  if not parts:
-    raise FileNotFoundError(f'{folder} has no config.json and no encoder.pth')
-  config, size = baseline.get_config(), published.trained_size(parts)
-  data, mesh = config.data, parallel.create_mesh(jax.local_devices()[:1])
-  model = models.create_model(config.model, frame_offsets=data.frame_offsets)
-  wanted = initial.template(config, model, mesh).variables
-  weights = published.match_weights(parts, wanted)
-  variables = flax.traverse_util.unflatten_dict(weights, sep='/')
-  size = size or (data.height, data.width)
-  return Predictor(model, variables, size, config.eval.flip)
-
-
-def restore(
-  config: ml_collections.ConfigDict, workdir: str | os.PathLike
-) -> Predictor:
-  """Loads a checkpoint of a run, see `weights.initial.load_trained`."""
-  mesh = parallel.create_mesh(jax.local_devices()[:1])
-  model, state = initial.load_trained(config, workdir, mesh)
-  size = config.data.height, config.data.width
-  return Predictor(model, state.variables, size, config.eval.flip)
-
-
 def _to_rgb(image):
   if isinstance(image, str | os.PathLike):
     return images.turn_upright(images.decode_frame(image))
@@ -155,5 +79,246 @@ def _to_rgb(image):
   return image.convert('RGB')
 
 
-def _resize(labels, image):
-  return images.resize_nearest(labels, height=image.height, width=image.width)
+class Predictor:
+  """A trained network, which resizes images to (height, width).
+
+  With `flip` it averages with the prediction of the mirrored image. Each batch
+  is split over the devices of the mesh.
+
+  Attributes:
+    step: the training step of its checkpoint; None for published weights.
+  """
+
+  def __init__(
+    self,
+    model: nn.Module,
+    variables: dict,
+    size: tuple[int, int],
+    flip: bool,
+    mesh: jax.sharding.Mesh,
+    step: int | None = None,
+  ):
+    self.step = step
+    self._variables = jax.device_put(variables, parallel.replicated(mesh))
+    self._size, self._flip, self._mesh = size, flip, mesh
+
+    def compile_step(step, **options):
+      step = functools.partial(step, model=model, **options)
+      return parallel.start_by_rows(step, mesh)
+
+    self._predict = compile_step(steps.predict_step, flip=flip)
+    self._label = compile_step(steps.label_step)
+    self._move = compile_step(steps.motion_step)
+
+  def __call__(self, image: ImageSource) -> Prediction:
+    """Predicts a PIL image, `[H, W, 3]` uint8 RGB, or the picture at a path.
+
+    A picture read from a path is rotated upright by its EXIF data.
+
+    Raises:
+      ValueError: if the image is unreadable or has over 8 bits per channel.
+    """
+    (prediction,) = self.map([image], batch_size=1)
+    return prediction
+
+  def map(
+    self, images: Iterable[ImageSource], *, batch_size: int = 8
+  ) -> Iterator[Prediction]:
+    """Predicts many images; yields a `Prediction` for each, in order.
+
+    It reads the next images in threads while the network runs, so it takes some
+    images more from an iterator than it has yielded predictions.
+
+    Args:
+      images: images as for a call, of any sizes: a list, an array
+        `[B, H, W, 3]` uint8, or an iterator such as the frames of a camera.
+      batch_size: images that the network predicts at a time.
+
+    Raises:
+      ValueError: at an image that cannot be read.
+    """
+    found = self.stream(images, _to_rgb, batch_size=batch_size)
+    yield from progress.in_order(
+      lambda item: Prediction(*item[2]()), found, ahead=2 * progress.THREADS
+    )
+
+  def labels(self, image: ImageSource) -> np.ndarray:
+    """Predicts the labels alone, which takes less time."""
+    found = self.stream([image], _to_rgb, batch_size=1, labels_only=True)
+    ((_, _, finish),) = found
+    return finish()[1]
+
+  def trajectory(
+    self,
+    images: Iterable[T],
+    *,
+    batch_size: int = 8,
+    read: Callable[[T], Image.Image | None] = _to_rgb,
+  ) -> np.ndarray:
+    """Predicts the camera's path through the frames of a video.
+
+    Args:
+      images: the frames in temporal order, as for `map`, two or more.
+      batch_size: pairs of frames that the network predicts at a time.
+      read: returns the RGB image of an element, or None to leave it out.
+
+    Returns:
+      Poses `[N, 4, 4]` float64, camera to world, in metres up to the training's
+      unknown scale; the world is the first frame's camera.
+
+    Raises:
+      ValueError: if there are fewer than two frames.
+      FloatingPointError: if a motion is not finite.
+    """
+    frames = (frame for _, _, frame in self._read(images, read, batch_size))
+    motions = []
+    for pairs in _batches(
+      map(np.stack, itertools.pairwise(frames)), batch_size
+    ):
+      found = self._start(self._move, pairs, batch_size)
+      motions.append(np.asarray(found)[: len(pairs)])
+    if not motions:
+      raise ValueError('a trajectory needs at least two frames')
+    motions = np.concatenate(motions)
+    if not np.isfinite(motions).all():
+      raise FloatingPointError('a motion between two frames is not finite')
+    return trajectories.chain(motions)
+
+  def stream(
+    self,
+    items: Iterable[T],
+    read: Callable[[T], Image.Image | None],
+    *,
+    batch_size: int,
+    labels_only: bool = False,
+  ) -> Iterator[tuple[T, Image.Image, Callable[[], _Arrays]]]:
+    """Predicts items while it reads the next ones in threads.
+
+    Args:
+      items: what to read, taken a little ahead.
+      read: returns an item's RGB image, or None to leave it out.
+      batch_size: images that the network predicts at a time.
+      labels_only: whether to predict labels alone, which takes less time.
+
+    Yields:
+      The item, its image, and a function that returns inverse depth and labels,
+      as in `Prediction`; it resizes them, so call it in a thread.
+    """
+    step = self._label if labels_only else self._predict
+    waiting = collections.deque()
+    for batch in _batches(self._read(items, read, batch_size), batch_size):
+      found = self._start(step, [frame for _, _, frame in batch], batch_size)
+      waiting.append((batch, found))
+      if len(waiting) == 2:  # The device has the next batch already.
+        yield from self._rows(*waiting.popleft())
+    while waiting:
+      yield from self._rows(*waiting.popleft())
+
+  def _read(self, items, read, batch_size):
+    """Yields items, their images and resized frames, read ahead in threads."""
+
+    def prepare(item):
+      image = read(item)
+      return item, image, None if image is None else self._resize(image)
+
+    ahead = batch_size + progress.THREADS
+    for found in progress.in_order(prepare, items, ahead=ahead):
+      if found[1] is not None:
+        yield found
+
+  def _start(self, step, frames, batch_size):
+    """Starts a step for frames; repeats the last one to fill the batch."""
+    batch_size = -(-batch_size // self._mesh.size) * self._mesh.size
+    frames = frames + frames[-1:] * (batch_size - len(frames))
+    return step(self._variables, np.stack(frames))
+
+  def _rows(self, batch, found):
+    found = jax.device_get(found)
+    if isinstance(found, np.ndarray):
+      found = steps.BatchPrediction(None, found)
+    for row, (item, image, _) in enumerate(batch):
+      arrays = jax.tree.map(operator.itemgetter(row), found)
+      yield item, image, functools.partial(self._finish, arrays, image.size)
+
+  def _finish(self, found, size):
+    """Resizes arrays to an image's (width, height)."""
+    (width, height), (inverse_depth, labels) = size, vars(found).values()
+    if inverse_depth is not None:
+      if self._flip:
+        inverse_depth = metrics.depth.flip_post_process(*inverse_depth)
+      inverse_depth = metrics.depth.resize_bilinear(
+        inverse_depth, (height, width)
+      ).astype(np.float32)
+    if labels is not None:
+      labels = images.resize_nearest(labels, height=height, width=width)
+    return inverse_depth, labels
+
+  def _resize(self, image):
+    height, width = self._size
+    return images.resize_frame(image, height=height, width=width)
+
+
+def load(
+  source: str | os.PathLike,
+  *,
+  checkpoint: str = 'latest',
+  device: jax.Device | str | None = None,
+) -> Predictor:
+  """Loads a trained network.
+
+  Args:
+    source: the workdir of a run, or a folder of weights in Monodepth2's
+      published layout (`encoder.pth`, `depth.pth`, or `.npz`).
+    checkpoint: of a run, 'latest' or 'best' (lowest abs_rel).
+    device: what to predict on, a device or the name of a platform (`cpu`,
+      `gpu`, `tpu`); by default JAX's first device.
+
+  Raises:
+    FileNotFoundError: if the folder holds neither.
+    ValueError: if `source` is a URL, or the weights are damaged or do not fit.
+  """
+  files.check_local(source)
+  if isinstance(device, jax.Device):
+    devices = [device]
+  else:
+    devices = jax.local_devices(backend=device)[:1]
+  folder = pathlib.Path(source).expanduser()
+  overrides = {'eval.checkpoint': checkpoint}
+  if (folder / 'config.json').is_file():
+    config = configuration.resolve(default.get_config(), folder, overrides)
+    configuration.check(config)
+    return restore(config, folder, devices)
+  parts = published.read_parts(folder)
+  if not parts:
+    raise FileNotFoundError(f'{folder} has no config.json and no encoder.pth')
+  config, size = baseline.get_config(), published.trained_size(parts)
+  data, mesh = config.data, parallel.create_mesh(devices)
+  model = models.create_model(config.model, frame_offsets=data.frame_offsets)
+  wanted = initial.template(config, model, mesh).variables
+  weights = published.match_weights(parts, wanted)
+  variables = flax.traverse_util.unflatten_dict(weights, sep='/')
+  size = size or (data.height, data.width)
+  return Predictor(model, variables, size, config.eval.flip, mesh)
+
+
+def restore(
+  config: ml_collections.ConfigDict,
+  workdir: str | os.PathLike,
+  devices: list[jax.Device],
+) -> Predictor:
+  """Loads a checkpoint of a run, see `weights.initial.load_trained`."""
+  mesh = parallel.create_mesh(devices)
+  if devices[0].platform != jax.default_backend():
+    config = config.copy_and_resolve_references()
+    # The one attention that every platform has.
+    config.model.attention.implementation = 'blockwise'
+  model, state = initial.load_trained(config, workdir, mesh)
+  size, step = (config.data.height, config.data.width), int(state.step)
+  flip = config.eval.flip
+  return Predictor(model, state.variables, size, flip, mesh, step)
+
+
+def _batches(items, size):
+  items = iter(items)
+  while batch := list(itertools.islice(items, size)):
+    yield batch

@@ -1,5 +1,6 @@
 """Prediction: files for every image, and messages for unreadable ones."""
 
+import fractions
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ from PIL import Image
 
 from input_pipeline import images
 from sgde_jax.inference import images as predict
-from sgde_jax.inference import video
+from sgde_jax.inference import predictor as inference
 from tests.support import predictions, runs
 
 
@@ -44,8 +45,8 @@ def test_folder_and_single_file(root, trained, tmp_path, capsys, one_device):
   assert len(list(output.iterdir())) == 6
   alone = tmp_path / 'out' / 'alone'
   predict.predict(config, trained, folder / 'b.JPG', alone)
-  np.testing.assert_array_equal(
-    _check_result(alone, 'b', (33, 50)), results['b.JPG']
+  np.testing.assert_allclose(
+    _check_result(alone, 'b', (33, 50)), results['b.JPG'], rtol=1e-5
   )
   flipped = tmp_path / 'out' / 'flipped'
   flipping = runs.make_config(root, eval__flip=True)
@@ -134,7 +135,7 @@ def test_labels_are_written_where_training_looks(
   for camera, frame in ((2, 0), (2, 1), (3, 0)):
     name = f'D/R/image_0{camera}/data/{frame:010d}.png'
     predictions.write_image(kitti / name)
-  predict.predict(config, trained, kitti, kitti, write='labels')
+  predict.predict(config, trained, kitti, kitti, write=['labels'])
   masks = sorted(kitti.rglob('semantic_0*/data/*.png'))
   assert [str(mask.relative_to(kitti)) for mask in masks] == [
     f'D/R/semantic_0{camera}/data/{frame:010d}.png'
@@ -150,7 +151,7 @@ def test_labels_are_written_where_training_looks(
   before = masks[1].read_bytes()
   masks[2].unlink()
   capsys.readouterr()
-  predict.predict(config, trained, kitti, kitti, write='labels')
+  predict.predict(config, trained, kitti, kitti, write=['labels'])
   assert f'predictions written to {kitti}: 1\n' in capsys.readouterr().out
   np.testing.assert_array_equal(np.array(Image.open(masks[0])), of_hand)
   assert masks[1].read_bytes() == before and masks[2].is_file()
@@ -159,7 +160,7 @@ def test_labels_are_written_where_training_looks(
     trained,
     kitti / 'D/R/image_02/data',
     tmp_path / 'out',
-    write='labels',
+    write=['labels'],
   )
   np.testing.assert_array_equal(
     np.array(Image.open(tmp_path / 'out/0000000001.png')),
@@ -171,65 +172,45 @@ def test_labels_are_written_where_training_looks(
 def test_video(root, trained, tmp_path, one_device, capsys):
   config = runs.make_config(root)
   source = predictions.write_video(tmp_path / 'drive.mp4')
-  output = tmp_path / 'depth'
-  (output / 'drive').mkdir(parents=True)
-  for name in ('000007.npy', '7 notes.txt'):
-    (output / 'drive' / name).touch()
-  message = predictions.failure(
-    root, ValueError, source, output, workdir=trained
-  )
-  assert f'{output}/drive exists and is not an earlier result' in message
-  (output / 'drive.mp4').touch()
-  predict.predict(config, trained, source, output)
-  # The results of an earlier, longer video are removed.
-  names = {path.name for path in (output / 'drive').iterdir()}
-  assert '7 notes.txt' in names and '000007.npy' not in names
+  output = tmp_path / 'out'
+  kinds = ['inverse_depth', 'labels', 'video', 'trajectory']
+  predict.predict(config, trained, source, output, write=kinds)
   assert f'predictions written to {output}: 3\n' in capsys.readouterr().out
-  with video.open_reader(source) as (frames, _):
-    frames = list(frames)
+  frames, times = predictions.read_video(source)
+  assert times == [0, fractions.Fraction(1, 10), fractions.Fraction(2, 10)]
   Image.fromarray(frames[2]).save(tmp_path / 'third.png')
-  predict.predict(config, trained, tmp_path / 'third.png', output)
-  np.testing.assert_array_equal(
-    _check_result(output / 'drive', '000002', (40, 80)),
-    _check_result(output, 'third', (40, 80)),
+  predict.predict(config, trained, tmp_path / 'third.png', tmp_path / 'alone')
+  depth = output / 'inverse_depth' / 'drive'
+  np.testing.assert_allclose(
+    _check_result(depth, '000002', (40, 80)),
+    _check_result(tmp_path / 'alone', 'third', (40, 80)),
+    rtol=1e-5,
   )
-  # The frames above their disparities, as fast as before.
-  with video.open_reader(output / 'drive.mp4') as (shown, rate):
-    shown = list(shown)
-  assert rate == 10 and len(shown) == 3
-  assert shown[0].shape == (80, 80, 3)
+  for frame in range(3):
+    mask = output / f'labels/drive/{frame:06d}.png'
+    assert images.read_mask(mask, coding='train_ids').shape == (40, 80)
+  # The frames above their inverse depth and classes, as fast as before.
+  shown, times = predictions.read_video(output / 'video' / 'drive.mp4')
+  assert [round(float(time), 3) for time in times] == [0, 0.1, 0.2]
+  assert shown[0].shape == (120, 80, 3)
   difference = np.abs(shown[1][:40].astype(float) - frames[1])
   assert difference.mean() < 20 < np.abs(frames[1] - 128.0).mean()
-  predict.predict(config, trained, source, tmp_path / 'masks', write='labels')
-  for frame in range(3):
-    mask = tmp_path / f'masks/drive/{frame:06d}.png'
-    assert images.read_mask(mask, coding='train_ids').shape == (40, 80)
-  assert (tmp_path / 'masks/drive.mp4').is_file()
-
-
-@pytest.mark.slow
-def test_damaged_video_frame_keeps_the_previous_frames(
-  root, trained, tmp_path, one_device, monkeypatch
-):
-  source = predictions.write_video(tmp_path / 'drive.mp4')
-  decode = video._decode
-
-  def damaged(av, container, path):
-    yield from (
-      frame
-      for frame, _ in zip(decode(av, container, path), range(2), strict=False)
-    )
-    raise images.UnreadableError(f'{path} cannot be read beyond frame 2')
-
-  with monkeypatch.context() as patch:
-    patch.setattr(video, '_decode', damaged)
-    message = predictions.failure(
-      root, ValueError, source, tmp_path / 'out', workdir=trained
-    )
-  assert f'{source} cannot be read beyond frame 2' in message
-  _check_result(tmp_path / 'out/drive', '000001', (40, 80))
-  with video.open_reader(tmp_path / 'out/drive.mp4') as (frames, _):
-    assert len(list(frames)) == 2
+  poses = np.loadtxt(output / 'trajectory' / 'drive.txt')
+  assert poses.shape == (3, 8)
+  np.testing.assert_allclose(poses[:, 0], [0, 0.1, 0.2], atol=1e-6)
+  np.testing.assert_array_equal(poses[0, 1:], [0, 0, 0, 0, 0, 0, 1])
+  # The same command has nothing to do; a shorter video leaves no rest.
+  (depth / '7 notes.txt').touch()
+  before = (depth / '000000.png').stat().st_mtime_ns
+  predict.predict(config, trained, source, output, write=kinds)
+  assert f'predictions written to {output}: 0\n' in capsys.readouterr().out
+  assert (depth / '000000.png').stat().st_mtime_ns == before
+  predictions.write_video(source, frames=2)
+  predict.predict(config, trained, source, output, write=kinds)
+  assert f'predictions written to {output}: 2\n' in capsys.readouterr().out
+  assert sorted(path.name for path in depth.iterdir()) == [
+    *('000000.npy', '000000.png', '000001.npy', '000001.png', '7 notes.txt')
+  ]
 
 
 @pytest.mark.slow
@@ -238,7 +219,9 @@ def test_masks_have_the_coding_of_the_run(root, trained, tmp_path, one_device):
   masks = []
   for coding in ('train_ids', 'ids'):
     config = runs.make_config(root, data__labels=coding)
-    predict.predict(config, trained, source, tmp_path / coding, write='labels')
+    predict.predict(
+      config, trained, source, tmp_path / coding, write=['labels']
+    )
     masks.append(images.read_mask(tmp_path / coding / 'a.png', coding=coding))
   np.testing.assert_array_equal(*masks)
 
@@ -247,14 +230,24 @@ def test_circular_links_are_followed_once(tmp_path):
   frame = predictions.write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
   (tmp_path / 'self').symlink_to(tmp_path)
   (tmp_path / 'D/self').symlink_to(tmp_path / 'D')
-  assert predict._list_images(tmp_path, drives=True) == [frame]
+  assert predict._list_images(tmp_path) == [frame]
 
 
-def test_drives_come_before_other_pictures(root, tmp_path):
-  predictions.write_image(tmp_path / 'map.jpg')
+def test_drives_come_before_other_pictures(tmp_path):
+  picture = predictions.write_image(tmp_path / 'map.jpg')
+  assert predict._list_images(tmp_path) == [picture]
   frame = predictions.write_image(tmp_path / 'D/R/image_02/data/0000000000.png')
-  assert predict._list_images(tmp_path, drives=True) == [frame]
-  assert predict._list_images(tmp_path, drives=False) == [tmp_path / 'map.jpg']
+  assert predict._list_images(tmp_path) == [frame]
+
+
+def test_numbered_frames_are_in_temporal_order(tmp_path):
+  for name in ('10.png', '9.PNG', '0000000008.jpg', 'last.png'):
+    predictions.write_image(tmp_path / name)
+  (sequence,) = predict._find_sequences(tmp_path)
+  assert [path.stem for path in sequence.paths] == [
+    *('0000000008', '9', '10', 'last')
+  ]
+  assert [item.time for item in sequence.items()] == [8, 9, 10, 3]
 
 
 @pytest.mark.slow
@@ -278,10 +271,12 @@ def test_photos_are_rotated_upright(root, trained, tmp_path, one_device):
     trained,
     tmp_path / 'lying.png',
     tmp_path / 'm',
-    write='labels',
+    write=['labels'],
   )
+  upright = inference.load(trained).labels(source)
   with Image.open(tmp_path / 'm' / 'lying.png') as mask:
-    assert mask.size == lying.size
+    turned = np.rot90(np.array(mask), -1)
+  assert np.mean(turned == upright) > 0.99
 
 
 def test_file_that_is_not_a_video(root, tmp_path):
@@ -307,4 +302,6 @@ def test_labels_need_semantics(root, tmp_path):
     model__attention__levels=(),
   )
   with pytest.raises(ValueError, match='config.model.semantics'):
-    predict.predict(config, 'none', tmp_path, tmp_path / 'out', write='labels')
+    predict.predict(
+      config, 'none', tmp_path, tmp_path / 'out', write=['labels']
+    )

@@ -28,48 +28,61 @@ def test_two_images_with_the_same_name(root, tmp_path):
 def test_video_that_would_be_overwritten(root, tmp_path):
   source = predictions.write_video(tmp_path / 'drive.mp4')
   before = source.read_bytes()
-  message = predictions.failure(root, ValueError, source, tmp_path)
+  message = predictions.failure(
+    root, ValueError, source, tmp_path, write=['video']
+  )
   assert f'would overwrite {source}' in message
   assert source.read_bytes() == before
 
 
 @pytest.mark.parametrize(
-  ('name', 'lost', 'mine'),
+  ('name', 'mine'),
   [
-    ('a.jpg', 'a.png', 'a.png'),
-    ('a.jpg', 'a.npy', 'a.npy'),
-    ('a.avi', 'a.mp4', 'a.mp4'),
-    ('a.avi', 'a', 'a/000000.png'),
+    ('a.jpg', 'a.png'),
+    ('a.jpg', 'a.npy'),
+    ('a.avi', 'a/000000.png'),
+    ('a.avi', 'a/000000.npy'),
   ],
 )
-def test_files_next_to_the_input_are_not_overwritten(
-  root, tmp_path, name, lost, mine
-):
+@pytest.mark.parametrize('folder', ['', 'out'])
+def test_own_files_are_not_overwritten(root, tmp_path, name, mine, folder):
   source = _write(tmp_path / name)
-  mine = tmp_path / mine
-  mine.parent.mkdir(exist_ok=True)
+  mine = tmp_path / folder / mine
+  mine.parent.mkdir(parents=True, exist_ok=True)
   mine.write_text('mine')
-  message = predictions.failure(root, ValueError, source, tmp_path)
-  assert f'{tmp_path / lost} exists and is not an earlier result' in message
+  message = predictions.failure(root, ValueError, source, tmp_path / folder)
+  assert f'{mine} exists and is not an earlier result' in message
   assert mine.read_text() == 'mine'
 
 
 @pytest.mark.parametrize(
-  ('name', 'lost'), [('a.jpg', 'a.png'), ('a.avi', 'a.mp4')]
+  ('kind', 'name'),
+  [
+    ('png16', 'a.png'),
+    ('overlay', 'a.png'),
+    ('ply', 'a.ply'),
+    ('labels', 'a.png'),
+    ('labels', 'coloured/a.png'),
+    ('trajectory', 'in.txt'),
+    ('trajectory', 'in.png'),
+    ('video', 'in.mp4'),
+  ],
 )
-def test_only_an_earlier_prediction_is_replaced_elsewhere(
-  root, tmp_path, name, lost
-):
-  source = _write(tmp_path / 'in' / name)
-  mine = tmp_path / 'out' / lost
-  mine.parent.mkdir()
+def test_every_kind_keeps_own_files(root, tmp_path, kind, name):
+  source = _write(tmp_path / 'in' / 'a.jpg')
+  _write(tmp_path / 'in' / 'b.jpg')
+  mine = tmp_path / 'out' / name
+  mine.parent.mkdir(parents=True)
   mine.write_text('mine')
-  message = predictions.failure(root, ValueError, source, tmp_path / 'out')
+  message = predictions.failure(
+    root,
+    ValueError,
+    source.parent,
+    tmp_path / 'out',
+    write=[kind],
+    fov=90.0,
+  )
   assert f'{mine} exists and is not an earlier result' in message
-  assert mine.read_text() == 'mine'
-  twin = mine.with_suffix('.npy' if name == 'a.jpg' else '')
-  twin.mkdir()  # The other half of a prediction: the check passes.
-  predictions.failure(root, FileNotFoundError, source, tmp_path / 'out')
 
 
 def test_frames_of_another_camera_are_protected(root, tmp_path):
@@ -90,20 +103,18 @@ def test_depth_picture_is_not_mistaken_for_a_mask(root, tmp_path):
       tmp_path,
       source,
       tmp_path / 'out',
-      write='labels',
+      write=['labels'],
     )
 
 
-@pytest.mark.parametrize('write', ['depth', 'labels'])
+@pytest.mark.parametrize('write', ['inverse_depth', 'labels'])
 @pytest.mark.parametrize('folder', ['', 'data'])
 def test_frames_of_a_drive_are_protected(root, tmp_path, folder, write):
   frames = tmp_path / 'D/R/image_02'
   predictions.write_image(frames / 'data' / '0000000000.jpg')
   source = frames / folder
-  if write == 'depth':
-    source = frames / 'data'
   with pytest.raises(ValueError, match='would lie among the frames'):
     images.predict(
-      runs.make_config(root), tmp_path, source, source, write=write
+      runs.make_config(root), tmp_path, source, source, write=[write]
     )
   assert len(list(frames.rglob('*.*'))) == 1

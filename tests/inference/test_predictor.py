@@ -52,8 +52,63 @@ def test_three_lines_predict_an_image(trained, root, tmp_path):
       np.testing.assert_array_equal(again.depth(), depth)
       np.testing.assert_array_equal(again.labels, prediction.labels)
     assert np.mean(predictor.labels(image) == prediction.labels) > 0.99
+  _check_batches(predictor, tmp_path)
   best = inference.load(str(trained), checkpoint='best')(path)
   assert best.inverse_depth.shape == (40, 80)
+
+
+def _check_batches(predictor, tmp_path):
+  """Checks that predictions do not depend on the batch."""
+  rng = np.random.default_rng(1)
+  frames = rng.integers(0, 256, (5, 40, 80, 3), np.uint8)
+  taken = []
+
+  def camera():
+    for number in range(40):
+      taken.append(number)
+      yield frames[number % 5]
+
+  alone = predictor(frames[3])
+  found = predictor.map(camera(), batch_size=4)
+  first = [next(found) for _ in range(4)]
+  assert len(taken) < 40  # Memory is bounded.
+  many = [*predictor.map(frames), *predictor.map(list(frames), batch_size=2)]
+  assert len([*first, *found]) == 40 and len(many) == 10
+  for prediction in (first[3], many[3], many[8]):
+    np.testing.assert_allclose(
+      prediction.inverse_depth, alone.inverse_depth, rtol=1e-5
+    )
+    assert np.mean(prediction.labels == alone.labels) > 0.99
+  sizes = [(40, 80), (33, 50)]
+  paths = [
+    predictions.write_image(tmp_path / f'{height}.png', size=(height, width))
+    for height, width in sizes
+  ]
+  assert [x.inverse_depth.shape for x in predictor.map(paths)] == sizes
+  # Poses of the pairs, whatever the batch.
+  poses = predictor.trajectory(frames, batch_size=2)
+  assert poses.shape == (5, 4, 4)
+  np.testing.assert_array_equal(poses[0], np.eye(4))
+  motion = np.linalg.inv(poses[3]) @ poses[4]
+  np.testing.assert_allclose(
+    motion, predictor.trajectory(frames[3:])[1], atol=1e-5
+  )
+  with pytest.raises(ValueError, match='at least two frames'):
+    predictor.trajectory(frames[:1])
+
+
+@pytest.mark.slow
+def test_any_device(trained):
+  image = np.zeros((40, 80, 3), np.uint8)
+  last = jax.devices()[-1]
+  found = [
+    inference.load(trained, device=device) for device in ('cpu', last, None)
+  ]
+  depths = [predictor(image).inverse_depth for predictor in found]
+  for depth in depths[1:]:
+    np.testing.assert_allclose(depth, depths[0], rtol=1e-5)
+  leaf = jax.tree.leaves(found[1]._variables)[0]
+  assert leaf.devices() == {last}
 
 
 def test_depth_has_the_given_scale():
@@ -97,6 +152,7 @@ def test_folder_without_weights(tmp_path):
 
 @pytest.mark.parametrize('dtype', [np.uint16, np.float32])
 def test_images_of_more_than_8_bits(dtype):
-  predictor = inference.Predictor(None, {}, (32, 64), False)
+  mesh = runs.one_device_mesh()
+  predictor = inference.Predictor(None, {}, (32, 64), False, mesh)
   with pytest.raises(ValueError, match='8 bits per channel'):
     predictor(np.zeros((4, 4), dtype))

@@ -13,8 +13,8 @@ def test_results_are_in_order():
     time.sleep(0.02 * (number % 3 == 0))
     return number
 
-  assert list(progress.in_order(slow_first, 50)) == list(range(50))
-  assert list(progress.in_order(slow_first, 0)) == []
+  assert list(progress.in_order(slow_first, range(50))) == list(range(50))
+  assert list(progress.in_order(slow_first, ())) == []
 
 
 def test_number_of_waiting_results_is_bounded():
@@ -24,7 +24,7 @@ def test_number_of_waiting_results_is_bounded():
     started.append(number)
     return number
 
-  for number in progress.in_order(start, 10 * progress.AHEAD):
+  for number in progress.in_order(start, range(10 * progress.AHEAD)):
     assert len(started) <= number + progress.AHEAD
   assert len(started) == 10 * progress.AHEAD
 
@@ -37,7 +37,7 @@ def test_errors_are_raised_in_order_and_leave_no_threads():
 
   before, got = threading.active_count(), []
   with pytest.raises(ValueError, match='frame 10'):
-    for result in progress.in_order(fail_at_ten, 1000):
+    for result in progress.in_order(fail_at_ten, range(1000)):
       got.append(result)
   assert got == list(range(10))
   assert threading.active_count() == before
@@ -45,7 +45,7 @@ def test_errors_are_raised_in_order_and_leave_no_threads():
 
 def test_abandoned_generator_ends_its_threads():
   before = threading.active_count()
-  results = progress.in_order(str, 1000)
+  results = progress.in_order(str, range(1000))
   next(results)
   results.close()
   assert threading.active_count() == before
