@@ -13,7 +13,6 @@ and recall, mIoU; all without a unit.
 """
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -95,13 +94,11 @@ def check_settings(folder: pathlib.Path, settings: Mapping[str, str]) -> None:
 
 def train(workdir: pathlib.Path, part: str, fields: Mapping[str, str]) -> None:
   """Trains a run to its end, from its last checkpoint if it has one."""
-  # The first seed of a part compiles for the others.
-  cache = {'JAX_COMPILATION_CACHE_DIR': str(workdir.parent / 'compiled')}
   command = [sys.executable, 'main.py', f'--config=configs/ablation.py:{part}']
   command.append(f'--workdir={workdir}')
   command += [f'--config.{name}={value}' for name, value in fields.items()]
   root = pathlib.Path(__file__).resolve().parents[1]
-  subprocess.run(command, cwd=root, env=cache | os.environ, check=True)
+  subprocess.run(command, cwd=root, check=True)
 
 
 def read_final(workdir: pathlib.Path) -> dict[str, float] | None:

@@ -23,13 +23,15 @@ def make_step(case: measuring.Case) -> tuple[Callable[[], None], float]:
   config.model.dtype = case.dtype
   mesh = parallel.create_mesh()
   model = models.create_model(config.model)
-  adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=1000)
+  adam = optimizer.create_optimizer(config.optimizer)
   state = initial.new_state(config, model, adam, mesh, weights={})
   batch = parallel.to_devices(measuring.random_batch(case), mesh)
   if case.work == 'train':
     start = time.perf_counter()
     batches = itertools.repeat(batch)
-    step, *_ = loop.compile_steps(config, model, adam, mesh, state, batches)
+    step, *_ = loop.compile_steps(
+      config, model, adam, mesh, state, batches, steps_per_epoch=1000
+    )
 
     def run():
       nonlocal state  # The step donates the state that it is given.

@@ -82,6 +82,18 @@ class _DepthDecoder(nn.Module):
     return [outputs[i] for i in range(4)]
 
 
+class DepthNetwork(nn.Module):
+  """Encoder and decoder; maps images to the disparity at full size."""
+
+  def __init__(self):
+    super().__init__()
+    self.encoder, self.decoder = _Encoder(3), _DepthDecoder()
+
+  def forward(self, images):
+    """Maps `[B, 3, H, W]` in [0, 1] to `[B, 1, H, W]`."""
+    return self.decoder(self.encoder(images))[0]
+
+
 class _PoseNetwork(nn.Module):
   def __init__(self):
     super().__init__()

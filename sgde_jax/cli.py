@@ -151,6 +151,9 @@ def main(_: list[str]) -> None:
 def execute(args: flags.FlagValues) -> None:
   """Runs the selected mode."""
   config = _join_job(args) if args.distributed else _read_config(args)
+  from sgde_jax import parallel
+
+  parallel.cache_programs()
   if args.mode == 'train':
     from sgde_jax.training import loop
 

@@ -1,8 +1,9 @@
-"""Data parallelism: the mesh, placement of arrays, jit options, hosts."""
+"""Data parallelism: mesh, placement of arrays, jit options, cache, hosts."""
 
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -50,6 +51,23 @@ def check_batch_size(
       f'{name} = {batch_size} does not split over {mesh.size} devices:'
       f' use a multiple of {mesh.size}'
     )
+
+
+def cache_programs() -> None:
+  """Keeps compiled programs for later processes, unless JAX already does.
+
+  The folder is `~/.cache/sgde_jax/compiled`, or the same below
+  `$XDG_CACHE_HOME`. JAX's own settings go first, such as
+  `JAX_COMPILATION_CACHE_DIR=FOLDER` and `JAX_ENABLE_COMPILATION_CACHE=false`.
+  JAX warns if it cannot read or write there.
+  """
+  if jax.config.jax_compilation_cache_dir is not None:
+    return
+  cache = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+  if jax.config.jax_enable_compilation_cache and os.path.isabs(cache):
+    folder = os.path.join(cache, 'sgde_jax', 'compiled')
+    jax.config.update('jax_compilation_cache_dir', folder)
+    logging.info('compiled programs: %s', folder)
 
 
 def jit(

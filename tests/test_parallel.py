@@ -56,6 +56,39 @@ def test_batch_is_split_and_comes_back():
   np.testing.assert_array_equal(parallel.gather_rows(batch['y']), batch['y'])
 
 
+@pytest.fixture(name='cache_setting')
+def fixture_cache_setting(monkeypatch, tmp_path):
+  """Restores JAX's cache folder; the default is below tmp_path."""
+  folder = jax.config.jax_compilation_cache_dir
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  yield
+  jax.config.update('jax_compilation_cache_dir', folder)
+
+
+@pytest.mark.usefixtures('cache_setting')
+def test_compiled_programs_are_kept_by_default(tmp_path):
+  jax.config.update('jax_compilation_cache_dir', None)
+  parallel.cache_programs()
+  chosen = str(tmp_path / 'sgde_jax' / 'compiled')
+  assert jax.config.jax_compilation_cache_dir == chosen
+
+
+@pytest.mark.usefixtures('cache_setting')
+@pytest.mark.parametrize('given', ['', 'elsewhere'])
+def test_the_users_cache_goes_first(given):
+  jax.config.update('jax_compilation_cache_dir', given)
+  parallel.cache_programs()
+  assert jax.config.jax_compilation_cache_dir == given
+
+
+@pytest.mark.usefixtures('cache_setting')
+def test_no_home_means_no_cache(monkeypatch):
+  jax.config.update('jax_compilation_cache_dir', None)
+  monkeypatch.setenv('XDG_CACHE_HOME', 'relative')
+  parallel.cache_programs()
+  assert jax.config.jax_compilation_cache_dir is None
+
+
 @pytest.mark.parametrize(
   'numbers',
   [

@@ -278,6 +278,7 @@ def load(
     ValueError: if `source` is a URL, or the weights are damaged or do not fit.
   """
   files.check_local(source)
+  parallel.cache_programs()
   if isinstance(device, jax.Device):
     devices = [device]
   else:

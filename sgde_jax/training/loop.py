@@ -56,7 +56,7 @@ def _train(config, workdir):
   weights, data = _open_inputs(config, workdir, model, mesh)
   per_epoch = data.train_examples / config.batch_size
   end = config.num_steps or math.ceil(config.num_epochs * per_epoch)
-  adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=per_epoch)
+  adam = optimizer.create_optimizer(config.optimizer)
   saved = checkpoints.Checkpoints(workdir, keep=config.keep_checkpoints)
   with saved, preemption.Signals() as signals:
     state = _start_state(config, model, adam, mesh, saved, weights, end)
@@ -84,7 +84,7 @@ def _train(config, workdir):
       )
       batches = (parallel.to_devices(batch, mesh) for batch in batches)
       train_step, preview_step, batches = compile_steps(
-        config, model, adam, mesh, state, batches
+        config, model, adam, mesh, state, batches, steps_per_epoch=per_epoch
       )
     else:
       batches = iter(())
@@ -131,10 +131,12 @@ def _train(config, workdir):
 def compile_steps(
   config: ml_collections.ConfigDict,
   model: nn.Module,
-  adam: optax.GradientTransformation,
+  adam: optax.GradientTransformationExtraArgs,
   mesh: jax.sharding.Mesh,
   state: train_state.TrainState,
   batches: Iterator,
+  *,
+  steps_per_epoch: float,
 ) -> tuple[Callable, Callable, Iterator]:
   """Compiles the training step, so that nothing can recompile it later.
 
@@ -166,11 +168,17 @@ def compile_steps(
   )
   start = time.monotonic()
   first = next(batches)
-  # An argument, so that JAX's compilation cache serves every seed.
-  seed = parallel.replicate(np.uint32(config.seed % 2**32), mesh)
-  compiled = train.lower(seed, state, first).compile()
+  # Arguments, so that JAX's compilation cache serves every seed and data set.
+  run = {
+    'seed': np.uint32(config.seed % 2**32),
+    'decay_steps': optimizer.decay_steps(
+      config.optimizer, steps_per_epoch=steps_per_epoch
+    ),
+  }
+  run = parallel.replicate(run, mesh)
+  compiled = train.lower(run, state, first).compile()
   logging.info('compiled in %.0f s', time.monotonic() - start)
-  train = functools.partial(compiled, seed)
+  train = functools.partial(compiled, run)
   return train, preview, itertools.chain([first], batches)
 
 

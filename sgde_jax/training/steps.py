@@ -22,23 +22,24 @@ _QUERIES = ((0.5, 0.85), (0.2, 0.6), (0.8, 0.6))
 
 
 def train_step(
-  seed: jax.Array,
+  run: Mapping[str, jax.Array],
   state: train_state.TrainState,
   batch: Mapping[str, jax.Array],
   *,
   model: nn.Module,
-  optimizer: optax.GradientTransformation,
+  optimizer: optax.GradientTransformationExtraArgs,
   augment: Callable,
   loss: Callable,
 ) -> tuple[train_state.TrainState, dict[str, jax.Array]]:
   """Makes one update.
 
   Args:
-    seed: the run's seed, uint32.
+    run: what differs between runs of a config: `seed`, uint32, and the
+      optimizer's `decay_steps`, int32.
     state: the state after the previous step.
     batch: see `input_pipeline.batch.Batch`.
     model: the network.
-    optimizer: an Optax transformation.
+    optimizer: an Optax transformation that takes `decay_steps`.
     augment: `augmentation.augment` with its options.
     loss: `losses.weighted_terms` with its options.
 
@@ -48,7 +49,7 @@ def train_step(
     standard deviation over its mean, averaged over the images; with attention
     also `attention_gain`, the root mean square of its gains.
   """
-  key = jax.random.fold_in(jax.random.key(seed), state.step)
+  key = jax.random.fold_in(jax.random.key(run['seed']), state.step)
   augment_key, noise_key, point_key, still_key = jax.random.split(key, 4)
   batch, jittered = _augment(augment_key, batch, augment)
   stills = _augment_stills(still_key, batch, augment)
@@ -81,7 +82,10 @@ def train_step(
   scalars |= {'gradient_norm': optax.tree.norm(gradients)}
   scalars |= _attention_gain(state.params, model)
   updates, opt_state = optimizer.update(
-    gradients, state.opt_state, state.params
+    gradients,
+    state.opt_state,
+    state.params,
+    decay_steps=run['decay_steps'],
   )
   state = train_state.TrainState(
     step=state.step + 1,

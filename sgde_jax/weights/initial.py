@@ -116,12 +116,8 @@ def load_trained(
     'no checkpoint in %s: using config.init_from=%s', workdir, config.init_from
   )
   weights = read_weights(config, model, mesh)
-  return model, new_state(config, model, _any_optimizer(config), mesh, weights)
-
-
-def _any_optimizer(config):
-  """Returns an optimizer with the run's state shapes, but another schedule."""
-  return optimizer.create_optimizer(config.optimizer, steps_per_epoch=1)
+  adam = optimizer.create_optimizer(config.optimizer)
+  return model, new_state(config, model, adam, mesh, weights)
 
 
 def template(
@@ -132,7 +128,7 @@ def template(
   """Returns shapes, dtypes and shardings of a run's state."""
   return train_state.abstract_state(
     model=model,
-    optimizer=_any_optimizer(config),
+    optimizer=optimizer.create_optimizer(config.optimizer),
     image_size=(config.data.height, config.data.width),
     mesh=mesh,
   )

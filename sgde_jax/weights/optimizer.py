@@ -1,27 +1,44 @@
 """The optimizer: Adam, its learning rate schedule, gradient clipping."""
 
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 
 _NEVER = 2**31 - 1  # Optax counts steps in 32 bits.
 
 
 def create_optimizer(
-  optimizer_config: ml_collections.ConfigDict, *, steps_per_epoch: float
-) -> optax.GradientTransformation:
+  optimizer_config: ml_collections.ConfigDict,
+) -> optax.GradientTransformationExtraArgs:
   """Returns Adam with step decay and optional clipping by global norm.
+
+  Its `update` takes the result of `decay_steps` as an argument of that name:
+  the steps depend on the data's size, and programs compiled with them serve
+  other data.
+
+  Args:
+    optimizer_config: `config.optimizer`.
+  """
+  clip = optax.identity()
+  if optimizer_config.clip_norm:
+    clip = optax.clip_by_global_norm(optimizer_config.clip_norm)
+  adam = optax.chain(optax.scale_by_adam(), _scale_by_rate(optimizer_config))
+  return optax.chain(clip, adam)
+
+
+def decay_steps(
+  optimizer_config: ml_collections.ConfigDict, *, steps_per_epoch: float
+) -> np.ndarray:
+  """Returns the steps after which the learning rate decays, int32, sorted.
 
   Args:
     optimizer_config: `config.optimizer`.
     steps_per_epoch: updates in one pass over the data.
   """
-  schedule = optax.piecewise_constant_schedule(
-    optimizer_config.learning_rate, _decays(optimizer_config, steps_per_epoch)
-  )
-  clip = optax.identity()
-  if optimizer_config.clip_norm:
-    clip = optax.clip_by_global_norm(optimizer_config.clip_norm)
-  return optax.chain(clip, optax.adam(schedule))
+  epochs = sorted(optimizer_config.decay_epochs)
+  steps = [round(min(epoch * steps_per_epoch, _NEVER)) for epoch in epochs]
+  return np.array(steps, np.int32)
 
 
 def describe_schedule(
@@ -32,18 +49,27 @@ def describe_schedule(
 ) -> str:
   """Returns the learning rates as one line, marking decays beyond the end."""
   rate, parts = optimizer_config.learning_rate, []
-  decays = _decays(optimizer_config, steps_per_epoch)
-  for step, factor in sorted(decays.items()):
-    rate *= factor
+  for step in decay_steps(optimizer_config, steps_per_epoch=steps_per_epoch):
+    rate *= optimizer_config.decay_factor
     beyond = ', which is never reached' if step >= num_steps else ''
     parts.append(f', {rate:.3g} after step {step}{beyond}')
   return f'learning rate {optimizer_config.learning_rate:.3g}{"".join(parts)}'
 
 
-def _decays(optimizer_config, steps_per_epoch):
-  """Maps steps to the factor applied to the learning rate after them."""
-  factors = {}
-  for epoch in optimizer_config.decay_epochs:
-    step = round(min(epoch * steps_per_epoch, _NEVER))
-    factors[step] = factors.get(step, 1.0) * optimizer_config.decay_factor
-  return factors
+def _scale_by_rate(optimizer_config):
+  """Returns `optax.scale_by_schedule` with the decays as an argument."""
+
+  def update(updates, state, params=None, *, decay_steps):
+    def negative_rate(count):
+      # Step by step, as Optax multiplies: one power would round differently.
+      rate = np.float32(-optimizer_config.learning_rate)
+      for step in decay_steps:
+        decayed = np.float32(optimizer_config.decay_factor) * rate
+        rate = jnp.where(count < step, rate, decayed)
+      return rate
+
+    scale = optax.scale_by_schedule(negative_rate)
+    return scale.update(updates, state, params)
+
+  init = optax.scale_by_schedule(lambda count: count).init
+  return optax.GradientTransformationExtraArgs(init, update)

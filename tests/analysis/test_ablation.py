@@ -66,23 +66,6 @@ def test_finished_runs_are_reported(runs_folder):
   assert (runs_folder / 'plot.png').stat().st_size > 1000
 
 
-@pytest.mark.parametrize('given', [None, 'elsewhere'])
-def test_runs_share_compiled_programs(given, tmp_path, monkeypatch):
-  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
-  if given:
-    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', given)
-  # Stands in for main.py and writes where it would keep them.
-  (tmp_path / 'main.py').write_text(
-    'import os; print(os.environ["JAX_COMPILATION_CACHE_DIR"],'
-    ' file=open("cache", "w"))'
-  )
-  module = tmp_path / 'analysis' / 'ablation.py'
-  monkeypatch.setattr(ablation, '__file__', str(module))
-  ablation.train(tmp_path / 'runs' / 'full_0', 'full', {})
-  cache = (tmp_path / 'cache').read_text().strip()
-  assert cache == (given or str(tmp_path / 'runs' / 'compiled'))
-
-
 @pytest.mark.usefixtures('parsed')
 def test_settings_follow_from_the_flags(tmp_path):
   chosen = ['eval_every=5', 'loss.scale_weight=0']

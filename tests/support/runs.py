@@ -120,11 +120,11 @@ def compile_step(config, mesh, batches):
     The compiled step, the state to start from, and the batches on the mesh.
   """
   model = create_model(config)
-  adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=1)
+  adam = optimizer.create_optimizer(config.optimizer)
   state = initial.new_state(config, model, adam, mesh, weights={})
   batches = (parallel.to_devices(batch, mesh) for batch in batches)
   step, _, batches = loop.compile_steps(
-    config, model, adam, mesh, state, batches
+    config, model, adam, mesh, state, batches, steps_per_epoch=1
   )
   return step, state, batches
 

@@ -279,7 +279,7 @@ def test_starts_from_the_weights_of_another_run(root, tmp_path, trained, which):
   config = runs.make_config(root, init_from=str(trained), init_checkpoint=which)
   model, mesh = runs.create_model(config), runs.one_device_mesh()
   weights = initial.read_weights(config, model, mesh)
-  adam = optimizer.create_optimizer(config.optimizer, steps_per_epoch=1)
+  adam = optimizer.create_optimizer(config.optimizer)
   state = initial.new_state(config, model, adam, mesh, weights)
   errors = runs.read_scalars(trained, 'eval/abs_rel')
   step = 20 if which == 'latest' else min((10, 20), key=errors.get)

@@ -16,7 +16,7 @@ from sgde_jax.configs import default
 from sgde_jax.models import attention
 from sgde_jax.ops import augmentation
 from sgde_jax.training import loop, steps
-from sgde_jax.weights import train_state
+from sgde_jax.weights import optimizer, train_state
 from tests.support import runs
 
 _AUGMENTATION = default.get_config().augmentation
@@ -60,7 +60,7 @@ def _make_batch(size=(32, 64), count=4):
   }
 
 
-def _make_state(optimizer):
+def _make_state(transformation):
   variables = TinyModel().init(
     jax.random.key(0), jnp.zeros((1, 2, 32, 64, 3)), train=False
   )
@@ -68,26 +68,26 @@ def _make_state(optimizer):
     step=jnp.zeros((), jnp.int32),
     params=variables['params'],
     batch_stats=variables['batch_stats'],
-    opt_state=optimizer.init(variables['params']),
+    opt_state=transformation.init(variables['params']),
   )
 
 
 @pytest.fixture(name='tiny', scope='module')
 def fixture_tiny():
   """A state and its training step, a function of state, batch and seed."""
-  optimizer = optax.sgd(0.1)
+  sgd = optax.with_extra_args_support(optax.sgd(0.1))
 
   @jax.jit
   def step(state, batch, seed):
     return steps.train_step(
-      seed,
+      {'seed': seed, 'decay_steps': ()},
       state,
       batch,
-      optimizer=optimizer,
+      optimizer=sgd,
       **_options(),
     )
 
-  return _make_state(optimizer), step
+  return _make_state(sgd), step
 
 
 def test_step_changes_the_state_and_reports_its_terms(tiny):
@@ -150,14 +150,14 @@ def test_networks_see_jittered_frames_and_losses_clean_ones():
   stills = rng.integers(0, 256, (2, 32, 64, 3), np.uint8)
   masks = rng.integers(0, 19, (2, 32, 64), np.uint8)
   recorder = _Recorder()
-  optimizer = optax.sgd(0.1)
+  sgd = optax.with_extra_args_support(optax.sgd(0.1))
   steps.train_step(
-    0,
-    _make_state(optimizer),
+    {'seed': 0, 'decay_steps': ()},
+    _make_state(sgd),
     jax.tree.map(
       jnp.asarray, batch | {'semantic_images': stills, 'semantic_labels': masks}
     ),
-    optimizer=optimizer,
+    optimizer=sgd,
     **_options(flip_probability=1.0, jitter_probability=1.0)
     | {'model': recorder, 'loss': recorder.weighted_terms},
   )
@@ -252,28 +252,39 @@ def test_preview_rebuilds_unaugmented_frames():
 
 
 @pytest.mark.slow
-def test_one_program_serves_every_seed():
-  optimizer, mesh = optax.sgd(0.1), runs.one_device_mesh()
+def test_one_program_serves_every_seed_and_size_of_the_data():
+  config = default.get_config()
+  config.optimizer.decay_epochs = (0.5, 2.0)
+  adam = optimizer.create_optimizer(config.optimizer)
+  mesh = runs.one_device_mesh()
+  batch = parallel.to_devices(_make_batch(), mesh)
 
   def start():
-    return parallel.replicate(_make_state(optimizer), mesh)
+    return parallel.replicate(_make_state(adam), mesh)
 
-  def compile_step(seed):
-    config = default.get_config()
+  def compile_step(seed, steps_per_epoch):
     config.seed = seed
-    batches = iter([parallel.to_devices(_make_batch(), mesh)])
-    step, _, batches = loop.compile_steps(
-      config, TinyModel(), optimizer, mesh, start(), batches
+    step, *_ = loop.compile_steps(
+      config,
+      TinyModel(),
+      adam,
+      mesh,
+      start(),
+      iter([batch]),
+      steps_per_epoch=steps_per_epoch,
     )
-    return step, next(batches)
+    return step
 
-  first, batch = compile_step(0)
-  second, _ = compile_step(1)
-  values = [
-    float(step(start(), batch)[1]['loss'])
-    for step in (first, second, functools.partial(first.func, *second.args))
-  ]
-  assert values[0] != values[1] == values[2]
+  def run(step):
+    state, scalars = step(start(), batch)
+    return float(scalars['loss']), float(optax.tree.norm(state.params))
+
+  first, *others = (compile_step(*run) for run in ((0, 9), (1, 9), (0, 1)))
+  results = [run(step) for step in (first, *others)]
+  assert results[0][0] != results[1][0]
+  assert results[0][0] == results[2][0] and results[0][1] != results[2][1]
+  for step, result in zip(others, results[1:], strict=True):
+    assert run(functools.partial(first.func, *step.args)) == result
 
 
 def test_tie_noise_is_small():

@@ -21,12 +21,15 @@ def _optimizer_config(**overrides):
 
 def _updates(config, gradients, *, steps_per_epoch):
   """Returns the sizes of the updates from a sequence of gradients."""
-  adam = optimizer.create_optimizer(config, steps_per_epoch=steps_per_epoch)
+  adam = optimizer.create_optimizer(config)
+  steps = optimizer.decay_steps(config, steps_per_epoch=steps_per_epoch)
   params = {'w': jnp.zeros(())}
   state = adam.init(params)
   sizes = []
   for gradient in gradients:
-    update, state = adam.update({'w': jnp.asarray(gradient)}, state, params)
+    update, state = adam.update(
+      {'w': jnp.asarray(gradient)}, state, params, decay_steps=steps
+    )
     sizes.append(-float(update['w']))
   return sizes
 
