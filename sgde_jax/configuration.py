@@ -204,6 +204,15 @@ def save(config: ml_collections.ConfigDict, workdir: Path) -> None:
   files.write_json(pathlib.Path(workdir, 'config.json'), config.to_dict())
 
 
+def has_own_model(config: ml_collections.ConfigDict, workdir: Path) -> bool:
+  """Returns whether the network is that of the workdir's own config."""
+  path = pathlib.Path(workdir, 'config.json')
+  if not path.is_file():
+    return False
+  stored = json.loads(path.read_text()).get('model')
+  return stored == json.loads(json.dumps(config.model.to_dict()))
+
+
 def record_start(
   config: ml_collections.ConfigDict, workdir: Path, step: int
 ) -> None:

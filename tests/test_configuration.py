@@ -326,3 +326,13 @@ def test_each_start_is_recorded(tmp_path):
   assert all(start['version'] == sgde_jax.__version__ for start in starts)
   commit = starts[0]['commit']
   assert commit is None or re.search('[0-9a-f]{40}(-dirty)?$', commit)
+
+
+def test_has_own_model(tmp_path):
+  config = default.get_config()
+  assert not configuration.has_own_model(config, tmp_path)
+  configuration.save(config, tmp_path)
+  config.seed = 1
+  assert configuration.has_own_model(config, tmp_path)
+  config.model.attention.levels = (4,)
+  assert not configuration.has_own_model(config, tmp_path)

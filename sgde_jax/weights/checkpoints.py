@@ -7,12 +7,14 @@ import pathlib
 from collections.abc import Mapping
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from input_pipeline import files
 from sgde_jax.weights import train_state
 
 _STATE = 'state'
+_VARIABLES = ('step', 'params', 'batch_stats')
 _abs_rel = operator.itemgetter('abs_rel')
 _managers = ocp.checkpoint_managers
 
@@ -119,17 +121,44 @@ class Checkpoints:
       ValueError: if the checkpoint is damaged, or holds other parameters than
         the template; the message names every difference.
     """
-    step = self.latest_step() if step is None else step
-    if step is None or step not in self._manager.all_steps():
-      raise FileNotFoundError(
-        f'no checkpoint{"" if step is None else f" of step {step}"} in'
-        f' {self._folder}: train first, or pass the --workdir of a trained run'
-      )
-    self._check_shapes(template, step)
+    step = self._find(step)
+    self._check_shapes(self._read_metadata(step), template, step)
     logging.info('restoring step %d from %s', step, self._folder)
     args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(template)})
     with self._reading(step):
       return self._manager.restore(step, args=args)[_STATE]
+
+  def restore_variables(
+    self, template: Mapping | None, *, step: int | None = None
+  ) -> train_state.TrainState:
+    """Loads a state without the optimizer's, a third of the data.
+
+    Args:
+      template: the network's variables as `jax.ShapeDtypeStruct`; None to load
+        whatever the checkpoint holds.
+      step: as for `restore`, whose exceptions are raised.
+
+    Returns:
+      The state as NumPy arrays, its `opt_state` empty.
+    """
+    step = self._find(step)
+    saved = self._read_metadata(step)
+    saved = {name: saved[name] for name in _VARIABLES if name in saved}
+    if template is not None:
+      wanted = dict(template) | {'step': jax.ShapeDtypeStruct((), np.int32)}
+      self._check_shapes(saved, wanted, step)
+    logging.info('restoring step %d from %s', step, self._folder)
+    args = ocp.args.PyTreeRestore(
+      jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved),
+      restore_args=jax.tree.map(
+        lambda x: ocp.RestoreArgs(restore_type=np.ndarray), saved
+      ),
+      partial_restore=True,
+    )
+    with self._reading(step):
+      reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+      variables = reader.restore(self._folder / str(step) / _STATE, args=args)
+      return train_state.TrainState(opt_state=(), **variables)
 
   def __enter__(self):
     return self
@@ -186,14 +215,28 @@ class Checkpoints:
         ) from error
       raise self._damaged(step, _first_line(error)[:200]) from error
 
-  def _check_shapes(self, template, step):
-    """Compares names and shapes before Orbax reads any tensor."""
+  def _find(self, step):
+    """Returns `step`, for None the latest; raises if it does not exist."""
+    step = self.latest_step() if step is None else step
+    if step is None or step not in self._manager.all_steps():
+      raise FileNotFoundError(
+        f'no checkpoint{"" if step is None else f" of step {step}"} in'
+        f' {self._folder}: train first, or pass the --workdir of a trained run'
+      )
+    return step
+
+  def _read_metadata(self, step):
+    """Returns a pytree with the shapes of a checkpoint's tensors."""
     with self._reading(step):
       metadata = self._manager.item_metadata(step)[_STATE]
-      saved = _shapes(getattr(metadata, 'tree', metadata))
-    if not saved:
+    metadata = getattr(metadata, 'tree', metadata)
+    if not metadata:
       raise self._damaged(step, 'no list of its tensors')
-    wanted = _shapes(template)
+    return metadata
+
+  def _check_shapes(self, saved, template, step):
+    """Compares names and shapes before Orbax reads any tensor."""
+    saved, wanted = _shapes(saved), _shapes(template)
     problems = [
       f'{name}: the checkpoint has {saved.get(name, "nothing")}, the config'
       f' asks for {wanted.get(name, "nothing")}'

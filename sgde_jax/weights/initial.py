@@ -9,7 +9,7 @@ import ml_collections
 import optax
 from flax import linen as nn
 
-from sgde_jax import models, parallel
+from sgde_jax import configuration, models, parallel
 from sgde_jax.weights import checkpoints, optimizer, published, train_state
 
 
@@ -98,8 +98,8 @@ def load_trained(
 ) -> tuple[nn.Module, train_state.TrainState]:
   """Builds the network and restores the checkpoint `config.eval.checkpoint`.
 
-  If the workdir holds no checkpoint, uses the weights of `config.init_from`,
-  if it is set.
+  The state has no optimizer's. If the workdir holds no checkpoint, uses the
+  weights of `config.init_from`, if it is set.
 
   Raises:
     FileNotFoundError: if there is no checkpoint.
@@ -110,8 +110,12 @@ def load_trained(
   )
   with checkpoints.Checkpoints(workdir, read_only=True) as saved:
     if saved.latest_step() is not None or not config.init_from:
-      which = config.eval.checkpoint
-      return model, restore(config, model, mesh, saved, which)
+      wanted = None
+      if not configuration.has_own_model(config, workdir):
+        wanted = template(config, model, mesh).variables
+      step = saved.find_step(config.eval.checkpoint)
+      state = saved.restore_variables(wanted, step=step)
+      return model, parallel.replicate(state, mesh)
   logging.info(
     'no checkpoint in %s: using config.init_from=%s', workdir, config.init_from
   )

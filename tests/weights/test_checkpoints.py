@@ -54,6 +54,28 @@ def test_restores_exactly(tmp_path):
     assert new.sharding == old.sharding
 
 
+def test_restores_the_variables_alone(tmp_path):
+  params = _state(7)['params']
+  state = {
+    'step': jnp.asarray(7, jnp.int32),
+    'params': params,
+    'batch_stats': {'norm': {'mean': jnp.arange(4.0)}},
+    'opt_state': {'mu': params},
+  }
+  saved = checkpoints.Checkpoints(tmp_path)
+  saved.save(parallel.replicate(state, parallel.create_mesh()), step=7)
+  saved.close()
+  wanted = {name: state[name] for name in ('params', 'batch_stats')}
+  reader = checkpoints.Checkpoints(tmp_path, read_only=True)
+  for template in (None, wanted):
+    restored = reader.restore_variables(template)
+    jax.tree.map(np.testing.assert_array_equal, restored.variables, wanted)
+    assert restored.step == 7 and not restored.opt_state
+  wanted['params'] = _state(7, shape=(3, 4))['params']
+  with pytest.raises(ValueError, match=r'has \(3, 2\), the config asks'):
+    reader.restore_variables(wanted)
+
+
 @pytest.mark.parametrize(
   ('metrics', 'keep', 'kept', 'best'),
   [
@@ -134,15 +156,21 @@ def test_deleted_checkpoint_is_not_reported_as_damaged(tmp_path):
     reader.restore(_state(0), step=1)
 
 
+@pytest.mark.parametrize('alone', [False, True])
 @pytest.mark.parametrize(
   'damage', [_remove_state, _remove_list, _tear_list, _tear_data]
 )
-def test_damaged_checkpoint_is_named_with_the_previous_one(tmp_path, damage):
+def test_damaged_checkpoint_is_named_with_the_previous_one(
+  tmp_path, damage, alone
+):
   _save(tmp_path, {5: None, 8: None})
   damage(tmp_path / 'checkpoints' / '8')
   saved = checkpoints.Checkpoints(tmp_path, read_only=True)
   with pytest.raises(ValueError, match='is damaged') as error:
-    saved.restore(_state(0))
+    if alone:
+      saved.restore_variables(None)
+    else:
+      saved.restore(_state(0))
   message = str(error.value)
   assert f'{tmp_path}/checkpoints/8' in message
   assert 'continue from step 5' in message
