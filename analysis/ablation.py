@@ -18,12 +18,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-import matplotlib.figure
 import numpy as np
 from absl import app, flags
 
 from analysis import tables
-from sgde_jax import run_files
+from sgde_jax import run_files, visualization
 from sgde_jax.configs import ablation
 
 FLAGS = flags.FLAGS
@@ -139,21 +138,22 @@ def _format_mean(values):
 
 def draw(results: Results, path: pathlib.Path) -> None:
   """Draws the abs_rel figures relative to the first part's means, as a PNG."""
-  figure = matplotlib.figure.Figure(figsize=(9, 4.5), layout='constrained')
-  axes = figure.add_subplot()
   names = [name for name in FIGURES if name.startswith('abs_rel')]
   x, width = np.arange(len(names)), 0.8 / len(results)
   first = next(iter(results))
   base = np.array([results[first][name].mean() for name in names])
-  for i, (part, values) in enumerate(results.items()):
-    ratios = np.stack([values[name] for name in names]) / base[:, None]
-    spread = ratios.std(axis=1, ddof=min(1, ratios.shape[1] - 1))
-    axes.bar(x + i * width, ratios.mean(axis=1), width, yerr=spread, label=part)
-  axes.set_xticks(x + 0.4 - width / 2, [FIGURES[name] for name in names])
-  axes.set_ylabel(f'abs_rel over that of {first}')
-  axes.axhline(1, color='black', linewidth=0.8)
-  figure.legend(loc='outside upper center', ncols=len(results))
-  figure.savefig(path, dpi=120)
+  with visualization.figure(figsize=(9, 4.5), layout='constrained') as figure:
+    axes = figure.add_subplot()
+    for i, (part, values) in enumerate(results.items()):
+      ratios = np.stack([values[name] for name in names]) / base[:, None]
+      spread = ratios.std(axis=1, ddof=min(1, ratios.shape[1] - 1))
+      mean, left = ratios.mean(axis=1), x + i * width
+      axes.bar(left, mean, width, yerr=spread, label=part)
+    axes.set_xticks(x + 0.4 - width / 2, [FIGURES[name] for name in names])
+    axes.set_ylabel(f'abs_rel over that of {first}')
+    axes.axhline(1, color='black', linewidth=0.8)
+    figure.legend(loc='outside upper center', ncols=len(results))
+    figure.savefig(path, dpi=120)
 
 
 def write_results(path: pathlib.Path, table: str) -> None:
@@ -200,11 +200,11 @@ def main(_) -> None:
     f' seeds per part; mean +- deviation.\n\n{format_table(results)}'
   )
   print(table)
-  draw(results, folder / 'ablation.png')
   if FLAGS.results:
     path = pathlib.Path(FLAGS.results)
-    draw(results, path.with_name('ablation.png'))
     write_results(path, f'{table}\n\n![The same](ablation.png)')
+    draw(results, path.with_name('ablation.png'))
+  draw(results, folder / 'ablation.png')
 
 
 if __name__ == '__main__':

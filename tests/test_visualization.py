@@ -1,11 +1,17 @@
 """Pictures: colours, masks, captions and files."""
 
+import os
+import subprocess
+import sys
+
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
 
 from input_pipeline import cityscapes
 from sgde_jax import visualization
+from tests.support import kitti_folder
 
 _COLOURS = np.array(cityscapes.COLOURS, np.uint8)
 _GREY = (112, 112, 112)
@@ -41,7 +47,6 @@ def test_constant_maps_are_drawn(value):
   for picture in (
     visualization.colorize_inverse_depth(constant),
     visualization.colorize_depth(constant),
-    visualization.colorize_difference(constant),
   ):
     assert picture.dtype == np.uint8
     assert (picture == picture[0, 0]).all()
@@ -84,10 +89,43 @@ def test_error_shows_only_valid_pixels():
   assert bad[0] > bad[2]
 
 
+def test_flat_maps_look_flat():
+  noise = np.random.default_rng(0).uniform(0.99, 1.0, (20, 30))
+  for picture in (
+    visualization.colorize_inverse_depth(noise),
+    visualization.colorize_depth(noise),
+  ):
+    assert np.ptp(picture.astype(int), axis=(0, 1)).max() < 20
+  change = visualization.difference_scale(noise - 1, least=0.5)
+  assert (change.colorize(noise - 1) > 240).all()
+
+
+def test_scale_names_its_ends():
+  disparity = np.linspace(0.01, 0.5, 1001)
+  assert visualization.inverse_depth_scale(disparity, vmax=0.4).ends == (
+    '0.01',
+    '0.4',
+  )
+  metric = visualization.inverse_depth_scale(disparity, vmax=0.4, metric=True)
+  assert metric.ends == ('100 m', '2.5 m')
+  assert visualization.error_scale().ends == ('0', '50 %')
+  bar = metric.colour_bar(5)
+  np.testing.assert_array_equal(bar[0], (0, 0, 3))
+  np.testing.assert_array_equal(bar[-1], (251, 252, 191))
+
+
+def test_colours_are_those_of_matplotlib():
+  values = np.linspace(-0.2, 1.2, 2000)
+  for name in ('magma', 'turbo', 'inferno', 'bwr'):
+    scale = visualization.Scale(name, 0.0, 1.0, ('', ''))
+    expected = matplotlib.colormaps[name](values, bytes=True)[:, :3]
+    np.testing.assert_array_equal(scale.colorize(values), expected)
+
+
 def test_difference_is_white_at_zero_and_symmetric():
   difference = np.zeros((5, 5))
   difference[1, 1], difference[2, 2] = 0.5, -0.5
-  picture = visualization.colorize_difference(difference, limit=0.5)
+  picture = visualization.difference_scale(difference).colorize(difference)
   np.testing.assert_array_equal(picture[1, 1], (255, 0, 0))
   np.testing.assert_array_equal(picture[2, 2], (0, 0, 255))
   assert (picture[0] >= 254).all()
@@ -127,13 +165,42 @@ def test_panel_places_images_of_any_size_under_captions():
   red = np.full((40, 120, 3), (255, 0, 0), np.uint8)
   blue = np.full((10, 30, 3), (0, 0, 255), np.uint8)
   picture = visualization.panel(
-    [[(red, 'first'), (blue, 'second')], [(blue, 'third')]]
+    [
+      [visualization.Cell(blue, 'first'), visualization.Cell(red, 'second')],
+      [visualization.Cell(blue, 'third')],
+    ]
   )
   assert picture.dtype == np.uint8
   assert (picture == (255, 0, 0)).all(axis=2).sum() == 40 * 120
   assert (picture == (0, 0, 255)).all(axis=2).sum() == 2 * 40 * 120
   # The captions are there, dark on white.
   assert (picture < 80).all(axis=2).any()
+
+
+def test_panel_has_colour_bars_and_a_legend():
+  grey = np.full((40, 120, 3), 200, np.uint8)
+  scale = visualization.Scale('turbo', 0.0, 1.0, ('0', '1'))
+  plain, scaled, classes = (
+    visualization.panel([[visualization.Cell(grey, 'a', *options)]])
+    for options in ((), (scale,), (None, np.array([[5, 255]], np.uint8)))
+  )
+  assert scaled.shape[0] > plain.shape[0]
+  for colour in scale.colour_bar(2):
+    assert (scaled == colour).all(axis=2).any()
+  assert classes.shape[0] > plain.shape[0]
+  pole = tuple(_COLOURS[5].tolist())
+  assert (classes == pole).all(axis=2).sum() > 50
+  assert (classes != _COLOURS[0]).any(axis=2).all()
+
+
+def test_legend_wraps():
+  image = np.zeros((40, 120, 3), np.uint8)
+  labels = np.arange(19, dtype=np.uint8)[None]
+  picture = visualization.panel(
+    [[visualization.Cell(image, 'a', None, labels)]]
+  )
+  for colour in _COLOURS:
+    assert (picture == colour).all(axis=2).sum() > 50
 
 
 def test_png_is_written_whole_or_not_at_all(tmp_path):
@@ -163,3 +230,39 @@ def test_trajectories_are_drawn_from_above():
     rows, columns = (np.ptp(places) for places in np.nonzero(line))
     along, across = (rows, columns) if axis == 0 else (columns, rows)
     assert along > 10 * across
+
+
+@pytest.mark.parametrize(
+  'backend', ['module://nonsense', 'module://matplotlib_inline.nonsense', 'Qt']
+)
+def test_plots_do_not_depend_on_the_users_settings(tmp_path, backend):
+  code = (
+    'import numpy as np\n'
+    'from sgde_jax import visualization\n'
+    'poses = np.tile(np.eye(4), (3, 1, 1))\n'
+    "picture = visualization.draw_trajectories({'a': poses}, title='b')\n"
+    "visualization.write_png('picture.png', picture)\n"
+    "import os; assert os.environ['MPLBACKEND']\n"
+  )
+  settings = 'text.usetex: True\nfigure.dpi: 7\naxes.facecolor: red\n'
+  (tmp_path / 'matplotlibrc').write_text(settings)
+  subprocess.run(
+    [sys.executable, '-c', code],
+    cwd=tmp_path,
+    env=os.environ
+    | {'MPLBACKEND': backend, 'PYTHONPATH': str(kitti_folder.REPOSITORY)},
+    check=True,
+  )
+  poses = np.tile(np.eye(4), (3, 1, 1))
+  expected = visualization.draw_trajectories({'a': poses}, title='b')
+  found = np.asarray(Image.open(tmp_path / 'picture.png'))
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_plots_leave_the_users_settings(monkeypatch):
+  monkeypatch.setitem(matplotlib.rcParams, 'figure.dpi', 33)
+  monkeypatch.setenv('MPLBACKEND', 'nonsense')
+  with visualization.figure() as plot:
+    assert plot.dpi == 100
+  assert matplotlib.rcParams['figure.dpi'] == 33
+  assert os.environ['MPLBACKEND'] == 'nonsense'

@@ -8,6 +8,7 @@ from analysis import (
   compare,
   edge_points,
   method_figure,
+  panel_figure,
   seeds,
 )
 from tests.support import commands
@@ -15,7 +16,15 @@ from tests.support import commands
 
 @pytest.mark.parametrize(
   'command',
-  [ablation, border_oracle, compare, edge_points, method_figure, seeds],
+  [
+    ablation,
+    border_oracle,
+    compare,
+    edge_points,
+    method_figure,
+    panel_figure,
+    seeds,
+  ],
   ids=lambda command: command.__name__,
 )
 def test_command_accepts_the_flags_of_its_examples(command):

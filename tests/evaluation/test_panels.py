@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from sgde_jax import metrics
+from sgde_jax import metrics, visualization
 from sgde_jax.evaluation import panels
 
 _SIZE = (32, 64)
@@ -30,22 +31,43 @@ def _example():
   }
 
 
+def _cells(monkeypatch, draw):
+  """Returns the rows of cells that a function hands to `panel`."""
+  seen = []
+  monkeypatch.setattr(visualization, 'panel', seen.append)
+  draw()
+  return seen[0]
+
+
 @pytest.mark.parametrize(
-  ('left_out', 'rows'),
+  ('left_out', 'counts'),
   [
-    ((), 5),  # Nine cells, then three queries at each of two levels.
-    (('attention_4',), 4),
-    (('attention_3', 'attention_4'), 3),
-    (('enhanced', 'attention_3', 'attention_4'), 2),
-    (set(_example()) - set(_BASELINE), 2),
+    ((), [3] * 5),  # Nine cells, then three queries at each of two levels.
+    (('attention_4',), [3] * 4),
+    (('attention_3', 'attention_4'), [3] * 3),
+    (('enhanced', 'attention_3', 'attention_4'), [3, 3]),
+    (set(_example()) - set(_BASELINE), [3, 1]),
   ],
 )
-def test_training_panel_grows_with_the_parts(left_out, rows):
+def test_training_panel_grows_with_the_parts(monkeypatch, left_out, counts):
   example = {k: v for k, v in _example().items() if k not in left_out}
-  panel = panels.training_panel(example)
-  assert panel.dtype == np.uint8
-  assert rows * _SIZE[0] < panel.shape[0] < (rows + 1) * (_SIZE[0] + 24)
-  assert panel.shape[1] > 3 * _SIZE[1]
+  rows = _cells(monkeypatch, lambda: panels.training_panel(example))
+  assert list(map(len, rows)) == counts
+
+
+def test_maps_have_their_range(monkeypatch):
+  rows = _cells(monkeypatch, lambda: panels.training_panel(_example()))
+  scales = {cell.caption: cell.scale for row in rows for cell in row}
+  near = np.percentile(_example()['disparity'], 95)
+  coarse, enhanced = scales['coarse disparity'], scales['enhanced disparity']
+  assert coarse == enhanced
+  assert coarse.ends[1] == f'{near:.3g}'
+  # A change of .01 everywhere stays pale.
+  change = scales['enhanced - coarse (red: nearer)']
+  assert change.high == pytest.approx(0.05 * near)
+  attention = scales['attention / mean, level 4']
+  assert attention.low == 0 and attention.ends[1].endswith(' x')
+  assert scales['frame'] is None
 
 
 def test_training_panel_shows_its_inputs():
@@ -83,7 +105,10 @@ def test_evaluation_panel(given, columns):
     )
 
   panel = draw()
-  assert columns * _SIZE[1] < panel.shape[1] < (columns + 1) * _SIZE[1]
-  assert all((panel == pixel).all(-1).any() for pixel in frame[0, :9])
+  # At the truth's size.
+  assert columns * 80 < panel.shape[1] < (columns + 1) * 80
+  assert panel.shape[0] > 2 * 40
+  resized = np.asarray(Image.fromarray(frame).resize((80, 40)))
+  assert all((panel == pixel).all(-1).any() for pixel in resized[0, :9])
   for name, classes in labels.items():
     assert (draw(**{name: 18 - classes}) != panel).any()
