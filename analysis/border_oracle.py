@@ -104,7 +104,7 @@ def apply_oracle(
         depths = truth, depth_map
         aligned = metrics.depth.align_depth(*depths, **evaluator.alignment())
         columns = borders.measure(
-          *depths, aligned, labels, predicted_labels=None, dense=False
+          *depths, aligned, labels, matrix=None, dense=False
         )
         measured[row].append(columns)
   return {row: borders.summarize(columns) for row, columns in measured.items()}

@@ -10,9 +10,8 @@ is smaller. This covers the variation between images; for the variation between
 seeds, train several (analysis/ablation.py).
 """
 
-import csv
 import itertools
-import json
+import operator
 import pathlib
 from collections.abc import Iterable, Mapping
 
@@ -20,6 +19,7 @@ import numpy as np
 from absl import app, flags
 
 from analysis import tables
+from sgde_jax import run_files
 
 FLAGS = flags.FLAGS
 
@@ -35,17 +35,18 @@ def read_images(
   workdir: str | pathlib.Path,
 ) -> tuple[str, list[str], Columns]:
   """Returns an evaluation's protocol, its examples' lines and its columns."""
-  folder = pathlib.Path(workdir) / 'evaluation'
-  if not (folder / 'per_image.csv').is_file():
+  evaluation = run_files.read_evaluation(workdir)
+  if evaluation is None:
     raise FileNotFoundError(
-      f'no evaluation in {folder}: run main.py --mode=evaluate'
+      f'no evaluation in {workdir}: run main.py --mode=evaluate'
     )
-  protocol = json.loads((folder / 'metrics.json').read_text())['protocol']
-  with open(folder / 'per_image.csv', newline='') as file:
-    rows = sorted(csv.DictReader(file), key=lambda row: int(row['index']))
-  examples = [row.pop('example') for row in rows]
-  columns = {n: np.array([float(row[n]) for row in rows]) for n in rows[0]}
-  return protocol, examples, columns
+  rows = sorted(evaluation.images, key=operator.itemgetter('index'))
+  columns = {
+    name: np.array([row[name] for row in rows], np.float64)
+    for name in rows[0].keys() - {'example'}
+  }
+  examples = [row['example'] for row in rows]
+  return evaluation.made['protocol'], examples, columns
 
 
 def check_same(what: str, first: Iterable, second: Iterable) -> None:

@@ -64,6 +64,7 @@ def get_config():
   config.eval_every = 1000
   config.checkpoint_every = 1000
   config.keep_checkpoints = 2  # Latest ones; the best is kept as well.
+  config.report = False  # Write report.html at the end, as --mode=report does.
   config.profile = False  # Trace ten steps for TensorBoard's profiler.
   return config
 

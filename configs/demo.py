@@ -36,4 +36,5 @@ def get_config():
   config.picture_every = 560
   config.eval_every = 560
   config.checkpoint_every = 560
+  config.report = True
   return config

@@ -166,16 +166,23 @@ class Data:
     return map(_add_stills, batches, still_batches)
 
   def eval_batches(
-    self, *, batch_size: int, process_index: int = 0, process_count: int = 1
+    self,
+    *,
+    batch_size: int,
+    indices: Sequence[int] | None = None,
+    process_index: int = 0,
+    process_count: int = 1,
   ) -> readers.OrderedBatches:
-    """Returns this process' rows of every evaluation example once, in order.
+    """Returns this process' rows of the evaluation examples, in order.
 
-    All processes get the same number of batches.
+    Of every example once, or of those at `indices`. All processes get the same
+    number of batches.
     """
     return readers.OrderedBatches(
       self.evaluation,
       reader=self.config.reader,
       batch_size=batch_size,
+      indices=indices,
       process_index=process_index,
       process_count=process_count,
     )

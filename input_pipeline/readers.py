@@ -9,7 +9,7 @@ A table is an `examples.ExampleTable` or a `records.RecordTable`.
 import functools
 import logging
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -75,22 +75,37 @@ class MemoryReader:
 
 
 class OrderedBatches:
-  """Batches of every example of a table once, in order; can be iterated again.
+  """Batches of examples of a table, in order; can be iterated again.
 
   The last batch is padded with the last example, where `mask` is False.
   """
 
-  def __init__(self, table, *, reader: str, batch_size: int, **processes: int):
+  def __init__(
+    self,
+    table,
+    *,
+    reader: str,
+    batch_size: int,
+    indices: Sequence[int] | None = None,
+    **processes: int,
+  ):
     """Plans the batches; the reader `memory` (or `tf`) decodes the examples.
 
-    `batch_size` is the global one; see `sampling.process_rows`.
+    Args:
+      table: the table.
+      reader: `memory` or `tf`.
+      batch_size: the global one.
+      indices: which examples; by default each of the table once.
+      **processes: see `sampling.process_rows`.
     """
     self._table = table
-    self._indices, self._masks = sampling.ordered_batches(
-      len(table),
+    chosen = np.arange(len(table)) if indices is None else np.array(indices)
+    positions, self._masks = sampling.ordered_batches(
+      len(chosen),
       batch_size=batch_size,
       rows=sampling.process_rows(batch_size, **processes),
     )
+    self._indices = chosen[positions]
     self._memory = None
     if reader == 'memory':
       self._memory = MemoryReader(table, self._indices)

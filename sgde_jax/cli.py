@@ -1,4 +1,4 @@
-"""Trains, evaluates, predicts or exports.
+"""Trains, evaluates, reports, predicts or exports.
 
 python main.py --config=demo --workdir=runs/demo
 
@@ -23,15 +23,16 @@ import input_pipeline
 from input_pipeline import command_line
 from sgde_jax import configuration
 
-_OPTIONAL = ('scale', 'intrinsics', 'fov')
+_OPTIONAL = ('scale', 'intrinsics', 'fov', 'baseline')
 # Mode -> the effect of repeating it, and the flags that not all modes take.
 _MODES = {
   'train': ('training continues from its checkpoint, if any', 'distributed'),
   'evaluate': ('evaluation starts over', 'distributed'),
   'predict': (
     'complete results are kept',
-    *('input', 'output', 'write', *_OPTIONAL),
+    *('input', 'output', 'write', 'scale', 'intrinsics', 'fov'),
   ),
+  'report': ('the report is written again', 'baseline'),
   'export': ('the export starts over', 'output'),
 }
 _KINDS = (
@@ -48,6 +49,7 @@ _FLAGS = (
   (flags.DEFINE_string, 'scale', None, 'predict: metres, or evaluation.'),
   (flags.DEFINE_list, 'intrinsics', None, 'predict: fx,fy,cx,cy in pixels.'),
   (flags.DEFINE_float, 'fov', None, 'predict: horizontal, in degrees.'),
+  (flags.DEFINE_string, 'baseline', None, 'report: a second workdir.'),
   (flags.DEFINE_bool, 'distributed', False, 'Join the processes of a job.'),
   # TPU pods and Slurm set these three.
   (flags.DEFINE_string, 'coordinator_address', None, 'HOST:PORT of process 0.'),
@@ -76,7 +78,8 @@ def parse(argv: list[str], args: flags.FlagValues = flags.FLAGS) -> list[str]:
     sys.exit(f'sgde-jax: error: {error}; see --help')
   for problem in _find_problems(args, rest):
     sys.exit(f'sgde-jax: error: {problem}; see --help')
-  for name in ('workdir', 'input', 'output'):  # No shell expands `--input=~`.
+  # No shell expands `--input=~`.
+  for name in ('workdir', 'input', 'output', 'baseline'):
     if args[name].value:
       args[name].value = os.path.expanduser(args[name].value)
   return argv
@@ -162,6 +165,10 @@ def execute(args: flags.FlagValues) -> None:
     from sgde_jax.evaluation import run
 
     run.evaluate(config, args.workdir)
+  elif args.mode == 'report':
+    from sgde_jax.evaluation import report
+
+    report.write(config, args.workdir, baseline=args.baseline)
   elif args.mode == 'export':
     from sgde_jax.inference import export
 

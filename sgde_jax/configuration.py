@@ -94,6 +94,16 @@ _RULES = (
 )
 
 
+def flatten(tree: Any, prefix: str = '') -> dict[str, Any]:
+  """Flattens nested dicts or a config to dotted names."""
+  flat = {}
+  for name, value in tree.items():
+    is_leaf = not isinstance(value, dict | ml_collections.ConfigDict)
+    name = prefix + name
+    flat |= {name: value} if is_leaf else flatten(value, f'{name}.')
+  return flat
+
+
 def find(name: str) -> str:
   """Returns the path of a config given by name or path, `:ARGUMENT` kept."""
   path, colon, part = name.partition(':')
@@ -107,7 +117,7 @@ def find(name: str) -> str:
 
 def unknown_fields(names: Iterable[str]) -> list[str]:
   """Lists unknown field names, each with the closest known field."""
-  fields = _flatten(default.get_config())
+  fields = flatten(default.get_config())
   groups = {name.rpartition('.')[0] for name in fields}
   return [
     ', did you mean '.join([name, *difflib.get_close_matches(name, fields, 1)])
@@ -140,14 +150,14 @@ def resolve(
   """
   files.check_local(workdir)
   config = config.copy_and_resolve_references().lock()
-  named = _flatten(config)
-  missing = _flatten(default.get_config()).keys() - named.keys()
+  named = flatten(config)
+  missing = flatten(default.get_config()).keys() - named.keys()
   if wrong := unknown_fields(named) or sorted(missing):
     raise ValueError(f'--config: unknown or missing field {"; ".join(wrong)}')
   path = pathlib.Path(workdir, 'config.json')
   if path.is_file():
     try:
-      stored = _flatten(json.loads(path.read_text()))
+      stored = flatten(json.loads(path.read_text()))
       if unknown := unknown_fields(stored):
         raise ValueError(f'unknown field {"; ".join(unknown)}')
       config.update_from_flattened_dict(stored)
@@ -157,7 +167,7 @@ def resolve(
         ' use another --workdir'
       ) from error
     config.update_from_flattened_dict(overrides)
-    values = _flatten(config)
+    values = flatten(config)
     newer = named.keys() - stored.keys() - overrides.keys()
     other = [name for name in named if named[name] != values[name]]
     logging.info('config: %s%s', path, '; --config is ignored' * given)
@@ -168,7 +178,7 @@ def resolve(
       if names:
         text = (f'--config.{name}={values[name]}' for name in sorted(names))
         logging.warning('%s: %s', what, ', '.join(text))
-  for name, value in _flatten(config).items():
+  for name, value in flatten(config).items():
     if isinstance(value, str) and value.startswith('~'):  # Not by the shell.
       config.update_from_flattened_dict({name: os.path.expanduser(value)})
   return config
@@ -176,7 +186,7 @@ def resolve(
 
 def check(config: ml_collections.ConfigDict) -> None:
   """Raises ValueError for values that would fail late, or never."""
-  values = _flatten(config)
+  values = flatten(config)
   problems = [
     *(
       (field, f'must be one of {choices}')
@@ -256,13 +266,3 @@ def _misfits(config, values):
   for field in (*parts, 'data.semantic_root', 'eval.semantic_root'):
     if values[field] and not model.semantics:
       yield field, 'needs config.model.semantics, which is off'
-
-
-def _flatten(tree, prefix=''):
-  """Flattens nested dicts to dotted names."""
-  flat = {}
-  for name, value in tree.items():
-    is_leaf = not isinstance(value, dict | ml_collections.ConfigDict)
-    name = prefix + name
-    flat |= {name: value} if is_leaf else _flatten(value, f'{name}.')
-  return flat

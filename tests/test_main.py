@@ -74,6 +74,8 @@ def _message(tmp_path, *arguments):
     ('--mode=predict --input=', ['--mode=predict needs --input']),
     ('--mode=export', ['--mode=export needs --output']),
     ('--mode=evaluate', ['no checkpoint']),
+    ('--mode=report', ['no checkpoint']),
+    ('--baseline=x', ['--mode=train takes no --baseline']),
   ],
 )
 def test_wrong_command(tmp_path, flag, parts):

@@ -314,6 +314,9 @@ def test_only_process_0_writes(workdirs):
   assert files == [
     'config.json',
     'configs.jsonl',
+    'evaluation/confusion.csv',
+    'evaluation/metrics.json',
+    'evaluation/per_image.csv',
     'metrics.jsonl',
     'parameters.txt',
     'pictures/eval_000000.png',

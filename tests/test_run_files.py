@@ -1,5 +1,7 @@
 """Records in a run's folder."""
 
+import numpy as np
+
 from sgde_jax import run_files
 
 
@@ -14,3 +16,22 @@ def test_starts_are_read(tmp_path):
   lines = '{"step": 0, "version": "0.2.0"}\n{"step": 5, "version": "0.3.0"}\n'
   (tmp_path / 'configs.jsonl').write_text(lines)
   assert run_files.read_starts(tmp_path)[-1]['version'] == '0.3.0'
+
+
+def _evaluation(confusion=None):
+  images = [
+    {'index': 0, 'example': 'a 1 l', 'abs_rel': 0.1, 'ratio': 31.5},
+    {'index': 1, 'example': 'a 2, r', 'abs_rel': 1 / 3, 'ratio': 32.0},
+  ]
+  made = {'step': 20, 'protocol': 'crop garg', 'list': 'test.txt'}
+  return run_files.Evaluation(made, {'abs_rel': 0.2}, images, confusion)
+
+
+def test_evaluation_is_read_back(tmp_path):
+  assert run_files.read_evaluation(tmp_path) is None
+  confusion = np.arange(361).reshape(19, 19)
+  run_files.write_evaluation(tmp_path, _evaluation(confusion))
+  found = run_files.read_evaluation(tmp_path)
+  np.testing.assert_array_equal(found.confusion, confusion)
+  run_files.write_evaluation(tmp_path, _evaluation())
+  assert run_files.read_evaluation(tmp_path) == _evaluation()

@@ -19,7 +19,7 @@ def measure(
   aligned: metrics.depth.AlignedDepth,
   labels: np.ndarray,
   *,
-  predicted_labels: np.ndarray | None,
+  matrix: np.ndarray | None,
   dense: bool,
 ) -> dict[str, float]:
   """Measures one image.
@@ -29,13 +29,13 @@ def measure(
     prediction: `[H, W]` depth, as predicted.
     aligned: `prediction` scaled to the truth and clipped.
     labels: `[H, W]` uint8 true train ids, 255 = unlabelled.
-    predicted_labels: `[h, w]` uint8 at the network's size, or None.
+    matrix: the `confusion` of the classes, or None.
     dense: whether depth edges can be found in the truth.
 
   Returns:
     `NAME:sum` and `NAME:count` of `border_errors`, `class_errors` and
     `boundary_totals` (see `metrics.borders`), and of `iou_totals` with
-    `predicted_labels`; `labelled` counts the images that have labels.
+    `matrix`; `labelled` counts the images that have labels.
   """
   depths = ground_truth, aligned.prediction, aligned.valid, labels
   truth = ground_truth if dense else None
@@ -44,9 +44,8 @@ def measure(
     metrics.borders.class_errors(*depths),
     metrics.borders.boundary_totals(prediction, labels, dense_truth=truth),
   ]
-  if predicted_labels is not None:
-    found = confusion(labels, predicted_labels)
-    parts.append(metrics.segmentation.iou_totals(found))
+  if matrix is not None:
+    parts.append(metrics.segmentation.iou_totals(matrix))
   labelled = bool((labels != cityscapes.UNLABELLED).any())
   parts.append(metrics.totals.Totals({'labelled': (labelled, 1)}))
   totals = functools.reduce(metrics.totals.Totals.merge, parts)
@@ -72,9 +71,9 @@ def column_names(*, semantics: bool, dense: bool) -> list[str]:
   """Returns the keys of `measure`, with or without predicted classes."""
   depth, labels = np.ones((2, 2)), np.zeros((2, 2), np.uint8)
   aligned = metrics.depth.AlignedDepth(depth, depth > 0, 1.0)
-  found = labels if semantics else None
+  matrix = confusion(labels, labels) if semantics else None
   return list(
-    measure(depth, depth, aligned, labels, predicted_labels=found, dense=dense)
+    measure(depth, depth, aligned, labels, matrix=matrix, dense=dense)
   )
 
 

@@ -4,36 +4,69 @@ import functools
 import operator
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
+import ml_collections
 import numpy as np
 
 import input_pipeline
-from sgde_jax import metrics, parallel, visualization
+from input_pipeline import cityscapes
+from sgde_jax import metrics, parallel, run_files, visualization
 from sgde_jax.evaluation import borders, panels
 from sgde_jax.inference import steps
 
 
+def describe(config: ml_collections.ConfigDict) -> dict[str, str]:
+  """Returns `protocol`, how the figures are made, in one line, and `list`."""
+  options, truth = config.eval, config.data.ground_truth
+  scaling = 'median scaling' if options.median_scaling else 'no scaling'
+  flip = ', flip post-processing' if options.flip else ''
+  source = config.data.ground_truth_file
+  source = f' of {source}' if source else ''
+  crop, span = options.crop, f'{options.min_depth:g} to {options.max_depth:g} m'
+  if truth == 'improved':
+    span = f'truth at any depth, predictions clipped to {span}'
+    crop += '' if crop == 'none' else ' (usual with this truth: none)'
+  protocol = f'truth {truth}{source}, crop {crop}, {span}, {scaling}{flip}'
+  return {'protocol': protocol, 'list': config.data.eval_split}
+
+
 class Evaluator:
-  """Evaluates variables on all evaluation examples; compiles once."""
+  """Evaluates variables on evaluation examples; compiles once."""
 
   def __init__(
-    self, config, data: input_pipeline.Data, *, model, mesh: jax.sharding.Mesh
+    self,
+    config: ml_collections.ConfigDict,
+    data: input_pipeline.Data,
+    *,
+    model,
+    mesh: jax.sharding.Mesh,
+    indices: Sequence[int] | None = None,
   ):
-    """Takes the whole config, data with its evaluation part, and the network.
+    """Opens the examples.
 
-    `config.eval.batch_size` must be a multiple of the mesh's size.
+    Args:
+      config: the whole config; its `eval.batch_size` must be a multiple of the
+        mesh's size.
+      data: with its evaluation part.
+      model: the network.
+      mesh: the mesh.
+      indices: which examples; all by default.
     """
     self._config, self._data = config.eval, data
     self._truth = config.data.ground_truth
-    self._truth_file = config.data.ground_truth_file
+    self._made = describe(config)
+    self._shown = []  # What `draw` draws.
     self._names = ['index', *metrics.depth.DEPTH_ERRORS, 'ratio']
-    if config.data.labels != 'none':
+    has_labels = config.data.labels != 'none'
+    self._has_classes = has_labels and config.model.semantics
+    if has_labels:
       self._names += borders.column_names(
-        semantics=config.model.semantics, dense=self._truth == 'dense'
+        semantics=self._has_classes, dense=self._truth == 'dense'
       )
     self._batches = data.eval_batches(
+      indices=indices,
       batch_size=config.eval.batch_size,
       process_index=jax.process_index(),
       process_count=jax.process_count(),
@@ -43,36 +76,42 @@ class Evaluator:
       mesh,
     )
 
-  def run(
-    self, variables: dict, pictures: str | os.PathLike | None = None
-  ) -> tuple[dict[str, float], list[dict]]:
-    """Evaluates; writes panels of the first examples to the folder `pictures`.
-
-    Returns:
-      The summary, see `metrics.depth.summarize` and, with labels,
-      `borders.summarize`; and a dict per image: `index`, `example` (its line of
-      the split list), the seven errors, `ratio` and, with labels, the columns
-      of `borders.measure`.
-    """
+  def run(self, variables: dict, *, step: int) -> run_files.Evaluation:
+    """Evaluates the variables of a step."""
     rows, lines = [], self._data.eval_lines
-    drawn = self._config.panels if jax.process_index() == 0 and pictures else 0
+    confusion = np.zeros((cityscapes.NUM_CLASSES,) * 2, np.int64)
+    self._shown = []
     for example, prediction in self.examples(variables):
       try:
-        measured = self._measure(example, prediction)
+        measured = self.measure(example, prediction)
       except ValueError as error:
         raise ValueError(
           f'{lines[example["index"]]} of {self._data.eval_split}: {error}'
         ) from error
       rows.append({name: measured[name] for name in self._names})
-      if example['index'] < drawn:
-        self._draw(example, measured, pathlib.Path(pictures))
-    if drawn:
-      _remove_panels(pathlib.Path(pictures), min(drawn, len(lines)))
+      if self._has_classes:
+        confusion += measured['confusion']
+      if example['index'] < self._config.panels:
+        self._shown.append((example, measured))
     rows = [
       {'index': row['index'], 'example': str(lines[row['index']])} | row
       for row in self._gather(rows)
     ]
-    return metrics.depth.summarize(rows) | borders.summarize(rows), rows
+    confusion = parallel.gather_rows(confusion[None]).sum(axis=0)
+    return run_files.Evaluation(
+      {'step': step, **self._made},
+      metrics.depth.summarize(rows) | borders.summarize(rows),
+      rows,
+      confusion if self._has_classes else None,
+    )
+
+  def draw(self, folder: str | os.PathLike) -> None:
+    """Writes panels of the first examples of the last run, on process 0."""
+    if jax.process_index() == 0 and self._config.panels:
+      for example, measured in self._shown:
+        self._draw(example, measured, pathlib.Path(folder))
+      drawn = min(self._config.panels, len(self._data.eval_lines))
+      _remove_panels(pathlib.Path(folder), drawn)
 
   def examples(
     self, variables: dict
@@ -83,18 +122,6 @@ class Evaluator:
       for row in np.flatnonzero(batch['mask']):
         example = {name: array[row] for name, array in batch.items()}
         yield example, jax.tree.map(operator.itemgetter(row), predictions)
-
-  def protocol(self) -> str:
-    """Describes in one line how the figures were made."""
-    scaling = 'median scaling' if self._config.median_scaling else 'no scaling'
-    flip = ', flip post-processing' if self._config.flip else ''
-    source = f' of {self._truth_file}' if self._truth_file else ''
-    crop = self._config.crop
-    span = f'{self._config.min_depth:g} to {self._config.max_depth:g} m'
-    if self._truth == 'improved':
-      span = f'truth at any depth, predictions clipped to {span}'
-      crop += '' if crop == 'none' else ' (usual with this truth: none)'
-    return f'truth {self._truth}{source}, crop {crop}, {span}, {scaling}{flip}'
 
   def native_depth(
     self, example: Mapping[str, np.ndarray], prediction: steps.BatchPrediction
@@ -116,24 +143,38 @@ class Evaluator:
       'cap_truth': self._truth != 'improved',
     }
 
-  def _measure(self, example, prediction):
-    """Returns an image's errors, and `aligned` and `labels` for its picture."""
+  def measure(
+    self,
+    example: Mapping[str, np.ndarray],
+    prediction: steps.BatchPrediction,
+  ) -> dict:
+    """Measures an image.
+
+    Returns:
+      Its entry of `run_files.Evaluation.images`, except `example`; `aligned`,
+      the prediction on the truth's scale; `labels` and `confusion`, None
+      without classes.
+    """
     height, width = example['native_size']
     truth = example['depth'][:height, :width]
     depth = self.native_depth(example, prediction)
     aligned = metrics.depth.align_depth(truth, depth, **self.alignment())
     measured = {'index': int(example['index']), 'aligned': aligned}
     measured |= metrics.depth.aligned_errors(truth, aligned)
+    matrix = None
     if 'native_labels' in example:
+      labels = example['native_labels'][:height, :width]
+      if prediction.labels is not None:
+        matrix = borders.confusion(labels, prediction.labels)
       measured |= borders.measure(
         truth,
         depth,
         aligned,
-        example['native_labels'][:height, :width],
-        predicted_labels=prediction.labels,
+        labels,
+        matrix=matrix,
         dense=self._truth == 'dense',
       )
-    return measured | {'labels': prediction.labels}
+    return measured | {'labels': prediction.labels, 'confusion': matrix}
 
   def _gather(self, rows):
     """Collects the rows of all processes on each process, ordered by index."""

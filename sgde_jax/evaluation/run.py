@@ -1,8 +1,6 @@
 """`--mode=evaluate`: measures a checkpoint, prints tables and writes files."""
 
-import csv
 import functools
-import logging
 import os
 import pathlib
 
@@ -11,7 +9,7 @@ import ml_collections
 
 import input_pipeline
 from input_pipeline import files
-from sgde_jax import parallel, visualization
+from sgde_jax import parallel, run_files, visualization
 from sgde_jax.evaluation import depth, odometry, segmentation, tables
 from sgde_jax.inference import steps
 from sgde_jax.metrics import trajectories
@@ -25,8 +23,8 @@ def evaluate(
 
   Prints a table for each part and writes into `evaluation/`:
 
-    depth, where the data has it: `metrics.json`, `per_image.csv`, and panels in
-      `pictures/`;
+    depth, where the data has it: the files of `run_files.write_evaluation`,
+      and panels in `pictures/`;
     classes on stills, with `config.eval.semantic_root`: `stills.json`;
     camera motion, with `config.eval.odometry`: `odometry.json`, and for every
       sequence `trajectory_NAME.txt`, the predicted poses aligned to the true
@@ -44,19 +42,18 @@ def evaluate(
   sequences = odometry.open_sequences(config)
   folder, step = workdir / 'evaluation', {'step': int(state.step)}
   summary = {}
-  if _has_depth(config):
+  if has_depth(config):
     with parallel.failing_together():
       data = input_pipeline.open_data(config.data, train=False)
     parallel.check_same({'evaluation data': data.digest})
     evaluator = depth.Evaluator(config, data, model=model, mesh=mesh)
-    summary, rows = evaluator.run(state.variables, workdir / 'pictures')
-    protocol, split = evaluator.protocol(), config.data.eval_split
-    table = tables.format_depth(
-      {step['step']: summary}, f'{protocol}, list {split}'
-    )
-    made = step | {'protocol': protocol, 'list': split}
-    _report(folder / 'metrics.json', made | summary, table)
-    _write_images(folder / 'per_image.csv', rows)
+    evaluation = evaluator.run(state.variables, **step)
+    summary = dict(evaluation.summary)
+    if jax.process_index() == 0:
+      run_files.write_evaluation(workdir, evaluation)
+      how = '{protocol}, list {list}'.format_map(evaluation.made)
+      print(tables.format_depth({step['step']: summary}, how))
+    evaluator.draw(workdir / 'pictures')
   if stills:
     label = functools.partial(steps.label_step, model=model)
     label = parallel.jit_by_rows(label, mesh)
@@ -80,7 +77,7 @@ def evaluate(
   return summary
 
 
-def _has_depth(config):
+def has_depth(config: ml_collections.ConfigDict) -> bool:
   """Returns whether the data has depth; KITTI odometry has motion alone."""
   benchmark = input_pipeline.is_odometry_root(config.data.root)
   only_motion = config.eval.odometry and benchmark
@@ -89,7 +86,7 @@ def _has_depth(config):
 
 def _check(config, workdir, mesh):
   others = config.eval.odometry or config.eval.semantic_root
-  if not (others or _has_depth(config)):
+  if not (others or has_depth(config)):
     raise ValueError(
       "config.data.ground_truth is 'none': there is nothing to evaluate; name"
       ' the kind that the root holds'
@@ -106,25 +103,20 @@ def _report(path, figures, table):
     print(table)
 
 
-def _write_images(path, rows):
-  if jax.process_index() == 0:
-    with files.whole_file(path) as partial, open(partial, 'w') as file:
-      writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
-      writer.writeheader()
-      writer.writerows(rows)
-    logging.info('wrote %s and pictures', path.parent)
-
-
 def _write_trajectories(folder, sequences, predicted):
   if jax.process_index() == 0:
-    for sequence, poses in zip(sequences, predicted, strict=True):
-      aligned, _ = trajectories.align(sequence.poses, poses)
-      path = folder / f'trajectory_{sequence.name}.txt'
-      rows = aligned[:, :3].reshape(-1, 12)
+    aligned = [
+      trajectories.align(sequence.poses, poses)[0]
+      for sequence, poses in zip(sequences, predicted, strict=True)
+    ]
+    paths = [folder / f'trajectory_{s.name}.txt' for s in sequences]
+    for path, poses in zip(paths, aligned, strict=True):
+      rows = poses[:, :3].reshape(-1, 12)
       lines = (' '.join(f'{v:.9e}' for v in row) + '\n' for row in rows)
       files.write_text(path, ''.join(lines))
+    for path, poses, sequence in zip(paths, aligned, sequences, strict=True):
       picture = visualization.draw_trajectories(
-        {'truth': sequence.poses, 'prediction, aligned': aligned},
+        {'truth': sequence.poses, 'prediction, aligned': poses},
         title=sequence.name,
       )
       visualization.write_png(path.with_suffix('.png'), picture)

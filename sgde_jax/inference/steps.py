@@ -8,6 +8,9 @@ from flax import linen as nn
 from sgde_jax import models
 from sgde_jax.ops import geometry
 
+# Pixels whose attention is drawn, as fractions of width and height.
+_QUERIES = ((0.5, 0.85), (0.2, 0.6), (0.8, 0.6))
+
 
 @flax.struct.dataclass
 class BatchPrediction:
@@ -52,6 +55,26 @@ def label_step(
   images = models.to_float(frames)
   logits = model.apply(variables, images, train=False, method='segment')
   return models.most_likely(logits)
+
+
+def attention_maps(
+  variables: dict, images: jax.Array, *, model: nn.Module
+) -> dict[str, jax.Array]:
+  """Returns where some pixels of images `[B, H, W, 3]` in [0, 1] look.
+
+  Returns:
+    `queries` `[B, P, 2]` pixels (x, y) and, for each level, `attention_I`
+    `[B, P, h, w]`, their attention maps; {} without attention.
+  """
+  if not model.attention_levels:
+    return {}
+  height, width = images.shape[1:3]
+  queries = jnp.array([(f * width, g * height) for f, g in _QUERIES], int)
+  queries = jnp.tile(queries[None], (len(images), 1, 1))
+  maps = model.apply(variables, images, queries, method='attention_maps')
+  return {'queries': queries} | {
+    f'attention_{level}': weights for level, weights in maps.items()
+  }
 
 
 def motion_step(

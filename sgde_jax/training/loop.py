@@ -16,8 +16,8 @@ from flax import linen as nn
 
 import input_pipeline
 from input_pipeline import files
-from sgde_jax import configuration, models, parallel
-from sgde_jax.evaluation import depth
+from sgde_jax import configuration, models, parallel, run_files
+from sgde_jax.evaluation import depth, report
 from sgde_jax.ops import augmentation, losses
 from sgde_jax.training import preemption, run_log, steps, workdirs
 from sgde_jax.weights import checkpoints, initial, optimizer, train_state
@@ -97,9 +97,11 @@ def _train(config, workdir):
 
     def evaluate(step):
       logging.info('step %d: evaluating', step)
-      pictures = workdir / 'pictures'
-      summary, _ = evaluator.run(state.variables, pictures=pictures)
-      log.evaluation(step, summary)
+      evaluation = evaluator.run(state.variables, step=step)
+      log.evaluation(step, evaluation.summary)
+      if jax.process_index() == 0:
+        run_files.write_evaluation(workdir, evaluation)
+      evaluator.draw(workdir / 'pictures')
 
     is_new = evaluator and start not in log.evaluations
     if is_new and _is_due(start, end, config.eval_every):
@@ -125,7 +127,10 @@ def _train(config, workdir):
       if stop:
         signals.stop(step)
     logging.info('waiting for the last checkpoint')
-  return log.close()
+  summary = log.close()
+  if config.report and jax.process_count() == 1:
+    report.write(config, workdir)
+  return summary
 
 
 def compile_steps(
@@ -240,7 +245,7 @@ def _open_log(config, data, workdir, state, evaluator, saved, end):
   logging.info('%d parameters, steps %d to %d', count, start, end)
   protocol = 'no ground truth'
   if evaluator:
-    protocol = f'{evaluator.protocol()}, list {data.eval_split}'
+    protocol = '{protocol}, list {list}'.format_map(depth.describe(config))
   tensorboard = None
   if start < end:
     tensorboard = run_log.open_tensorboard(workdir, state.params)

@@ -14,11 +14,10 @@ from flax import linen as nn
 from flax import traverse_util
 
 from sgde_jax import models
+from sgde_jax.inference import steps
 from sgde_jax.weights import train_state
 
 _TIE_NOISE = 1e-5  # Monodepth2's noise that breaks ties of the auto-mask.
-# Pixels whose attention is drawn, as fractions of width and height.
-_QUERIES = ((0.5, 0.85), (0.2, 0.6), (0.8, 0.6))
 
 
 def train_step(
@@ -112,8 +111,7 @@ def preview_step(
     `[B, S, H, W, 3]` and `automask` `[B, H, W]` bool. With semantics also
     `labels` and `true_labels` `[B, H, W]` uint8; with SEEM `enhanced`
     `[B, H, W, 1]`, `points` `[B, K, 2]` and `point_mask` `[B, K]`; with
-    attention `queries` `[B, P, 2]` pixels and, for each level, `attention_I`
-    `[B, P, h, w]`, their attention maps.
+    attention the result of `steps.attention_maps`.
   """
   batch = batch | {'frames': models.to_float(batch['frames'])}
   outputs = model.apply(variables, batch['frames'], train=False)
@@ -129,14 +127,7 @@ def preview_step(
     pictures['points'], pictures['point_mask'] = model.apply(
       variables, outputs.logits, method='draw_points'
     )
-  if model.attention_levels:
-    height, width = target.shape[1:3]
-    queries = jnp.array([(f * width, g * height) for f, g in _QUERIES], int)
-    queries = jnp.tile(queries[None], (len(target), 1, 1))
-    pictures['queries'] = queries
-    maps = model.apply(variables, target, queries, method='attention_maps')
-    pictures |= {f'attention_{level}': m for level, m in maps.items()}
-  return pictures
+  return pictures | steps.attention_maps(variables, target, model=model)
 
 
 def _augment(key, batch, augment):

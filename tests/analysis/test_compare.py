@@ -63,7 +63,9 @@ def fixture_workdirs(tmp_path):
   for name, crop in (('a', 'garg'), ('b', 'garg'), ('c', 'none')):
     folder = tmp_path / name / 'evaluation'
     folder.mkdir(parents=True)
-    (folder / 'metrics.json').write_text(json.dumps({'protocol': crop}))
+    (folder / 'metrics.json').write_text(
+      json.dumps({'step': 1, 'protocol': crop, 'list': 'test.txt'})
+    )
     (folder / 'per_image.csv').write_text(rows)
   return tmp_path
 

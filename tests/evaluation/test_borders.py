@@ -24,8 +24,9 @@ def _measure(depth, labels, prediction, *, found=None, dense=True):
   aligned = metrics.depth.align_depth(
     depth, prediction, crop='none', median_scaling=False
   )
+  matrix = None if found is None else borders.confusion(labels, found)
   return borders.measure(
-    depth, prediction, aligned, labels, predicted_labels=found, dense=dense
+    depth, prediction, aligned, labels, matrix=matrix, dense=dense
   )
 
 

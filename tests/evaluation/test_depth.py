@@ -64,7 +64,9 @@ def _evaluate_perfect(root, monkeypatch, *, scale=1.0, **overrides):
   monkeypatch.setattr(steps, 'predict_step', _read_depth)
   config = runs.make_config(root, data__ground_truth='dense', **overrides)
   evaluator = _make_evaluator(config)
-  return evaluator.run({'scale': jnp.asarray(scale)})
+  evaluation = evaluator.run({'scale': jnp.asarray(scale)}, step=7)
+  assert evaluation.made == {'step': 7, **depth.describe(config)}
+  return evaluation.summary, evaluation.images
 
 
 @pytest.mark.parametrize('flip', [False, True])
@@ -86,6 +88,33 @@ def test_perfect_prediction_has_no_error(
   for name in ('abs_rel/border_1', 'rmse/border_5', 'abs_rel/thin'):
     assert summary[name] == pytest.approx(0, abs=1e-5)
   assert summary['boundary_f1'] == pytest.approx(1, abs=1e-3)
+
+
+def test_confusion_counts_every_labelled_pixel(coded_root, monkeypatch):
+  monkeypatch.setattr(steps, 'predict_step', _read_depth)
+  config = runs.make_config(coded_root, data__ground_truth='dense')
+  evaluation = _make_evaluator(config).run({'scale': jnp.ones(())}, step=0)
+  masks = (coded_root / kitti_folder.DRIVE).glob('semantic_02/data/*.png')
+  evaluated = [0, 3, 5]
+  labelled = sum(
+    np.count_nonzero(np.asarray(Image.open(path)) != 255)
+    for path in masks
+    if int(path.stem) in evaluated
+  )
+  assert evaluation.confusion.sum() == labelled
+  assert evaluation.confusion[:, 2].sum() == labelled  # All are building.
+
+
+def test_chosen_examples_come_in_their_order(coded_root, monkeypatch):
+  monkeypatch.setattr(steps, 'predict_step', _read_depth)
+  config = runs.make_config(coded_root, data__ground_truth='dense')
+  data = input_pipeline.open_data(config.data, train=False)
+  mesh = runs.one_device_mesh()
+  evaluator = depth.Evaluator(
+    config, data, model=None, mesh=mesh, indices=[2, 0, 1]
+  )
+  examples = evaluator.examples({'scale': jnp.ones(())})
+  assert [int(example['index']) for example, _ in examples] == [2, 0, 1]
 
 
 def test_median_scaling_removes_a_factor(coded_root, monkeypatch):
@@ -157,8 +186,7 @@ def test_second_inverse_depth_is_that_of_the_mirrored_frame(coded_root):
 
 def test_protocol_names_the_settings(coded_root):
   config = runs.make_config(coded_root, eval__flip=True, eval__crop='eigen')
-  evaluator = _make_evaluator(config)
-  protocol = evaluator.protocol()
+  protocol = depth.describe(config)['protocol']
   for part in ('lidar', 'crop eigen,', '80 m', 'median', 'flip'):
     assert part in protocol
 
@@ -167,13 +195,10 @@ def test_protocol_names_the_settings(coded_root):
   ('crop', 'text'),
   [('garg', 'crop garg (usual with this truth: none)'), ('none', 'crop none,')],
 )
-def test_protocol_of_improved_truth(coded_root, monkeypatch, crop, text):
+def test_protocol_of_improved_truth(coded_root, crop, text):
   config = runs.make_config(
     coded_root, data__ground_truth='improved', eval__crop=crop
   )
-  monkeypatch.setattr(
-    input_pipeline, 'open_data', mock.create_autospec(input_pipeline.open_data)
-  )
-  evaluator = _make_evaluator(config)
-  assert text in evaluator.protocol()
-  assert 'truth at any depth' in evaluator.protocol()
+  protocol = depth.describe(config)['protocol']
+  assert text in protocol
+  assert 'truth at any depth' in protocol

@@ -38,6 +38,9 @@ def test_writes_its_files(root, trained):
   assert len(events) == 1
   assert sorted(set(files) - set(events)) == [
     'configs.jsonl',
+    'evaluation/confusion.csv',
+    'evaluation/metrics.json',
+    'evaluation/per_image.csv',
     'metrics.jsonl',
     'parameters.txt',
     'pictures/eval_000000.png',
