@@ -68,7 +68,7 @@ def protect_output() -> None:
     stream = getattr(sys, name)
     if stream is None:  # Closed; otherwise the next file would get its number.
       nowhere = os.open(os.devnull, os.O_WRONLY)
-      setattr(sys, name, os.fdopen(nowhere, 'w'))
+      setattr(sys, name, os.fdopen(nowhere, 'w', errors='replace'))
     elif not isinstance(stream, _Stream) and hasattr(stream, 'reconfigure'):
       setattr(sys, name, _Stream(stream))
 

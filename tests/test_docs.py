@@ -1,6 +1,7 @@
 """The documentation names what exists: commands, flags, fields, links."""
 
 import ast
+import json
 import pathlib
 import pkgutil
 import re
@@ -175,3 +176,21 @@ def test_python_lines_predict_an_image(name, trained, tmp_path):
   prediction = names['prediction']
   assert prediction.inverse_depth.shape == (40, 80)
   assert (prediction.depth() > 0).all()
+
+
+@pytest.mark.slow
+def test_notebook_runs(trained, root, tmp_path, monkeypatch):
+  (tmp_path / 'runs').mkdir()
+  (tmp_path / 'runs' / 'demo').symlink_to(trained)
+  (tmp_path / 'runs' / 'street_192x64').symlink_to(root)
+  (tmp_path / 'docs').mkdir()
+  monkeypatch.chdir(tmp_path / 'docs')
+  notebook = json.loads((_ROOT / 'docs' / 'predict.ipynb').read_text())
+  names = {}
+  for cell in notebook['cells']:
+    if cell['cell_type'] == 'code':
+      assert not cell['outputs']
+      exec(''.join(cell['source']), names)
+  assert names['prediction'].labels.shape == names['depth'].shape == (40, 80)
+  assert names['points'].shape == (40 * 80, 3)
+  assert names['poses'].shape == (len(names['paths']), 4, 4)

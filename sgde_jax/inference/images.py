@@ -202,7 +202,7 @@ class _Job:
       for kind in self._kinds
       if kind.name in _SEQUENCES
       and not kind.is_complete(
-        self._total(kind, sequence), self._details(sequence.paths[0])
+        self._total(kind, sequence), self._details(*sequence.paths)
       )
     }
     count = 0
@@ -274,7 +274,7 @@ class _Job:
   def _open_film(self, sequence, film):
     """Yields a function that adds the picture of an item to a video."""
     (path,) = film.files(self._total(film, sequence))
-    comment = film.describe(self._details(sequence.paths[0]))
+    comment = film.describe(self._details(*sequence.paths))
     with video.open_writer(path, comment=comment) as write:
       size = None
 
@@ -308,7 +308,7 @@ class _Job:
       poses[:, :3, 3] *= self._scale
     times = [float(item.time) for item in items if item.is_read]
     target = self._total(kind, sequence)
-    kind.save(target, poses, times, self._details(sequence.paths[0]))
+    kind.save(target, poses, times, self._details(*sequence.paths))
     return len(poses)
 
   def _read(self, item):
@@ -345,12 +345,16 @@ class _Job:
   def _total(self, kind, sequence):
     return kind.target(self._folder(kind), sequence.name)
 
-  def _details(self, path):
+  def _details(self, *paths):
     """Returns the end of a description: the run and the input."""
-    status = os.stat(path)
-    when = datetime.datetime.fromtimestamp(status.st_mtime, datetime.UTC)
+    status = [os.stat(path) for path in paths]
+    latest = max(x.st_mtime for x in status)
+    when = datetime.datetime.fromtimestamp(latest, datetime.UTC)
+    name = ascii(paths[0].name)
+    if len(paths) > 1:
+      name = f'{len(paths)} images from {name} to {ascii(paths[-1].name)}'
     return (
-      f'{self._origin}; {ascii(path.name)}, {status.st_size} bytes of '
+      f'{self._origin}; {name}, {sum(x.st_size for x in status)} bytes of '
       f'{when:%Y-%m-%dT%H:%M:%S}'
     )
 

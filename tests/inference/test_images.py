@@ -1,6 +1,8 @@
 """Prediction: files for every image, and messages for unreadable ones."""
 
 import fractions
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 from input_pipeline import images
 from sgde_jax.inference import images as predict
 from sgde_jax.inference import predictor as inference
-from tests.support import predictions, runs
+from tests.support import kitti_folder, predictions, runs
 
 
 def _check_result(output, name, size):
@@ -65,6 +67,46 @@ def test_mode_predict(trained, tmp_path):
   )
   assert f'predictions written to {tmp_path / "out"}: 1\n' in output
   _check_result(tmp_path / 'out', 'one', (40, 80))
+
+
+@pytest.mark.slow
+def test_names_at_the_edge(trained, tmp_path):
+  """Predicts all images and videos, however they are named."""
+  source, output = tmp_path / 'in', tmp_path / 'out'
+  stems = ['A', 'a', 'x' * 246, os.fsdecode(b'\xff'), 'two\nlines', 'a.b']
+  for seed, stem in enumerate(stems):
+    ending = '.JPG' if stem == 'A' else '.png'
+    predictions.write_image(source / f'{stem}{ending}', seed=seed)
+  damaged = source / os.fsdecode(b'\xfe.PNG')
+  damaged.write_text('no picture')
+  arguments = [
+    *('--mode=predict', f'--workdir={trained}', f'--input={source}'),
+    *(f'--output={output}', '--write=inverse_depth,ply,video', '--fov=60'),
+  ]
+  environment = os.environ | {
+    'JAX_NUM_CPU_DEVICES': '1',
+    'PYTHONIOENCODING': 'ascii:strict',
+  }
+  reader, writer = os.pipe()
+  os.close(reader)
+  result = subprocess.run(
+    [sys.executable, 'main.py', *arguments],
+    cwd=kitti_folder.REPOSITORY,
+    env=environment,
+    stdout=writer,
+    stderr=subprocess.PIPE,
+    text=True,
+    check=False,
+  )
+  os.close(writer)
+  assert result.returncode == 1
+  assert 'unreadable images: 1, others are written' in result.stderr
+  assert 'in/\\udcfe.PNG cannot be read' in result.stderr
+  assert 'Traceback' not in result.stderr
+  for stem in stems:
+    _check_result(output / 'inverse_depth', stem, (40, 80))
+    assert (output / 'ply' / f'{stem}.ply').is_file()
+  assert len(predictions.read_video(output / 'video' / 'in.mp4')[0]) == 6
 
 
 def test_missing_image(root, tmp_path):

@@ -98,17 +98,20 @@ def _check_batches(predictor, tmp_path):
 
 
 @pytest.mark.slow
-def test_any_device(trained):
-  image = np.zeros((40, 80, 3), np.uint8)
-  last = jax.devices()[-1]
-  found = [
-    inference.load(trained, device=device) for device in ('cpu', last, None)
-  ]
-  depths = [predictor(image).inverse_depth for predictor in found]
-  for depth in depths[1:]:
-    np.testing.assert_allclose(depth, depths[0], rtol=1e-5)
-  leaf = jax.tree.leaves(found[1]._variables)[0]
-  assert leaf.devices() == {last}
+def test_any_devices(root, trained):
+  frames = np.random.default_rng(0).integers(0, 256, (3, 40, 80, 3), np.uint8)
+  last, config = jax.devices()[-1], runs.make_config(root)
+  one, other = inference.load(trained), inference.load(trained, device=last)
+  two = inference.restore(config, trained, jax.local_devices()[:2])
+  assert jax.tree.leaves(other._variables)[0].devices() == {last}
+  expected = [prediction.inverse_depth for prediction in one.map(frames)]
+  for predictor in (other, two):  # Three rows on two devices are padded.
+    for found, depth in zip(
+      predictor.map(frames, batch_size=3), expected, strict=True
+    ):
+      np.testing.assert_allclose(found.inverse_depth, depth, rtol=1e-5)
+  with pytest.raises(RuntimeError, match='quantum'):
+    inference.load(trained, device='quantum')
 
 
 def test_depth_has_the_given_scale():
