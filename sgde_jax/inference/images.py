@@ -108,11 +108,9 @@ class _Sequence:
     (path,) = self.paths
     with video.open_reader(path) as reader:
       for frame in reader.frames:
-        time = frame.time
-        if time is None:
-          time = frame.number / reader.rate
         place = self.place / f'{frame.number:06d}'
-        yield _Item(path, place, frame.number, time, frame.image)
+        shown = {'duration': frame.duration, 'pixel_aspect': frame.pixel_aspect}
+        yield _Item(path, place, frame.number, frame.time, frame.image, shown)
 
 
 @dataclasses.dataclass
@@ -124,6 +122,7 @@ class _Item:
   number: int
   time: fractions.Fraction | int  # Seconds in a video, else a file's number.
   image: np.ndarray | None = None
+  shown: dict[str, fractions.Fraction] = dataclasses.field(default_factory=dict)
   turn: Image.Transpose | None = None
   is_read: bool = False
 
@@ -286,7 +285,7 @@ class _Job:
           picture = np.asarray(image.resize((size[1], size[0])))
         is_video = sequence.is_video
         time = item.time if is_video else fractions.Fraction(item.number, _RATE)
-        write(picture, time)
+        write(picture, time, **item.shown)
 
       yield add
 
