@@ -257,11 +257,12 @@ class _Job:
     total = None if sequence.is_video else len(sequence.paths)
     count = 0
     with contextlib.ExitStack() as stack:
-      add = film and stack.enter_context(self._open_film(sequence, film))
+      if film:
+        add = stack.enter_context(self._open_film(sequence, film))
       for item, result in progress.bar(done, 'predicting', total):
         count += 1
         if film:
-          add(item, film.draw(result))
+          add(item, result)
     if kept:
       logging.info('%d results were complete and are kept', len(kept))
     for kind in kinds if sequence.is_video else ():
@@ -271,14 +272,15 @@ class _Job:
 
   @contextlib.contextmanager
   def _open_film(self, sequence, film):
-    """Yields a function that adds the picture of an item to a video."""
+    """Yields a function that adds the picture of a result to a video."""
     (path,) = film.files(self._total(film, sequence))
     comment = film.describe(self._details(*sequence.paths))
     with video.open_writer(path, comment=comment) as write:
-      size = None
+      size, draw = None, film.drawer()
 
-      def add(item, picture):
+      def add(item, result):
         nonlocal size
+        picture = draw(result)
         size = size or picture.shape[:2]
         if picture.shape[:2] != size:  # All pictures of a video have one size.
           image = Image.fromarray(picture)

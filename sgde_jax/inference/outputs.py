@@ -9,7 +9,7 @@ if the same command would write the same line.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import ml_collections
 import numpy as np
@@ -272,23 +272,28 @@ class Video(Output):
   name = 'video'
   suffixes = ('.mp4',)
   content = 'frames above their inverse depth'
-  _brightest = None
 
-  def draw(self, result: Result) -> np.ndarray:
-    """Returns the picture for the next frame."""
-    rows = [result.image]
-    inverse_depth = result.prediction.inverse_depth
-    brightest = np.percentile(inverse_depth, 95)
-    if self._brightest is not None:  # Follow the frames slowly: no flicker.
-      brightest = 0.9 * self._brightest + 0.1 * brightest
-    self._brightest = brightest
-    rows.append(
-      visualization.colorize_inverse_depth(inverse_depth, vmax=brightest)
-    )
-    if 'labels' in self.needs:
-      labels = result.prediction.labels
-      rows.append(visualization.overlay_labels(result.image, labels))
-    return np.concatenate(rows)
+  def drawer(self) -> Callable[[Result], np.ndarray]:
+    """Returns a function that draws the pictures of one video in order."""
+    brightest = None
+
+    def draw(result):
+      nonlocal brightest
+      inverse_depth = result.prediction.inverse_depth
+      wanted = np.percentile(inverse_depth, 95)
+      if brightest is None:
+        brightest = wanted
+      brightest = 0.9 * brightest + 0.1 * wanted  # Slowly: no flicker.
+      colours = visualization.colorize_inverse_depth(
+        inverse_depth, vmax=brightest
+      )
+      rows = [result.image, colours]
+      if 'labels' in self.needs:
+        labels = result.prediction.labels
+        rows.append(visualization.overlay_labels(result.image, labels))
+      return np.concatenate(rows)
+
+    return draw
 
 
 class Trajectory(Output):
