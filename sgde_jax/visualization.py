@@ -252,11 +252,11 @@ def panel(rows: Sequence[Sequence[Cell]]) -> np.ndarray:
 
 
 def draw_trajectories(
-  trajectories: Mapping[str, np.ndarray], *, title: str
+  trajectories: Mapping[str, np.ndarray], *, title: str, unit: str = 'metres'
 ) -> np.ndarray:
   """Plots trajectories from above, x to the right and z ahead, equal axes.
 
-  Takes label -> `[N, 4, 4]` camera to world, metres. A dot marks where each
+  Takes label -> `[N, 4, 4]` camera to world in the unit. A dot marks where each
   trajectory begins.
   """
   with figure(figsize=(7, 7), layout='constrained') as plot:
@@ -266,8 +266,8 @@ def draw_trajectories(
       (line,) = axes.plot(x, z, label=label)
       axes.plot(x[0], z[0], 'o', color=line.get_color())
     axes.set_aspect('equal', adjustable='datalim')
-    axes.set_xlabel('x, metres')
-    axes.set_ylabel('z, metres')
+    axes.set_xlabel(f'x, {unit}')
+    axes.set_ylabel(f'z, {unit}')
     axes.set_title(title)
     axes.grid(alpha=0.3)
     axes.legend()

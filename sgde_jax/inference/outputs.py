@@ -321,8 +321,11 @@ class Trajectory(Output):
     description = self.describe(details)
     text, picture = self.files(target)
     files.write_text(text, '\n'.join([f'# {description}', *lines]) + '\n')
-    title = target.name + ('' if self._scale else ' (relative)')
-    plot = visualization.draw_trajectories({'prediction': poses}, title=title)
+    plot = visualization.draw_trajectories(
+      {'prediction': poses},
+      title=target.name,
+      unit='relative' if self._scale is None else 'metres',
+    )
     _write_png(picture, plot, description)
 
 
