@@ -15,8 +15,8 @@ def get_config():
   config.batch_size = 12  # Global: over all devices and processes.
   config.num_epochs = 20
   config.num_steps = 0  # 0: num_epochs passes over the training split.
-  # Initial weights of a new run: another workdir, or published weights
-  # (encoder.pth, depth.pth, pose_encoder.pth, pose.pth; .npz).
+  # Initial weights of a new run: another workdir, a folder of --mode=publish,
+  # Monodepth2's files (encoder.pth, depth.pth, ...), or hf://OWNER/REPO.
   config.init_from = ''
   config.init_checkpoint = 'latest'  # Of that workdir; or best (by abs_rel)
 
@@ -76,7 +76,8 @@ def _model():
   model.dtype = 'float32'  # Of the computation; or bfloat16
   model.min_depth = 0.1  # Depth at disparity 1 and at disparity 0, in metres
   model.max_depth = 100.0  # (up to the unknown scale of monocular training).
-  model.encoder_weights = ''  # torchvision state dict (.pth or .npz)
+  # ImageNet ResNets of torchvision or timm: a file, or hf://OWNER/REPO.
+  model.encoder_weights = ''
   model.pose_weights = ''
   model.semantics = True  # The second decoder; the parts below need it.
   model.attention = ml_collections.ConfigDict()

@@ -4,8 +4,8 @@
     --config.data.root=KITTI \
     --config.data.train_split=eigen_zhou/train_files.txt \
     --config.data.eval_split=eigen/test_files.txt \
-    --config.model.encoder_weights=resnet18.pth \
-    --config.model.pose_weights=resnet18.pth
+    --config.model.encoder_weights=hf://timm/resnet18.tv_in1k \
+    --config.model.pose_weights=hf://timm/resnet18.tv_in1k
 
 KITTI holds 2011_09_26 and the other dates. The lists are the published ones:
 Eigen-Zhou's 39,810 training lines and Eigen's 697 test lines. Published for

@@ -152,8 +152,17 @@ def test_only_video_imports_pyav_lazily():
   assert not _importers('av', top_level_only=True)
 
 
+def test_only_hub_imports_its_library_lazily():
+  assert _importers('huggingface_hub') == {'sgde_jax.weights.hub'}
+  assert not _importers('huggingface_hub', top_level_only=True)
+
+
+def test_nothing_needs_pytorch():
+  assert not _importers('torch', 'torchvision')
+
+
 def test_tensorflow_and_clu_are_imported_lazily():
-  frameworks = ('tensorflow', 'clu', 'tensorboard', 'torch')
+  frameworks = ('tensorflow', 'clu', 'tensorboard')
   assert _importers(*frameworks)
   assert not _importers(*frameworks, top_level_only=True)
   datasets = _importers('tensorflow_datasets', top_level_only=True)
@@ -170,7 +179,10 @@ def test_tensorflow_and_clu_are_imported_lazily():
     (
       'import sgde_jax.training.loop, sgde_jax.inference.images\n'
       'import sgde_jax.inference.export, sgde_jax.evaluation',
-      ('tensorflow', 'clu', 'tensorboard', 'torch', 'av', 'matplotlib'),
+      (
+        *('tensorflow', 'clu', 'tensorboard', 'av', 'matplotlib'),
+        'huggingface_hub',
+      ),
     ),
   ],
 )

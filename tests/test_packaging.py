@@ -48,7 +48,7 @@ def test_wheel_installs_two_packages_and_the_configs(wheel):
       assert f'sgde_jax/configs/{path.relative_to(_ROOT / "configs")}' in names
   assert {'sgde_jax/py.typed', 'input_pipeline/py.typed'} <= names
   assert f'Version: {sgde_jax.__version__}\n' in description
-  for extra in ('tf', 'video', 'export', 'dev'):
+  for extra in ('tf', 'video', 'export', 'hub', 'dev'):
     assert f'Provides-Extra: {extra}\n' in description
 
 

@@ -6,7 +6,6 @@ import functools
 import itertools
 import operator
 import os
-import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
@@ -17,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 from PIL import Image
 
-from input_pipeline import files, images, progress
+from input_pipeline import images, progress
 from sgde_jax import configuration, metrics, models, parallel
 from sgde_jax.configs import baseline, default
 from sgde_jax.inference import steps
@@ -267,32 +266,40 @@ def load(
   """Loads a trained network.
 
   Args:
-    source: the workdir of a run, or a folder of weights in Monodepth2's
-      published layout (`encoder.pth`, `depth.pth`, or `.npz`).
+    source: the workdir of a run; or published weights: a folder that
+      `--mode=publish` wrote, one in Monodepth2's layout (`encoder.pth`,
+      `depth.pth`, or other types), or a single `.safetensors` file; or
+      `hf://OWNER/REPO[/FILE]` for them on the Hugging Face hub.
     checkpoint: of a run, 'latest' or 'best' (lowest abs_rel).
     device: what to predict on, a device or the name of a platform (`cpu`,
       `gpu`, `tpu`); by default JAX's first device.
 
   Raises:
-    FileNotFoundError: if the folder holds neither.
-    ValueError: if `source` is a URL, or the weights are damaged or do not fit.
+    FileNotFoundError: if there are no weights.
+    OSError: if they cannot be downloaded.
+    ValueError: if `source` is another URL, or the weights are damaged or do not
+      fit.
   """
-  files.check_local(source)
   parallel.cache_programs()
   if isinstance(device, jax.Device):
     devices = [device]
   else:
     devices = jax.local_devices(backend=device)[:1]
-  folder = pathlib.Path(source).expanduser()
-  overrides = {'eval.checkpoint': checkpoint}
+  source = published.fetch(source)
+  folder = source if source.is_dir() else source.parent
+  config = baseline.get_config()  # Of weights without a config: Monodepth2's.
   if (folder / 'config.json').is_file():
+    overrides = {'eval.checkpoint': checkpoint}
     config = configuration.resolve(default.get_config(), folder, overrides)
     configuration.check(config)
-    return restore(config, folder, devices)
-  parts = published.read_parts(folder)
+    if source.is_dir():
+      return restore(config, source, devices)
+  parts = published.read_parts(source)
   if not parts:
-    raise FileNotFoundError(f'{folder} has no config.json and no encoder.pth')
-  config, size = baseline.get_config(), published.trained_size(parts)
+    raise FileNotFoundError(
+      f'{source} has neither config.json nor encoder.pth and depth.pth'
+    )
+  size = published.trained_size(parts)
   data, mesh = config.data, parallel.create_mesh(devices)
   model = models.create_model(config.model, frame_offsets=data.frame_offsets)
   wanted = initial.template(config, model, mesh).variables

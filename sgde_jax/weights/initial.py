@@ -5,6 +5,7 @@ import pathlib
 
 import flax.traverse_util
 import jax
+import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import linen as nn
@@ -20,9 +21,9 @@ def read_weights(
 ) -> dict[str, jax.Array]:
   """Reads the weights that a new run starts from.
 
-  `config.init_from` is another workdir or a folder of published weights. If it
-  is '', `config.model.encoder_weights` and `pose_weights` are files of ImageNet
-  weights.
+  `config.init_from` is another workdir or published weights, see
+  `published.read_parts`. If it is '', `config.model.encoder_weights` and
+  `pose_weights` are files of ImageNet weights.
 
   Returns:
     Variables by their slash-separated names; those that are absent start from
@@ -39,17 +40,16 @@ def read_weights(
   wanted = template(config, model, mesh)
   if not config.init_from:
     return published.read_imagenet_weights(config.model, wanted.variables)
-  parts = published.read_parts(config.init_from)
-  if parts:
-    weights = published.match_weights(parts, wanted.variables)
-    _warn_of_differences(config, parts, wanted.variables)
+  weights = _read_published(config, config.init_from, wanted.variables)
+  if weights:
     return weights
   with checkpoints.Checkpoints(config.init_from, read_only=True) as other:
     step = other.find_step(config.init_checkpoint)
     if step is None:
       raise FileNotFoundError(
         f'config.init_from: no checkpoint in {config.init_from}, and no'
-        ' published weights (encoder.pth, depth.pth, or .npz)'
+        f' published weights ({published.MODEL_FILE}, or encoder.pth and'
+        ' depth.pth)'
       )
     variables = other.restore(wanted, step=step).variables
   return flax.traverse_util.flatten_dict(variables, sep='/')
@@ -98,8 +98,9 @@ def load_trained(
 ) -> tuple[nn.Module, train_state.TrainState]:
   """Builds the network and restores the checkpoint `config.eval.checkpoint`.
 
-  The state has no optimizer's. If the workdir holds no checkpoint, uses the
-  weights of `config.init_from`, if it is set.
+  The state has no optimizer's. If the workdir holds no checkpoint, uses
+  published weights there, such as `--mode=publish` writes, else those of
+  `config.init_from`, if it is set.
 
   Raises:
     FileNotFoundError: if there is no checkpoint.
@@ -109,19 +110,45 @@ def load_trained(
     config.model, frame_offsets=config.data.frame_offsets
   )
   with checkpoints.Checkpoints(workdir, read_only=True) as saved:
-    if saved.latest_step() is not None or not config.init_from:
-      wanted = None
-      if not configuration.has_own_model(config, workdir):
-        wanted = template(config, model, mesh).variables
-      step = saved.find_step(config.eval.checkpoint)
-      state = saved.restore_variables(wanted, step=step)
-      return model, parallel.replicate(state, mesh)
-  logging.info(
-    'no checkpoint in %s: using config.init_from=%s', workdir, config.init_from
-  )
-  weights = read_weights(config, model, mesh)
-  adam = optimizer.create_optimizer(config.optimizer)
-  return model, new_state(config, model, adam, mesh, weights)
+    if saved.latest_step() is None:
+      wanted = template(config, model, mesh)
+      weights = _read_published(config, workdir, wanted.variables)
+      if not weights and config.init_from:
+        logging.info(
+          'no checkpoint in %s: using config.init_from=%s',
+          workdir,
+          config.init_from,
+        )
+        weights = read_weights(config, model, mesh)
+      if weights:
+        return model, _state_of(config, model, mesh, weights, wanted)
+    wanted = None
+    if not configuration.has_own_model(config, workdir):
+      wanted = template(config, model, mesh).variables
+    step = saved.find_step(config.eval.checkpoint)
+    state = saved.restore_variables(wanted, step=step)
+    return model, parallel.replicate(state, mesh)
+
+
+def _state_of(config, model, mesh, weights, wanted):
+  """Returns a state of the weights, without an optimizer if they are all."""
+  if len(weights) < len(jax.tree.leaves(wanted.variables)):
+    adam = optimizer.create_optimizer(config.optimizer)
+    return new_state(config, model, adam, mesh, weights)
+  step = jnp.zeros((), jnp.int32)
+  variables = flax.traverse_util.unflatten_dict(weights, sep='/')
+  state = train_state.TrainState(step, opt_state=(), **variables)
+  return parallel.replicate(state, mesh)
+
+
+def _read_published(config, source, variables):
+  """Reads the published weights at `source`; {} if there are none."""
+  parts = published.read_parts(source)
+  if not parts:
+    return {}
+  weights = published.match_weights(parts, variables)
+  _warn_of_differences(config, source, parts, variables)
+  return weights
 
 
 def template(
@@ -138,13 +165,13 @@ def template(
   )
 
 
-def _warn_of_differences(config, parts, variables):
+def _warn_of_differences(config, source, parts, variables):
   """Warns where published weights do not match the config."""
   others = published.list_others(parts, variables)
   if others:
     logging.warning(
       '%s has no weights for %s, which are initialized at random',
-      config.init_from,
+      source,
       ', '.join(others),
     )
   size = published.trained_size(parts)
@@ -152,7 +179,7 @@ def _warn_of_differences(config, parts, variables):
     logging.warning(
       '%s was trained at %dx%d, and the images are resized to %dx%d: for best'
       ' results use --config.data.height=%d --config.data.width=%d',
-      config.init_from,
+      source,
       *size[::-1],
       config.data.width,
       config.data.height,

@@ -147,10 +147,10 @@ def test_points_project_to_their_own_pixels():
 
 
 def test_folder_without_weights(tmp_path):
-  with pytest.raises(FileNotFoundError, match='has no config.json'):
+  with pytest.raises(FileNotFoundError, match='has neither config.json'):
     inference.load(tmp_path)
-  with pytest.raises(ValueError, match='hf://owner/name'):
-    inference.load('hf://owner/name')
+  with pytest.raises(ValueError, match='gs://bucket/run is a URL'):
+    inference.load('gs://bucket/run')
 
 
 @pytest.mark.parametrize('dtype', [np.uint16, np.float32])

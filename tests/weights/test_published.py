@@ -10,8 +10,8 @@ from PIL import Image
 from sgde_jax import metrics, models, parallel
 from sgde_jax.configs import ablation, baseline, default
 from sgde_jax.inference import predictor as inference
-from sgde_jax.weights import initial, published
-from tests.support import golden
+from sgde_jax.weights import initial, published, weight_files
+from tests.support import golden, torch_files
 
 _BLOCKS = {18: ((2, 2, 2, 2), 1), 50: ((3, 4, 6, 3), 4)}
 
@@ -120,11 +120,18 @@ def golden_network(request):
 
 
 @pytest.mark.parametrize('dtype', ['float64', 'float32'])
-def test_golden_networks(golden_network, dtype):
+def test_golden_networks(golden_network, dtype, tmp_path):
   layers, data, parts = golden_network
   with golden.precision(dtype):
     model = models.create_model(_config(layers, dtype))
     variables = published.load_torch_weights(parts, _zeros(model))
+    if dtype == 'float32':  # By way of a file in our own layout.
+      path = tmp_path / 'model.safetensors'
+      state = published.export_state(variables, (192, 640))
+      weight_files.write_safetensors(path, state)
+      variables = published.load_torch_weights(
+        published.read_parts(path), _zeros(model)
+      )
     frames = jnp.asarray(data['frames'], dtype)
 
     @jax.jit
@@ -176,6 +183,113 @@ def test_golden_networks(golden_network, dtype):
               data[f'pose_{offset}_{name}'],
               atol=1e-5 if dtype == 'float64' else 1e-4,
             )
+
+
+@pytest.mark.parametrize('kind', ['safetensors', 'npz', 'new.pth', 'old.pth'])
+def test_every_type_of_file_holds_the_same_weights(tmp_path, kind):
+  parts = _published_parts(18, 0)
+  for part, state in parts.items():
+    arrays = {name: np.asarray(tensor) for name, tensor in state.items()}
+    suffix = kind.rpartition('.')[2]
+    path = tmp_path / f'{part}.{suffix}'
+    if suffix == 'pth':
+      torch_files.write(path, state, old=kind == 'old.pth')
+    elif suffix == 'npz':
+      np.savez(path, **arrays)
+    else:
+      weight_files.write_safetensors(path, arrays)
+  found = published.read_parts(tmp_path)
+  assert published.trained_size(found) == (192, 640)
+  variables = _zeros(models.create_model(_config(18)))
+  jax.tree.map(
+    np.testing.assert_array_equal,
+    published.load_torch_weights(found, variables),
+    published.load_torch_weights(parts, variables),
+  )
+
+
+def _random_variables(config):
+  rng = np.random.default_rng(0)
+  zeros = _zeros(models.create_model(config.model))
+  return jax.tree.map(
+    lambda x: rng.standard_normal(x.shape).astype(x.dtype), zeros
+  )
+
+
+def test_exported_states_are_read_back_bit_for_bit(tmp_path):
+  config = default.get_config()
+  variables = _random_variables(config)
+  state = published.export_state(variables, (192, 640))
+  count = len(jax.tree.leaves(variables)) + 3  # And three of Monodepth2's.
+  assert len(state) == count
+  shapes = _encoder_shapes(18, 3)
+  for name, shape in {
+    **{f'encoder.{k}': v for k, v in shapes.items() if '.fc.' not in k},
+    **{f'depth.{name}': shape for name, shape in _depth_shapes(18).items()},
+    **{f'pose.{name}': shape for name, shape in _pose_shapes().items()},
+    'encoder.height': (),
+    'pose_encoder.encoder.conv1.weight': (64, 6, 7, 7),
+    'semantic.decoder.9.conv.conv.weight': (16, 16, 3, 3),
+    'semantic.decoder.10.conv.bias': (19,),
+    'attention.4.query.weight': (64, 256, 1, 1),
+    'attention.2.depth_update.gain': (64,),
+    'attention.3.semantic_update.project.weight': (128, 64, 1, 1),
+    'seem.hidden.1.weight': (256, 257),
+    'seem.residual.bias': (1,),
+  }.items():
+    assert state[name].shape == shape, name
+  path = tmp_path / 'model.safetensors'
+  weight_files.write_safetensors(path, state)
+  for source in (tmp_path, path):
+    parts = published.read_parts(source)
+    assert sorted(parts) == sorted(published.PARTS)
+    assert published.trained_size(parts) == (192, 640)
+    found = published.load_torch_weights(
+      parts, jax.tree.map(np.zeros_like, variables)
+    )
+    jax.tree.map(np.testing.assert_array_equal, found, variables)
+
+
+def test_single_files_that_are_no_whole_model(tmp_path):
+  path = tmp_path / 'model.safetensors'
+  tensor = {'layer1.0.bn1.weight': np.ones(3)}
+  weight_files.write_safetensors(path, tensor)
+  with pytest.raises(
+    ValueError, match='its names start with layer1, and those'
+  ):
+    published.read_parts(tmp_path)
+  weight_files.write_safetensors(
+    path, {'encoder.encoder.bn1.weight': np.ones(3)}
+  )
+  with pytest.raises(FileNotFoundError, match='holds encoder, but no depth'):
+    published.read_parts(path)
+  assert published.read_parts(tmp_path / 'none') == {}
+
+
+def test_parts_that_the_model_lacks(golden_network):
+  layers, _, parts = golden_network
+  parts = parts | {'seem': {'residual.bias': np.zeros(1)}}
+  variables = _zeros(models.create_model(_config(layers)))
+  with pytest.raises(ValueError, match='seem: the model has no such part'):
+    published.load_torch_weights(parts, variables)
+
+
+def test_weights_that_are_not_finite_raise(golden_network):
+  layers, _, parts = golden_network
+  variables = _zeros(models.create_model(_config(layers)))
+  depth = {name: tensor.copy() for name, tensor in parts['depth'].items()}
+  depth['decoder.3.conv.conv.bias'][2] = np.nan
+  depth['decoder.10.conv.weight'][0, 0, 0, 0] = -np.inf
+  with pytest.raises(ValueError, match='weights are not finite:') as error:
+    published.load_torch_weights({'depth': depth}, variables)
+  names = str(error.value).splitlines()[1:]
+  assert names == [
+    '  depth.decoder.3.conv.conv.bias',
+    '  depth.decoder.10.conv.weight',
+  ]
+  variables['params']['depth_levels_0']['upconv_0']['conv']['bias'][0] = np.nan
+  with pytest.raises(ValueError, match='depth.decoder.8.conv.conv.bias'):
+    published.export_state(variables, (64, 96))
 
 
 def _read_weights(config):
@@ -248,6 +362,7 @@ def test_warns_about_missing_published_weights(caplog, name, size, lacking):
   config.data.height, config.data.width = size
   initial._warn_of_differences(
     config,
+    'mono_640x192',
     _published_parts(18, 0),
     _zeros(models.create_model(config.model)),
   )
