@@ -1,4 +1,4 @@
-"""Trains, evaluates, reports, predicts or exports.
+"""Trains, evaluates, reports, predicts, exports or publishes.
 
 python main.py --config=demo --workdir=runs/demo
 
@@ -34,6 +34,7 @@ _MODES = {
   ),
   'report': ('the report is written again', 'baseline'),
   'export': ('the export starts over', 'output'),
+  'publish': ('publishing starts over', 'output'),
 }
 _KINDS = (
   'inverse_depth, png16, benchmark, ply, labels, overlay, video, trajectory'
@@ -43,7 +44,7 @@ _JOB = ('coordinator_address', 'num_processes', 'process_id')
 _FLAGS = (
   (flags.DEFINE_string, 'workdir', None, 'Folder of the run.'),
   (flags.DEFINE_string, 'input', None, 'predict: image, video or folder.'),
-  (flags.DEFINE_string, 'output', None, 'predict: folder; export: file.'),
+  (flags.DEFINE_string, 'output', None, 'Folder; for export: file.'),
   (flags.DEFINE_enum, 'mode', 'train', list(_MODES), 'The mode.'),
   (flags.DEFINE_list, 'write', 'inverse_depth', f'predict: {_KINDS}.'),
   (flags.DEFINE_string, 'scale', None, 'predict: metres, or evaluation.'),
@@ -173,6 +174,10 @@ def execute(args: flags.FlagValues) -> None:
     from sgde_jax.inference import export
 
     export.export(config, args.workdir, args.output)
+  elif args.mode == 'publish':
+    from sgde_jax.inference import publish
+
+    publish.publish(config, args.workdir, args.output)
   else:
     from sgde_jax.inference import images
 

@@ -20,7 +20,13 @@ from sgde_jax import configuration, models, parallel, run_files
 from sgde_jax.evaluation import depth, report
 from sgde_jax.ops import augmentation, losses
 from sgde_jax.training import preemption, run_log, steps, workdirs
-from sgde_jax.weights import checkpoints, initial, optimizer, train_state
+from sgde_jax.weights import (
+  checkpoints,
+  initial,
+  optimizer,
+  published,
+  train_state,
+)
 
 _LOGGED = ('log_every', 'picture_every', 'eval_every', 'checkpoint_every')
 
@@ -208,6 +214,11 @@ def _open_inputs(config, workdir, model, mesh):
       parallel.check_batch_size(part.batch_size, mesh, f'{name}.batch_size')
   weights = {}
   if checkpoints.latest_step(workdir) is None:
+    if (workdir / published.MODEL_FILE).exists():
+      raise ValueError(
+        f'{workdir} holds published weights: to train from them, use another'
+        f' --workdir and --config.init_from={workdir}'
+      )
     weights = initial.read_weights(config, model, mesh)
   with parallel.failing_together():
     data = input_pipeline.open_data(config.data)

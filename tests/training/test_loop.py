@@ -311,6 +311,14 @@ def test_initial_weights_that_do_not_fit_raise(
     loop.train_and_evaluate(config, tmp_path)  # Before it looks at the data.
 
 
+@pytest.mark.usefixtures('one_device')
+def test_published_weights_are_not_trained_in_place(root, tmp_path):
+  (tmp_path / 'model.safetensors').touch()
+  problem = f'use another --workdir and --config.init_from={tmp_path}'
+  with pytest.raises(ValueError, match=problem):
+    loop.train_and_evaluate(runs.make_config(root), tmp_path)
+
+
 def test_is_due_at_multiples_and_at_the_end():
   due = [step for step in range(1, 11) if loop._is_due(step, 10, 4)]
   assert due == [4, 8, 10]
