@@ -47,6 +47,8 @@ def test_wheel_installs_two_packages_and_the_configs(wheel):
     if path.suffix in ('.py', '.txt'):
       assert f'sgde_jax/configs/{path.relative_to(_ROOT / "configs")}' in names
   assert {'sgde_jax/py.typed', 'input_pipeline/py.typed'} <= names
+  read = {'sgde_jax/evaluation/report.html', 'sgde_jax/colour_maps.png'}
+  assert read <= names
   assert f'Version: {sgde_jax.__version__}\n' in description
   for extra in ('tf', 'video', 'export', 'hub', 'dev'):
     assert f'Provides-Extra: {extra}\n' in description
