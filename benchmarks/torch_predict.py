@@ -10,7 +10,7 @@ the files that ours writes.
 import itertools
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import matplotlib.cm
 import matplotlib.colors
@@ -34,6 +34,21 @@ def load(weights: pathlib.Path) -> nn.Module:
   network = make_network()
   network.load_state_dict(torch.load(weights, weights_only=True))
   return network.eval()
+
+
+def read(
+  source: pathlib.Path,
+) -> Iterator[tuple[str, pathlib.Path | Image.Image]]:
+  """Yields the named images of a folder, an image or a video."""
+  if source.suffix == '.mp4':
+    from sgde_jax.inference import video
+
+    with video.open_reader(source) as reader:
+      for frame in reader.frames:
+        yield f'{frame.number:06d}', Image.fromarray(frame.image)
+    return
+  paths = sorted(source.iterdir()) if source.is_dir() else [source]
+  yield from ((path.stem, path) for path in paths)
 
 
 @torch.no_grad()
@@ -86,4 +101,4 @@ def _write(path, disparity):
 
 if __name__ == '__main__':
   weights, image, folder = map(pathlib.Path, sys.argv[1:])
-  predict(load(weights), [(image.stem, image)], folder, size=(640, 192))
+  predict(load(weights), read(image), folder, size=(640, 192))
