@@ -157,9 +157,10 @@ def resize_bilinear(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
   """
   source = np.asarray(image, np.float64)
   low, high, weight = _linear_taps(source.shape[0], int(size[0]))
-  rows = source[low] + (source[high] - source[low]) * weight[:, None]
+  rows = _blend(source[low], source[high], weight[:, None])
   low, high, weight = _linear_taps(source.shape[1], int(size[1]))
-  return rows[:, low] + (rows[:, high] - rows[:, low]) * weight
+  # Columns by `take`: indexing them takes twice as long.
+  return _blend(np.take(rows, low, 1), np.take(rows, high, 1), weight)
 
 
 def native_depth(
@@ -228,6 +229,14 @@ def _crop_mask(shape, crop):
   mask = np.zeros(shape, bool)
   mask[rows, int(left * width) : int(right * width)] = True
   return mask
+
+
+def _blend(low, high, weight):
+  """Returns low + (high - low) * weight, in the memory of `high`."""
+  high -= low
+  high *= weight
+  high += low
+  return high
 
 
 def _linear_taps(length, new_length):
