@@ -317,7 +317,7 @@ def _draw_bar(picture, scale, place, width, font):
 
 
 def _draw_legend(cells, width, font):
-  """Returns names beside the colours of all classes shown, `[h, width, 3]`."""
+  """Returns the colours and names of all classes shown, `[h, width, 3]`."""
   shown = [np.unique(c.labels) for c in cells if c.labels is not None]
   names = [
     (name, colour)

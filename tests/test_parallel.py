@@ -155,8 +155,8 @@ def fixture_workdirs(root, tmp_path_factory):
   compiled = []
   compile_steps = loop.compile_steps
 
-  def record_compiled(*args):
-    compiled.append(compile_steps(*args))
+  def record_compiled(*args, **kwargs):
+    compiled.append(compile_steps(*args, **kwargs))
     return compiled[-1]
 
   with special_runs.float64(), pytest.MonkeyPatch.context() as patch:

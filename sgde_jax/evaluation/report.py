@@ -184,13 +184,13 @@ def _note_differences(evaluation, other):
     text = 'The baseline has no stored evaluation: run --mode=evaluate there'
   else:
     differing = [
-      f'{key} {html.escape(str(other.made[key]))}'
+      f'another {key}, {html.escape(str(other.made[key]))}'
       for key in ('protocol', 'list')
       if other.made[key] != evaluation.made[key]
     ]
     if not differing:
       return ''
-    text = f'The baseline was evaluated otherwise, by {"; ".join(differing)}'
+    text = f'The baseline was evaluated by {"; ".join(differing)}'
   return f'<p class="note">{text}.</p>'
 
 

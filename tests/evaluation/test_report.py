@@ -170,7 +170,7 @@ def test_baseline_is_drawn_next_to_the_run(write, tmp_path, root):
   assert '<polyline class="baseline"' in page.text
   assert '<span class="bar baseline"' in page.text
   assert '<span class="good">-50.0 %</span>' in page.text
-  assert 'was evaluated otherwise, by list other.txt.' in page.text
+  assert 'was evaluated by another list, other.txt.' in page.text
   with pytest.raises(FileNotFoundError, match=f'--baseline.*{root}'):
     write(baseline=root)
 
