@@ -19,6 +19,7 @@ _USUAL_RATE = 25  # Of a file that states no times.
 _MAX_PIXELS = 2**27  # A damaged header must not ask for all memory.
 _MOST_REORDERED = 16  # Frames between a frame and its place, as in H.264.
 _UNTIMED = ('avi', 'm4v')  # These store no times of frames.
+_MOST_BETWEEN = 64  # Bytes between packets of Matroska, besides lost ones.
 _HIDDEN = -1  # The number of a packet that shows no frame.
 _SQUARE = fractions.Fraction(1)
 # From H.273: matrices that swscale knows by the same number, and our output.
@@ -183,12 +184,14 @@ class _Index:
     numbers: of the frame of each packet, in the order of decoding.
     is_ordered: whether they follow from the file's times; otherwise frames are
       numbered in the order of decoding.
+    lost: numbers of frames without a packet.
     ticks: times of the frames by number, and of the end.
     unit: seconds per tick.
   """
 
   numbers: list[int]
   is_ordered: bool
+  lost: list[int]
   ticks: list[int | fractions.Fraction]
   unit: fractions.Fraction
 
@@ -219,40 +222,88 @@ def _open(av, path):
 
 def _read_index(av, container, stream):
   """Reads all packets, without decoding them."""
-  hidden, shown, total, is_complete = [], [], 0, False
+  hidden, shown, holes, end, total = [], [], {}, None, 0
+  is_complete = False
   with contextlib.suppress(av.FFmpegError):
-    for packet in container.demux(stream):
-      total += 1
+    for packet in container.demux():
+      if packet.pos is not None:
+        hole = 0 if end is None else packet.pos - end
+        end = packet.pos + packet.size
+        if hole > _MOST_BETWEEN:
+          holes[len(shown)] = holes.get(len(shown), 0) + hole
+      if packet.stream_index != stream.index:
+        continue
+      total += packet.dts is not None  # The last one only marks the end.
       if packet.size:
         hidden.append(_is_hidden(stream, packet))
         if not hidden[-1]:
-          shown.append((packet.pts, packet.dts, packet.duration))
-    total -= 1  # The end is an empty packet.
+          shown.append((packet.pts, packet.dts, packet.duration, packet.pos))
     is_complete = True
-  pts, dts, lengths = zip(*shown, strict=True) if shown else ((), (), ())
+  pts, dts, lengths, places = zip(*shown, strict=True) if shown else [()] * 4
   usual = 1 / fractions.Fraction(stream.guessed_rate or _USUAL_RATE)
+  unit, lost = stream.time_base, []
   is_ordered = None not in pts and container.format.name not in _UNTIMED
-  unit = stream.time_base
   if is_ordered:
     ticks = _repair(list(pts))
-  elif None not in dts:  # As in AVI: evenly spaced, in the order of decoding.
+    # Holes everywhere are other data, such as transparency.
+    if container.format.name == 'matroska,webm' and len(holes) * 10 <= len(pts):
+      lost = _find_gaps(ticks, holes)
+  elif container.format.name == 'avi':
+    ticks, lost = _find_in_avi(stream, dts, places)
+  elif None not in dts:
     ticks = dts
   else:
     ticks, unit, lengths = range(len(shown)), usual, [1] * len(shown)
+  ticks, count = [*ticks, *lost], len(shown)
   order = _order(ticks)
-  ranks = iter(np.argsort(order).tolist() if is_ordered else range(len(ticks)))
-  numbers = [_HIDDEN if is_hidden else next(ranks) for is_hidden in hidden]
+  ranks = np.argsort(order).tolist()
+  numbers = iter(ranks[:count])
+  numbers = [_HIDDEN if is_hidden else next(numbers) for is_hidden in hidden]
   times = [ticks[i] for i in order]
-  last = lengths[order[-1]] if order else 0
+  last = lengths[order[-1]] if order and order[-1] < count else 0
   if last <= 0 and len(times) > 1:
     last = times[-1] - times[-2]
   if last <= 0:
     last = usual / unit
-  # What the file's index lists beyond its packets is cut off.
-  lost = max(len(stream.index_entries) - total, int(not is_complete))
+  cut = int(not is_complete)
+  if container.format.name.startswith('mov'):  # It lists all its packets.
+    cut = max(cut, len(stream.index_entries) - total)
   end = times[-1] + last if times else 0
-  times += [end + i * last for i in range(lost + 1)]
-  return _Index(numbers, is_ordered, times, unit)
+  times += [end + i * last for i in range(cut + 1)]
+  return _Index(numbers, is_ordered, ranks[count:], times, unit)
+
+
+def _find_in_avi(stream, dts, places):
+  """Returns times of packets, and of those that only the index has."""
+  header = 8  # Bytes before each packet.
+  entries = {entry.pos + header: entry for entry in stream.index_entries}
+  found = set(places)
+  if not found <= entries.keys():
+    return dts, []
+  lost = [
+    entry.timestamp
+    for place, entry in entries.items()
+    if entry.size and place not in found
+  ]
+  return [entries[place].timestamp for place in places], lost
+
+
+def _find_gaps(ticks, holes):
+  """Returns times of the frames that were where the file has unknown bytes.
+
+  Args:
+    ticks: times of frames, in the order of decoding.
+    holes: unknown bytes before the packet at a position.
+  """
+  times, lost = sorted(ticks), []
+  usual = float(np.median(np.diff(times))) if len(times) > 1 else 0
+  for position, size in holes.items() if usual > 0 else ():
+    first = max(position - _MOST_REORDERED, 1)
+    near = times[first - 1 : position + _MOST_REORDERED]
+    for time, following in itertools.pairwise(near):
+      count = min(round((following - time) / usual) - 1, size // 8)
+      lost += [time + round(i * usual) for i in range(1, count + 1)]
+  return sorted(set(lost))
 
 
 def _order(ticks):
@@ -291,7 +342,8 @@ def _read_frames(av, container, stream, index):
   decoded = _decode(av, container, stream, index)
   if not index.is_ordered:
     is_reordered = stream.codec_context.has_b_frames
-    decoded = _number(decoded, _MOST_REORDERED if is_reordered else 0)
+    window = _MOST_REORDERED if is_reordered else 0
+    decoded = _number(decoded, window, index.lost)
   for number, picture in decoded:
     if picture is not None and expected <= number < index.count:
       try:
@@ -324,13 +376,13 @@ def _decode(av, container, stream, index):
         yield frame.pts, None if frame.is_corrupt else frame
 
 
-def _number(decoded, window):
+def _number(decoded, window, absent):
   """Turns numbers in the order of decoding into those of the frames' order.
 
   The place of a damaged frame is known as well as the decoder lets it be: after
   the frames that came before its failure.
   """
-  count, highest, failed, waiting = 0, -1, set(), set()
+  count, highest, failed, waiting = 0, -1, set(absent), set()
   for position, picture in decoded:
     if picture is None:
       failed.add(position)

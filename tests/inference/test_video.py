@@ -187,6 +187,33 @@ def test_damaged_packet_costs_its_own_frame(
   assert _shown_numbers(_frames(path)) == numbers
 
 
+@pytest.mark.parametrize(
+  ('name', 'codec', 'settings'),
+  [
+    ('a.mkv', 'ffv1', {'options': {'g': '1'}}),
+    ('a.webm', 'libvpx-vp9', {'options': {'g': '1', 'deadline': 'realtime'}}),
+    ('jpeg.avi', 'mjpeg', {'pix_fmt': 'yuvj420p'}),
+    ('a.avi', 'mpeg4', {'options': _INTRA}),
+  ],
+)
+def test_damaged_packet_headers_shift_no_numbers(
+  tmp_path, name, codec, settings
+):
+  path = _encode(tmp_path / name, _numbered(), codec, **settings)
+  with av.open(str(path)) as container:
+    packets = [bytes(packet) for packet in container.demux(video=0)]
+  content = bytearray(path.read_bytes())
+  start = content.index(packets[12])
+  content[start - 6 : start + 10] = bytes(16)
+  path.write_bytes(content)
+  shown = _shown_numbers(_frames(path))
+  assert len(shown) == 30 and shown[12] is None
+  # Finding the next packet may cost some.
+  assert shown.count(None) <= 5
+  for number, found in enumerate(shown):
+    assert found in (number, None)
+
+
 def test_frames_beyond_the_end_of_a_cut_file_are_damaged(tmp_path):
   path = _encode(
     tmp_path / 'a.mp4',
