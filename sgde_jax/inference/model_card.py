@@ -16,8 +16,8 @@ _CARD = """\
 
 # {name}
 
-Depth of single images{classes}, learnt from driving video without depth labels,
-in JAX/Flax. {method}
+Depth of single images{classes}, learnt from driving video{labels},
+without depth labels, in JAX/Flax. {method}
 
 | | |
 |---|---|
@@ -124,6 +124,7 @@ def format_card(
     head=_format_head(semantics, is_free),
     name=name,
     classes=" and Cityscapes' 19 classes" if semantics else '',
+    labels=' and semantic labels' if semantics else '',
     method=_METHOD if semantics else _BASELINE,
     width=config.data.width,
     height=config.data.height,

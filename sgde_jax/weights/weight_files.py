@@ -39,9 +39,9 @@ def write_safetensors(
   path: str | os.PathLike, state: Mapping[str, np.ndarray]
 ) -> None:
   """Writes a state dict as a `.safetensors` file."""
-  safetensors.numpy.save_file(
-    {name: np.asarray(value, order='C') for name, value in state.items()}, path
-  )
+  state = {name: np.asarray(value, order='C') for name, value in state.items()}
+  # The library's own files are readable by their owner alone.
+  pathlib.Path(path).write_bytes(safetensors.numpy.save(state))
 
 
 def _read_npz(path):

@@ -101,6 +101,8 @@ def test_other_weights_are_published_without_training(folder, tmp_path):
     published.load_torch_weights(parts, jax.tree.map(np.zeros_like, variables)),
     variables,
   )
+  modes = {path.stat().st_mode for path in output.iterdir()}
+  assert len(modes) == 1  # The same people can read all files.
   text = (output / 'config.json').read_text()
   shared = json.loads(text)
   assert shared['init_from'] == '' and '/home' not in text
