@@ -1,4 +1,4 @@
-"""Times prediction from files, beside Monodepth2's script in PyTorch.
+"""Times prediction from files, next to Monodepth2's script in PyTorch.
 
   python -m benchmarks.predict --torch
   python -m benchmarks.predict --torch --batches=1,8 --frames=24 --rounds=3

@@ -4,13 +4,19 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from benchmarks import attention, input_pipeline, measuring, train_step
+from benchmarks import (
+  attention,
+  input_pipeline,
+  measuring,
+  predict,
+  train_step,
+)
 from tests.support import commands
 
 
 @pytest.mark.parametrize(
   'command',
-  [attention, input_pipeline, train_step],
+  [attention, input_pipeline, predict, train_step],
   ids=lambda command: command.__name__,
 )
 def test_command_accepts_the_flags_of_its_examples(command):
@@ -55,3 +61,7 @@ def test_attention_is_timed_if_memory_allows(capsys):
   timed, limited = capsys.readouterr().out.splitlines()[3::5]
   assert timed.split('|')[1:4] == limited.split('|')[1:4]
   assert timed.count(' - ') == 0 and limited.count(' - ') == 2
+
+
+def test_ratios_are_of_the_same_rounds():
+  assert predict.compare([2, 6, 6], [1, 2, 4]) == (2, 1.5, 3)
