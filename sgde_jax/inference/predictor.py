@@ -166,9 +166,12 @@ class Predictor:
       unknown scale; the world is the first frame's camera.
 
     Raises:
-      ValueError: if there are fewer than two frames.
+      ValueError: if there are fewer than two frames, or the weights have no
+        pose network.
       FloatingPointError: if a motion is not finite.
     """
+    if 'pose' not in self._variables['params']:
+      raise ValueError('the weights have no pose network')
     frames = (frame for _, _, frame in self._read(images, read, batch_size))
     motions = []
     for pairs in _batches(

@@ -14,7 +14,6 @@ from sgde_jax.configs import baseline
 from sgde_jax.inference import cameras, outputs, predictor
 from sgde_jax.inference import images as predict
 from tests.support import golden, kitti_folder, predictions, runs
-from tests.weights import test_published
 
 _FOV = 90.0
 
@@ -40,11 +39,11 @@ def _golden_predictor(folder):
   """Saves a golden network's weights; returns its predictor and values."""
   data = golden.load('network_r18')
   size = data['frames'].shape[2:4]
-  parts = test_published._published_parts(18, int(data['seed']))
+  parts = golden.published_parts(18, int(data['seed']))
   parts['encoder'] |= {'height': size[0], 'width': size[1]}
   folder.mkdir()
-  for part, tensors in parts.items():
-    np.savez(folder / f'{part}.npz', **tensors)
+  for part in ('encoder', 'depth'):
+    np.savez(folder / f'{part}.npz', **parts[part])
   return predictor.load(folder), data
 
 
@@ -67,6 +66,8 @@ def test_golden_depth_in_every_file(tmp_path, monkeypatch, one_device, scale):
   predict.predict(
     config, tmp_path, source, output, write=kinds, scale=scale, fov=_FOV
   )
+  with pytest.raises(ValueError, match='no pose network'):
+    network.trajectory(frames)
   unit = float(scale or 1)
   for number, disparity in enumerate(data['eval_disp_0'][..., 0]):
 

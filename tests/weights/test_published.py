@@ -13,93 +13,11 @@ from sgde_jax.inference import predictor as inference
 from sgde_jax.weights import initial, published, weight_files
 from tests.support import golden, torch_files
 
-_BLOCKS = {18: ((2, 2, 2, 2), 1), 50: ((3, 4, 6, 3), 4)}
-
 
 def _config(layers, dtype='float32'):
   config = baseline.get_config().model
   config.encoder_layers, config.dtype = layers, dtype
   return config
-
-
-def _encoder_shapes(layers, channels):
-  """Names and shapes of torchvision's ResNet, prefix `encoder.`."""
-  shapes = {'encoder.conv1.weight': (64, channels, 7, 7)}
-
-  def norm(name, width):
-    for leaf in ('weight', 'bias', 'running_mean', 'running_var'):
-      shapes[f'encoder.{name}.{leaf}'] = (width,)
-
-  norm('bn1', 64)
-  depths, expansion = _BLOCKS[layers]
-  previous = 64
-  for stage, depth in enumerate(depths):
-    width = 64 * 2**stage
-    for block in range(depth):
-      name = f'layer{stage + 1}.{block}'
-      if expansion == 1:
-        convs = [(width, previous, 3), (width, width, 3)]
-      else:
-        convs = [(width, previous, 1), (width, width, 3), (4 * width, width, 1)]
-      for i, (out, into, size) in enumerate(convs, start=1):
-        shapes[f'encoder.{name}.conv{i}.weight'] = (out, into, size, size)
-        norm(f'{name}.bn{i}', out)
-      out = width * expansion
-      if block == 0 and out != previous:
-        shapes[f'encoder.{name}.downsample.0.weight'] = (out, previous, 1, 1)
-        norm(f'{name}.downsample.1', out)
-      previous = out
-  shapes['encoder.fc.weight'] = (1000, previous)
-  shapes['encoder.fc.bias'] = (1000,)
-  return shapes
-
-
-def _conv(name, out, into, size):
-  return {f'{name}.weight': (out, into, size, size), f'{name}.bias': (out,)}
-
-
-def _depth_shapes(layers):
-  widths, expansion = (16, 32, 64, 128, 256), _BLOCKS[layers][1]
-  skips = [64] + [w * expansion for w in (64, 128, 256, 512)]
-  shapes = {}
-  for index, level in enumerate(reversed(range(5))):
-    into = skips[4] if level == 4 else widths[level + 1]
-    joined = widths[level] + (skips[level - 1] if level > 0 else 0)
-    shapes |= _conv(f'decoder.{2 * index}.conv.conv', widths[level], into, 3)
-    shapes |= _conv(
-      f'decoder.{2 * index + 1}.conv.conv', widths[level], joined, 3
-    )
-  for scale in range(4):
-    shapes |= _conv(f'decoder.{10 + scale}.conv', 1, widths[scale], 3)
-  return shapes
-
-
-def _pose_shapes():
-  return (
-    _conv('net.0', 256, 512, 1)
-    | _conv('net.1', 256, 256, 3)
-    | _conv('net.2', 256, 256, 3)
-    | _conv('net.3', 12, 256, 1)
-  )
-
-
-def _published_parts(layers, seed):
-  shapes = {
-    'encoder': _encoder_shapes(layers, 3),
-    'depth': _depth_shapes(layers),
-    'pose_encoder': _encoder_shapes(18, 6),
-    'pose': _pose_shapes(),
-  }
-  parts = {
-    part: {
-      name: golden.weights(part, name, shape, seed)
-      for name, shape in tensors.items()
-    }
-    for part, tensors in shapes.items()
-  }
-  parts['encoder'] |= {'height': 192, 'width': 640, 'use_stereo': False}
-  parts['encoder']['encoder.bn1.num_batches_tracked'] = np.int64(3)
-  return parts
 
 
 def _zeros(model):
@@ -115,7 +33,7 @@ def _zeros(model):
 )
 def golden_network(request):
   data = golden.load(f'network_r{request.param}')
-  parts = _published_parts(request.param, int(data['seed']))
+  parts = golden.published_parts(request.param, int(data['seed']))
   return request.param, data, parts
 
 
@@ -187,7 +105,7 @@ def test_golden_networks(golden_network, dtype, tmp_path):
 
 @pytest.mark.parametrize('kind', ['safetensors', 'npz', 'new.pth', 'old.pth'])
 def test_every_type_of_file_holds_the_same_weights(tmp_path, kind):
-  parts = _published_parts(18, 0)
+  parts = golden.published_parts(18, 0)
   for part, state in parts.items():
     arrays = {name: np.asarray(tensor) for name, tensor in state.items()}
     suffix = kind.rpartition('.')[2]
@@ -222,11 +140,13 @@ def test_exported_states_are_read_back_bit_for_bit(tmp_path):
   state = published.export_state(variables, (192, 640))
   count = len(jax.tree.leaves(variables)) + 3  # And three of Monodepth2's.
   assert len(state) == count
-  shapes = _encoder_shapes(18, 3)
+  shapes = golden.encoder_shapes(18, 3)
   for name, shape in {
     **{f'encoder.{k}': v for k, v in shapes.items() if '.fc.' not in k},
-    **{f'depth.{name}': shape for name, shape in _depth_shapes(18).items()},
-    **{f'pose.{name}': shape for name, shape in _pose_shapes().items()},
+    **{
+      f'depth.{name}': shape for name, shape in golden.depth_shapes(18).items()
+    },
+    **{f'pose.{name}': shape for name, shape in golden.pose_shapes().items()},
     'encoder.height': (),
     'pose_encoder.encoder.conv1.weight': (64, 6, 7, 7),
     'semantic.decoder.9.conv.conv.weight': (16, 16, 3, 3),
@@ -302,7 +222,7 @@ def fixture_folder(tmp_path):
   """A folder of published weights for a ResNet-18, as `.npz`."""
   folder = tmp_path / 'mono_640x192'
   folder.mkdir()
-  for part, tensors in _published_parts(18, 0).items():
+  for part, tensors in golden.published_parts(18, 0).items():
     np.savez(folder / f'{part}.npz', **tensors)
   return folder
 
@@ -333,7 +253,7 @@ def test_published_weights_start_a_run(folder, tmp_path, caplog, name):
     config, tmp_path / 'new', parallel.create_mesh()
   )
   expected = published.load_torch_weights(
-    _published_parts(18, 0), state.variables
+    golden.published_parts(18, 0), state.variables
   )
   jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
   assert int(state.step) == 0
@@ -363,7 +283,7 @@ def test_warns_about_missing_published_weights(caplog, name, size, lacking):
   initial._warn_of_differences(
     config,
     'mono_640x192',
-    _published_parts(18, 0),
+    golden.published_parts(18, 0),
     _zeros(models.create_model(config.model)),
   )
   assert len(caplog.records) == (1 if lacking else 0)
@@ -429,7 +349,7 @@ def fixture_imagenet(tmp_path):
   """Random weights with torchvision's names for a ResNet-18, and their file."""
   state = {
     name.removeprefix('encoder.'): golden.weights('imagenet', name, shape, 0)
-    for name, shape in _encoder_shapes(18, 3).items()
+    for name, shape in golden.encoder_shapes(18, 3).items()
   }
   path = tmp_path / 'resnet18.npz'
   np.savez(path, **state)
