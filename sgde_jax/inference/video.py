@@ -18,7 +18,6 @@ _LONGEST = 2**31 - 1  # Ticks between two frames, about 6.6 hours.
 _USUAL_RATE = 25  # Of a file that states no times.
 _MAX_PIXELS = 2**27  # A damaged header must not ask for all memory.
 _MOST_REORDERED = 16  # Frames between a frame and its place, as in H.264.
-_UNTIMED = ('avi', 'm4v')  # These store no times of frames.
 _MOST_BETWEEN = 64  # Bytes between packets of Matroska, besides lost ones.
 _HIDDEN = -1  # The number of a packet that shows no frame.
 _SQUARE = fractions.Fraction(1)
@@ -239,38 +238,42 @@ def _read_index(av, container, stream):
         if not hidden[-1]:
           shown.append((packet.pts, packet.dts, packet.duration, packet.pos))
     is_complete = True
-  pts, dts, lengths, places = zip(*shown, strict=True) if shown else [()] * 4
-  usual = 1 / fractions.Fraction(stream.guessed_rate or _USUAL_RATE)
-  unit, lost = stream.time_base, []
-  is_ordered = None not in pts and container.format.name not in _UNTIMED
-  if is_ordered:
-    ticks = _repair(list(pts))
-    # Holes everywhere are other data, such as transparency.
-    if container.format.name == 'matroska,webm' and len(holes) * 10 <= len(pts):
-      lost = _find_gaps(ticks, holes)
-  elif container.format.name == 'avi':
-    ticks, lost = _find_in_avi(stream, dts, places)
-  elif None not in dts:
-    ticks = dts
-  else:
-    ticks, unit, lengths = range(len(shown)), usual, [1] * len(shown)
-  ticks, count = [*ticks, *lost], len(shown)
-  order = _order(ticks)
+  times, lost, is_ordered = _find_times(container, stream, shown, holes)
+  count, times = len(times), [*times, *lost]
+  order = sorted(range(len(times)), key=times.__getitem__)
   ranks = np.argsort(order).tolist()
   numbers = iter(ranks[:count])
   numbers = [_HIDDEN if is_hidden else next(numbers) for is_hidden in hidden]
-  times = [ticks[i] for i in order]
-  last = lengths[order[-1]] if order and order[-1] < count else 0
-  if last <= 0 and len(times) > 1:
-    last = times[-1] - times[-2]
+  ticks = [times[i] for i in order]
+  last = shown[order[-1]][2] if order and order[-1] < count else 0
+  if last <= 0 and len(ticks) > 1:
+    last = ticks[-1] - ticks[-2]
   if last <= 0:
-    last = usual / unit
+    rate = fractions.Fraction(stream.guessed_rate or _USUAL_RATE)
+    last = 1 / rate / stream.time_base
   cut = int(not is_complete)
   if container.format.name.startswith('mov'):  # It lists all its packets.
     cut = max(cut, len(stream.index_entries) - total)
-  end = times[-1] + last if times else 0
-  times += [end + i * last for i in range(cut + 1)]
-  return _Index(numbers, is_ordered, ranks[count:], times, unit)
+  end = ticks[-1] + last if ticks else 0
+  ticks += [end + i * last for i in range(cut + 1)]
+  return _Index(numbers, is_ordered, ranks[count:], ticks, stream.time_base)
+
+
+def _find_times(container, stream, shown, holes):
+  """Returns times of packets, those of lost ones, and if frames have them."""
+  pts, dts, _, places = zip(*shown, strict=True) if shown else [()] * 4
+  if container.format.name == 'avi':
+    return *_find_in_avi(stream, dts, places), False
+  if None in pts or container.format.name == 'm4v':  # It states no times.
+    if None not in dts:
+      return dts, [], False
+    rate = fractions.Fraction(stream.guessed_rate or _USUAL_RATE)
+    return [i / rate / stream.time_base for i in range(len(dts))], [], False
+  times, lost = _repair(list(pts)), []
+  # Holes everywhere are other data, such as transparency.
+  if container.format.name == 'matroska,webm' and len(holes) * 10 <= len(pts):
+    lost = _find_gaps(times, holes)
+  return times, lost, True
 
 
 def _find_in_avi(stream, dts, places):
@@ -306,15 +309,12 @@ def _find_gaps(ticks, holes):
   return sorted(set(lost))
 
 
-def _order(ticks):
-  return sorted(range(len(ticks)), key=ticks.__getitem__)
-
-
 def _repair(ticks):
   """Replaces times that cannot be true by that of the packet before."""
+  order = sorted(range(len(ticks)), key=ticks.__getitem__)
   far = [
     position
-    for rank, position in enumerate(_order(ticks))
+    for rank, position in enumerate(order)
     if abs(rank - position) > _MOST_REORDERED
   ]
   for position in sorted(far):

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -347,3 +348,21 @@ def test_labels_need_semantics(root, tmp_path):
     predict.predict(
       config, 'none', tmp_path, tmp_path / 'out', write=['labels']
     )
+
+
+@pytest.mark.slow
+def test_damaged_video_frame_costs_itself(root, trained, tmp_path, one_device):
+  source = predictions.write_video(tmp_path / 'drive.mp4', frames=4)
+  with av.open(str(source)) as container:
+    packets = [bytes(packet) for packet in container.demux(video=0)]
+  content = source.read_bytes()
+  noise = np.random.default_rng(1).bytes(len(packets[1]))
+  source.write_bytes(content.replace(packets[1], noise))
+  output = tmp_path / 'out'
+  message = predictions.failure(
+    root, ValueError, source, output, workdir=trained
+  )
+  assert 'unreadable images: 1' in message
+  assert f'frame 1 of {source}' in message
+  names = sorted(path.name for path in (output / 'drive').glob('*.npy'))
+  assert names == ['000000.npy', '000002.npy', '000003.npy']
