@@ -180,7 +180,7 @@ def test_tensorflow_and_clu_are_imported_lazily():
       'import sgde_jax.training.loop, sgde_jax.inference.images\n'
       'import sgde_jax.inference.export, sgde_jax.evaluation',
       (
-        *('tensorflow', 'clu', 'tensorboard', 'av', 'matplotlib'),
+        *('orbax', 'tensorflow', 'clu', 'tensorboard', 'av', 'matplotlib'),
         'huggingface_hub',
       ),
     ),

@@ -1,4 +1,7 @@
-"""Checkpoints, by Orbax."""
+"""Checkpoints, by Orbax, which is imported when they are opened.
+
+Its import takes longer than reading published weights.
+"""
 
 import contextlib
 import logging
@@ -8,7 +11,6 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 from input_pipeline import files
 from sgde_jax.weights import train_state
@@ -16,7 +18,6 @@ from sgde_jax.weights import train_state
 _STATE = 'state'
 _VARIABLES = ('step', 'params', 'batch_stats')
 _abs_rel = operator.itemgetter('abs_rel')
-_managers = ocp.checkpoint_managers
 
 
 class Checkpoints:
@@ -39,6 +40,9 @@ class Checkpoints:
       keep: how many of the latest checkpoints to keep in addition to the best.
       read_only: whether to create and delete nothing.
     """
+    import orbax.checkpoint as ocp
+
+    self._ocp, managers = ocp, ocp.checkpoint_managers
     self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
     self._saving = None  # The step whose saving may not have ended.
     self._manager = ocp.CheckpointManager(
@@ -53,10 +57,10 @@ class Checkpoints:
         # Makes Orbax store the metrics; the policy decides what stays.
         best_fn=_abs_rel,
         best_mode='min',
-        preservation_policy=_managers.AnyPreservationPolicy(
+        preservation_policy=managers.AnyPreservationPolicy(
           [
-            _managers.LatestN(keep),
-            _managers.BestN(
+            managers.LatestN(keep),
+            managers.BestN(
               get_metric_fn=_abs_rel,
               reverse=True,
               n=1,
@@ -96,7 +100,9 @@ class Checkpoints:
     Raises:
       OSError: if this or the previous checkpoint could not be written.
     """
-    args = ocp.args.Composite(**{_STATE: ocp.args.StandardSave(state)})
+    args = self._ocp.args.Composite(
+      **{_STATE: self._ocp.args.StandardSave(state)}
+    )
     self._wait()  # An error here belongs to the previous asynchronous save.
     self._saving = step
     with self._writing():
@@ -124,7 +130,9 @@ class Checkpoints:
     step = self._find(step)
     self._check_shapes(self._read_metadata(step), template, step)
     logging.info('restoring step %d from %s', step, self._folder)
-    args = ocp.args.Composite(**{_STATE: ocp.args.StandardRestore(template)})
+    args = self._ocp.args.Composite(
+      **{_STATE: self._ocp.args.StandardRestore(template)}
+    )
     with self._reading(step):
       return self._manager.restore(step, args=args)[_STATE]
 
@@ -148,15 +156,15 @@ class Checkpoints:
       wanted = dict(template) | {'step': jax.ShapeDtypeStruct((), np.int32)}
       self._check_shapes(saved, wanted, step)
     logging.info('restoring step %d from %s', step, self._folder)
-    args = ocp.args.PyTreeRestore(
+    args = self._ocp.args.PyTreeRestore(
       jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), saved),
       restore_args=jax.tree.map(
-        lambda x: ocp.RestoreArgs(restore_type=np.ndarray), saved
+        lambda x: self._ocp.RestoreArgs(restore_type=np.ndarray), saved
       ),
       partial_restore=True,
     )
     with self._reading(step):
-      reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+      reader = self._ocp.Checkpointer(self._ocp.PyTreeCheckpointHandler())
       variables = reader.restore(self._folder / str(step) / _STATE, args=args)
       return train_state.TrainState(opt_state=(), **variables)
 

@@ -109,19 +109,19 @@ def load_trained(
   model = models.create_model(
     config.model, frame_offsets=config.data.frame_offsets
   )
+  if checkpoints.latest_step(workdir) is None:
+    wanted = template(config, model, mesh)
+    weights = _read_published(config, workdir, wanted.variables)
+    if not weights and config.init_from:
+      logging.info(
+        'no checkpoint in %s: using config.init_from=%s',
+        workdir,
+        config.init_from,
+      )
+      weights = read_weights(config, model, mesh)
+    if weights:
+      return model, _state_of(config, model, mesh, weights, wanted)
   with checkpoints.Checkpoints(workdir, read_only=True) as saved:
-    if saved.latest_step() is None:
-      wanted = template(config, model, mesh)
-      weights = _read_published(config, workdir, wanted.variables)
-      if not weights and config.init_from:
-        logging.info(
-          'no checkpoint in %s: using config.init_from=%s',
-          workdir,
-          config.init_from,
-        )
-        weights = read_weights(config, model, mesh)
-      if weights:
-        return model, _state_of(config, model, mesh, weights, wanted)
     wanted = None
     if not configuration.has_own_model(config, workdir):
       wanted = template(config, model, mesh).variables
