@@ -94,7 +94,8 @@ def _model():
   model.seem.levels = (0, 1, 2)  # Of the decoders, sampled at the points.
   model.seem.width = 256
   model.seem.depth = 3  # Hidden layers.
-  model.seem.chunk = 2048  # Points that prediction refines at a time.
+  # Points that prediction refines at a time; 0: all pixels, edges are kept.
+  model.seem.chunk = 2048
   return model
 
 

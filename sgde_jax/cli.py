@@ -33,13 +33,14 @@ _MODES = {
     *('input', 'output', 'write', 'scale', 'intrinsics', 'fov'),
   ),
   'report': ('the report is written again', 'baseline'),
-  'export': ('the export starts over', 'output'),
+  'export': ('the export starts over', 'output', 'format', 'batch'),
   'publish': ('publishing starts over', 'output'),
 }
 _KINDS = (
   'inverse_depth, png16, benchmark, ply, labels, overlay, video, trajectory'
 )
 _CONFIG = 'Name or file: default, demo, ablation:seem, configs/demo.py.'
+FORMATS = ['stablehlo', 'savedmodel', 'tflite', 'onnx']
 _JOB = ('coordinator_address', 'num_processes', 'process_id')
 _FLAGS = (
   (flags.DEFINE_string, 'workdir', None, 'Folder of the run.'),
@@ -51,6 +52,8 @@ _FLAGS = (
   (flags.DEFINE_list, 'intrinsics', None, 'predict: fx,fy,cx,cy in pixels.'),
   (flags.DEFINE_float, 'fov', None, 'predict: horizontal, in degrees.'),
   (flags.DEFINE_string, 'baseline', None, 'report: a second workdir.'),
+  (flags.DEFINE_enum, 'format', 'stablehlo', FORMATS, 'For export.'),
+  (flags.DEFINE_integer, 'batch', 0, 'export: images; 0: any.', 0),
   (flags.DEFINE_bool, 'distributed', False, 'Join the processes of a job.'),
   # TPU pods and Slurm set these three.
   (flags.DEFINE_string, 'coordinator_address', None, 'HOST:PORT of process 0.'),
@@ -112,7 +115,8 @@ def _find_problems(args, rest):
     yield '--workdir=FOLDER is missing'
   if not args.distributed and any(args[name].present for name in _JOB):
     yield f'--{", --".join(_JOB)} need --distributed'
-  for name in ('distributed', 'input', 'output', 'write', *_OPTIONAL):
+  names = ('distributed', 'input', 'output', 'write', 'format', 'batch')
+  for name in (*names, *_OPTIONAL):
     is_taken = name in _MODES[args.mode]
     if args[name].present and not is_taken:
       yield f'--mode={args.mode} takes no --{name}'
@@ -173,7 +177,9 @@ def execute(args: flags.FlagValues) -> None:
   elif args.mode == 'export':
     from sgde_jax.inference import export
 
-    export.export(config, args.workdir, args.output)
+    export.export(
+      config, args.workdir, args.output, format=args.format, batch=args.batch
+    )
   elif args.mode == 'publish':
     from sgde_jax.inference import publish
 

@@ -75,13 +75,13 @@ _RULES = (
     ' keep_checkpoints optimizer.learning_rate eval.batch_size eval.min_depth'
     ' model.min_depth model.attention.heads model.attention.width'
     ' model.attention.gain_rate model.seem.points model.seem.edge_width'
-    ' model.seem.width model.seem.depth model.seem.chunk',
+    ' model.seem.width model.seem.depth',
     'a positive number',
     lambda x: 0 < x < math.inf,
   ),
   (
     'num_steps optimizer.decay_factor optimizer.clip_norm eval.panels'
-    ' loss.*_weight augmentation.hue',
+    ' model.seem.chunk loss.*_weight augmentation.hue',
     '0 or more',
     lambda x: 0 <= x < math.inf,
   ),
@@ -227,13 +227,13 @@ def record_start(
   config: ml_collections.ConfigDict, workdir: Path, step: int
 ) -> None:
   """Appends the config and version used from `step` on to `configs.jsonl`."""
-  code = {'version': sgde_jax.__version__, 'commit': _commit()}
+  code = {'version': sgde_jax.__version__, 'commit': commit()}
   start = {'step': step, **code, 'config': config.to_dict()}
   with open(pathlib.Path(workdir, 'configs.jsonl'), 'a') as file:
     file.write(json.dumps(start, sort_keys=True) + '\n')
 
 
-def _commit():
+def commit() -> str | None:
   """Returns the code's git commit, `-dirty` if changed; None without git."""
   root = pathlib.Path(__file__).parents[1]
   command = ['git', 'describe', '--always', '--dirty', '--abbrev=40']

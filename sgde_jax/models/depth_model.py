@@ -285,6 +285,11 @@ class DepthModel(nn.Module):
         inside_logits=inside,
         inside_mask=known & mask,
       )
+    if not self.refiner.chunk:
+      residual = self.refiner(None, *inputs).reshape(coarse_logit.shape)
+      refined = nn.sigmoid(coarse_logit + residual)
+      enhanced = jnp.where(band[..., None], refined, coarse)
+      return outputs.replace(enhanced_disparity=enhanced)
     module, variables = self.refiner.unbind()
     enhanced = seem.refine_edges(
       coarse,

@@ -11,6 +11,7 @@ Points are (x, y) pixels of the full-size map. All functions treat each image
 by itself, so that a batch sharded over devices is never gathered.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 
 import jax
@@ -37,7 +38,9 @@ class SEEM(nn.Module):
     edge_width: see `edges.semantic_edges`.
     levels: decoder levels whose features are sampled.
     width: features of each of the `depth` hidden layers.
-    chunk: points per image that prediction refines at a time.
+    chunk: points per image that prediction refines at a time; 0: it computes
+      all pixels and keeps those on edges. That is slower on most images, but
+      needs no loop, gather or scatter, which few other runtimes have.
     dtype: dtype of the computation; parameters are float32.
   """
 
@@ -52,7 +55,7 @@ class SEEM(nn.Module):
   @nn.compact
   def __call__(
     self,
-    points: Points,
+    points: Points | None,
     depth_features: Mapping[int, Float[Array, 'B _ _ _']],
     semantic_features: Mapping[int, Float[Array, 'B _ _ _']],
     disparity_logit: Map,
@@ -61,23 +64,24 @@ class SEEM(nn.Module):
     """Estimates the residual on the disparity logit at points, float32.
 
     Features are by decoder level, `disparity_logit` is the coarse disparity
-    before its sigmoid.
+    before its sigmoid. Without `points`, at all pixels in raster order.
     """
     size = disparity_logit.shape[1:3]
-    coarse = warping.gather_points(disparity_logit, points).astype(self.dtype)
+    coarse = _read(disparity_logit, points).astype(self.dtype)
     samples = [
       sample_features(decoder[level], points, size)
       for decoder in (depth_features, semantic_features)
       for level in self.levels
     ]
     # Gather first: a softmax of the whole map takes several times as long.
-    samples.append(nn.softmax(warping.gather_points(class_logits, points)))
+    samples.append(nn.softmax(_read(class_logits, points)))
     x = jnp.concatenate([x.astype(self.dtype) for x in samples], axis=-1)
     for layer in range(self.depth):
       dense = self._dense(self.width, layers.kaiming_normal, f'hidden_{layer}')
       x = nn.relu(dense(x, coarse))
     residual = self._dense(1, nn.initializers.zeros, 'residual')(x, coarse)
-    return residual.astype(jnp.promote_types(self.dtype, jnp.float32))
+    residual = residual.astype(jnp.promote_types(self.dtype, jnp.float32))
+    return residual.reshape(disparity_logit.shape[0], -1, 1)
 
   def _dense(self, features, kernel_init, name):
     return _DenseWithCoarse(features, kernel_init, self.dtype, name=name)
@@ -95,27 +99,63 @@ class _DenseWithCoarse(nn.Module):
 
   @nn.compact
   def __call__(self, x, coarse):
-    """Maps `[B, K, C]` and `[B, K, 1]` to `[B, K, features]`."""
+    """Maps `[..., C]` and `[..., 1]` to `[..., features]`."""
     shape = (x.shape[-1] + 1, self.features)
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, shape[1:], jnp.float32)
     kernel = kernel.astype(self.dtype)
-    bias = bias.astype(self.dtype)[None, None]
+    leading = range(x.ndim - 1)
+    bias = jnp.expand_dims(bias.astype(self.dtype), leading)
+    row = jnp.expand_dims(kernel[-1], leading)
     # Two products: joining the inputs would copy all features.
-    return x @ kernel[:-1] + (coarse * kernel[None, -1:] + bias)
+    return x @ kernel[:-1] + (coarse * row + bias)
+
+
+def _read(maps, points):
+  """Reads full-size maps at points, without them at all pixels."""
+  if points is None:
+    return maps.reshape(-1, maps.shape[-1])  # One large matrix.
+  return warping.gather_points(maps, points)
 
 
 def sample_features(
-  features: Float[Array, 'B h w C'], points: Points, size: tuple[int, int]
+  features: Float[Array, 'B h w C'],
+  points: Points | None,
+  size: tuple[int, int],
 ) -> Float[Array, 'B K C']:
   """Samples a coarser map at points (x, y) of a map of `size` (H, W).
 
   Bilinear; full-size point x samples a stride-s map at (x + 0.5) / s - 0.5.
+  Without points, at all pixels.
   """
   height, width = size
+  if points is None:
+    return _read(_upsample(features, height // features.shape[1]), None)
   scale = (features.shape[2] / width, features.shape[1] / height)
   scale = jnp.asarray(scale, jnp.float32)[None, None]
   return warping.sample_bilinear(features, (points + 0.5) * scale - 0.5)
+
+
+def _upsample(x, factor):
+  """Enlarges `[B, h, w, C]` bilinearly by slices alone, as `sample_features`.
+
+  Unlike `jax.image.resize` it needs no products of large matrices, and its
+  batch may be symbolic wherever it is exported to.
+  """
+  for axis in (2, 1):
+    count = x.shape[axis]
+    part = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
+    before = jnp.concatenate([part(0, 1), part(0, count - 1)], axis)
+    after = jnp.concatenate([part(1, count), part(count - 1, count)], axis)
+    phases = []
+    for phase in range(factor):
+      offset = (phase + 0.5) / factor - 0.5
+      neighbour = before if offset < 0 else after
+      phases.append(x + (neighbour - x) * abs(offset))
+    shape = list(x.shape)
+    shape[axis] *= factor
+    x = jnp.stack(phases, axis + 1).reshape(shape)
+  return x
 
 
 def scatter_points(

@@ -33,10 +33,12 @@ def semantic_edges(
     before, after = _halves(labels, axis)
     both = jnp.logical_and(*_halves(labelled, axis))
     edges |= _spread((before != after) & both, axis)
-  # A loop: fused into one expression, each round would recompute the last.
-  return jax.lax.fori_loop(
-    0, width - 1, lambda _, edges: _dilate(edges) & labelled, edges
+  # A loop: fused into one expression, each round would recompute the last. It
+  # carries both arrays, as converters to other formats need.
+  edges, _ = jax.lax.fori_loop(
+    0, width - 1, lambda _, x: (_dilate(x[0]) & x[1], x[1]), (edges, labelled)
   )
+  return edges
 
 
 def sample_edge_points(

@@ -1,5 +1,7 @@
 """The assembled method: its switches, SEEM in it, and its gradients."""
 
+import functools
+
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -159,6 +161,14 @@ def test_prediction_refines_exactly_the_edges(full):
   assert ((enhanced > 0) & (enhanced < 1)).all()
   again = predict(_opened(variables), _frames(1))
   np.testing.assert_array_equal(again.enhanced_disparity, enhanced[..., None])
+  config = _config()
+  config.seem.chunk = 0  # All pixels, without a loop.
+  dense = jax.jit(
+    functools.partial(models.create_model(config).apply, train=False)
+  )(_opened(variables), _frames(1))
+  np.testing.assert_allclose(
+    dense.enhanced_disparity[..., 0], enhanced, atol=1e-5
+  )
 
 
 @pytest.mark.slow

@@ -206,6 +206,8 @@ def test_refinement_of_every_edge():
   every = jnp.asarray(np.indices(_SIZE)[::-1].reshape(2, -1).T, jnp.int32)
   every = jnp.broadcast_to(every, (2, *every.shape))
   residual = jax.jit(_MODULE.apply)(variables, every, *maps)
+  without_points = jax.jit(_MODULE.apply)(variables, None, *maps)
+  np.testing.assert_allclose(without_points, residual, atol=1e-5)
   dense = nn.sigmoid(maps[2] + residual.reshape(2, *_SIZE, 1))
   variables = {'params': {'seem': variables['params']}}
   results = []
