@@ -14,7 +14,7 @@ from flax import linen as nn
 
 import sgde_jax
 from input_pipeline import cityscapes, files
-from sgde_jax import configuration, parallel
+from sgde_jax import configuration, models, parallel
 from sgde_jax.inference import steps
 from sgde_jax.weights import initial
 
@@ -54,10 +54,9 @@ def export(
       raise ValueError(f'{path} exists; name a new file')
   files.check_writable(output.parent)
   _check(format, config.model.dtype)
-  config = simplify(config)
   mesh = parallel.create_mesh(jax.local_devices()[:1])
   model, state = initial.load_trained(config, workdir, mesh)
-  predict = bind(model, state.variables)
+  predict = bind(simplify(model), state.variables)
   count = batch or ('batch' if format in _ANY_BATCH else 1)
   shape = f'{count}, {config.data.height}, {config.data.width}, 3'
   frames = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), np.uint8)
@@ -81,16 +80,15 @@ def export(
   )
 
 
-def simplify(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-  """Returns the config of the same network without loops and scatters.
+def simplify(model: models.DepthModel) -> models.DepthModel:
+  """Returns the same network without loops, gathers and scatters.
 
   Attention stores its whole matrix, and SEEM computes all pixels: what every
   runtime has.
   """
-  config = config.copy_and_resolve_references()
-  config.model.attention.implementation = 'plain'
-  config.model.seem.chunk = 0
-  return config
+  attention = {**model.attention, 'implementation': 'plain'}
+  seem = {**model.seem, 'chunk': 0} if model.seem else None
+  return model.clone(attention=attention, seem=seem)
 
 
 def bind(model: nn.Module, variables: dict) -> Predict:
