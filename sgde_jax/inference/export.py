@@ -56,7 +56,7 @@ def export(
   _check(format, config.model.dtype)
   mesh = parallel.create_mesh(jax.local_devices()[:1])
   model, state = initial.load_trained(config, workdir, mesh)
-  predict = bind(simplify(model), state.variables)
+  predict = bind(adapt(model, format), state.variables)
   count = batch or ('batch' if format in _ANY_BATCH else 1)
   shape = f'{count}, {config.data.height}, {config.data.width}, 3'
   frames = jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape), np.uint8)
@@ -80,14 +80,19 @@ def export(
   )
 
 
-def simplify(model: models.DepthModel) -> models.DepthModel:
-  """Returns the same network without loops, gathers and scatters.
+def adapt(model: models.DepthModel, format: str) -> models.DepthModel:
+  """Returns the same network in the form that a format's runtime computes.
 
-  Attention stores its whole matrix, and SEEM computes all pixels: what every
-  runtime has.
+  XLA runs blockwise attention and SEEM's loop over chunks of points. The other
+  runtimes lack such loops, gathers and scatters: there attention stores its
+  matrix, and SEEM computes all pixels.
   """
-  attention = {**model.attention, 'implementation': 'plain'}
-  seem = {**model.seem, 'chunk': 0} if model.seem else None
+  is_xla = format in _XLA
+  implementation = 'blockwise' if is_xla else 'plain'
+  attention = {**model.attention, 'implementation': implementation}
+  seem = model.seem
+  if seem and not is_xla:
+    seem = {**seem, 'chunk': 0}
   return model.clone(attention=attention, seem=seem)
 
 
@@ -188,7 +193,7 @@ FORMATS = {
   'onnx': write_onnx,
 }
 _ANY_BATCH = ('stablehlo', 'onnx')
-_FLOAT32 = ('tflite', 'onnx')
+_XLA = ('stablehlo', 'savedmodel')
 # The module that writes a format, and how to install it.
 _NEEDS = {
   'stablehlo': ('flatbuffers', 'pip install ".[export]"'),
@@ -204,7 +209,7 @@ _NEEDS = {
 
 def _check(format, dtype):
   """Raises ValueError if the format cannot be written."""
-  if format in _FLOAT32 and dtype != 'float32':
+  if format not in _XLA and dtype != 'float32':
     raise ValueError(
       f'--format={format} has no convolutions in {dtype}: add'
       ' --config.model.dtype=float32'

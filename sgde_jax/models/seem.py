@@ -67,14 +67,19 @@ class SEEM(nn.Module):
     before its sigmoid. Without `points`, at all pixels in raster order.
     """
     size = disparity_logit.shape[1:3]
-    coarse = _read(disparity_logit, points).astype(self.dtype)
+    if points is None:
+      read = sample = functools.partial(_sample_all, height=size[0])
+    else:
+      read = functools.partial(warping.gather_points, points=points)
+      sample = functools.partial(sample_features, points=points, size=size)
+    coarse = read(disparity_logit).astype(self.dtype)
     samples = [
-      sample_features(decoder[level], points, size)
+      sample(decoder[level])
       for decoder in (depth_features, semantic_features)
       for level in self.levels
     ]
     # Gather first: a softmax of the whole map takes several times as long.
-    samples.append(nn.softmax(_read(class_logits, points)))
+    samples.append(nn.softmax(read(class_logits)))
     x = jnp.concatenate([x.astype(self.dtype) for x in samples], axis=-1)
     for layer in range(self.depth):
       dense = self._dense(self.width, layers.kaiming_normal, f'hidden_{layer}')
@@ -111,38 +116,27 @@ class _DenseWithCoarse(nn.Module):
     return x @ kernel[:-1] + (coarse * row + bias)
 
 
-def _read(maps, points):
-  """Reads full-size maps at points, without them at all pixels."""
-  if points is None:
-    return maps.reshape(-1, maps.shape[-1])  # One large matrix.
-  return warping.gather_points(maps, points)
-
-
 def sample_features(
-  features: Float[Array, 'B h w C'],
-  points: Points | None,
-  size: tuple[int, int],
+  features: Float[Array, 'B h w C'], points: Points, size: tuple[int, int]
 ) -> Float[Array, 'B K C']:
   """Samples a coarser map at points (x, y) of a map of `size` (H, W).
 
   Bilinear; full-size point x samples a stride-s map at (x + 0.5) / s - 0.5.
-  Without points, at all pixels.
   """
   height, width = size
-  if points is None:
-    return _read(_upsample(features, height // features.shape[1]), None)
   scale = (features.shape[2] / width, features.shape[1] / height)
   scale = jnp.asarray(scale, jnp.float32)[None, None]
   return warping.sample_bilinear(features, (points + 0.5) * scale - 0.5)
 
 
-def _upsample(x, factor):
-  """Enlarges `[B, h, w, C]` bilinearly by slices alone, as `sample_features`.
+def _sample_all(x, height):
+  """Samples `[B, h, w, C]` at all pixels of `height` rows: `[B H W, C]`.
 
-  Unlike `jax.image.resize` it needs no products of large matrices, and its
-  batch may be symbolic wherever it is exported to.
+  As `sample_features`, by slices alone. Unlike `jax.image.resize` it needs no
+  products of large matrices, and its batch may be symbolic in every format.
   """
-  for axis in (2, 1):
+  factor = height // x.shape[1]
+  for axis in (2, 1) if factor > 1 else ():
     count = x.shape[axis]
     part = functools.partial(jax.lax.slice_in_dim, x, axis=axis)
     before = jnp.concatenate([part(0, 1), part(0, count - 1)], axis)
@@ -155,7 +149,7 @@ def _upsample(x, factor):
     shape = list(x.shape)
     shape[axis] *= factor
     x = jnp.stack(phases, axis + 1).reshape(shape)
-  return x
+  return x.reshape(-1, x.shape[-1])  # One matrix.
 
 
 def scatter_points(
