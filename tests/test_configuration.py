@@ -291,7 +291,7 @@ def test_choices_match_the_modules():
 
 def test_rules_refer_to_existing_fields():
   patterns = ' '.join(fields for fields, _, _ in configuration._RULES).split()
-  known = configuration._flatten(default.get_config())
+  known = configuration.flatten(default.get_config())
   fields = [fnmatch.filter(known, pattern) for pattern in patterns]
   assert all(fields)
   fields = sum(fields, [])

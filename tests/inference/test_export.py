@@ -18,7 +18,6 @@ from sgde_jax.configs import ablation, baseline
 from sgde_jax.inference import export, steps
 from sgde_jax.weights import initial, published
 from tests.support import golden, predictions, runs
-from tests.weights import test_published
 
 _DOC = pathlib.Path(__file__).parents[2] / 'docs' / 'deploy.md'
 # Format -> the file of docs/deploy.md.
@@ -116,9 +115,14 @@ def test_golden_network_in_every_format(tmp_path, format):
   data = golden.load('network_r18')
   config = baseline.get_config().model
   model = models.create_model(config)
+  shapes = jax.eval_shape(
+    functools.partial(model.init, train=False),
+    jax.random.key(0),
+    data['frames'],
+  )
   variables = published.load_torch_weights(
-    test_published._published_parts(18, int(data['seed'])),
-    test_published._zeros(model),
+    golden.published_parts(18, int(data['seed'])),
+    jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes),
   )
 
   def predict(frames):  # Golden frames are no whole numbers.
