@@ -271,7 +271,9 @@ def _find_times(container, stream, shown, holes):
     return [i / rate / stream.time_base for i in range(len(dts))], [], False
   times, lost = _repair(list(pts)), []
   # Holes everywhere are other data, such as transparency.
-  if container.format.name == 'matroska,webm' and len(holes) * 10 <= len(pts):
+  if container.format.name == 'matroska,webm' and len(holes) <= max(
+    1, len(pts) // 10
+  ):
     lost = _find_gaps(times, holes)
   return times, lost, True
 
