@@ -133,7 +133,9 @@ def test_golden_scales(dtype):
       ).mean((2, 4))
 
 
-@pytest.mark.parametrize('dtype', ['float64', 'float32'])
+@pytest.mark.parametrize(
+  'dtype', [pytest.param('float64', marks=pytest.mark.slow), 'float32']
+)
 def test_golden_total_and_gradients(dtype):
   with golden.precision(dtype):
     data, frames, intrinsics, vectors, disparities = _inputs(dtype)

@@ -29,7 +29,7 @@ def float64():
   In float32 a rounding error can flip a ReLU, the nearest source frame or the
   pixel that a ray falls into, which changes gradients by far more than
   rounding: whether two ways to compute the same step agree can only be seen in
-  float64.
+  float64. XLA has no fast float64 convolutions on CPUs, but matrix products.
   """
   import jax
   import jax.numpy as jnp
@@ -44,10 +44,26 @@ def float64():
   def to_float64(images):
     return images.astype(jnp.float64) / 255
 
+  def convolve(x, kernel, strides, padding, **options):
+    del options
+    height, width, _, features = kernel.shape
+    if isinstance(padding, str):
+      sizes = x.shape[1:3], (height, width), strides, padding
+      padding = jax.lax.padtype_to_pads(*sizes)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    bottom, right = x.shape[1] - height + 1, x.shape[2] - width + 1
+    patches = [
+      x[:, i : i + bottom : strides[0], j : j + right : strides[1]]
+      for i in range(height)
+      for j in range(width)
+    ]
+    return jnp.concatenate(patches, -1) @ kernel.reshape(-1, features)
+
   with (
     jax.enable_x64(True),
     mock.patch.object(models, 'create_model', create_float64_model),
     mock.patch.object(models, 'to_float', to_float64),
+    mock.patch.object(jax.lax, 'conv_general_dilated', convolve),
   ):
     yield
 

@@ -90,6 +90,7 @@ def fixture_tiny():
   return _make_state(sgd), step
 
 
+@pytest.mark.slow
 def test_step_changes_the_state_and_reports_its_terms(tiny):
   state, step = tiny
   new, scalars = step(state, _make_batch(), 0)

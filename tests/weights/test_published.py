@@ -37,6 +37,7 @@ def golden_network(request):
   return request.param, data, parts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', ['float64', 'float32'])
 def test_golden_networks(golden_network, dtype, tmp_path):
   layers, data, parts = golden_network
