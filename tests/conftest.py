@@ -12,8 +12,8 @@ import os
 import shutil
 import tempfile
 
-# Compiling takes most of the time, by XLA's defaults more than twice as long.
-_XLA_FLAGS = ['--xla_backend_optimization_level=0']
+# Compiling takes most of the time, by XLA's defaults twice as long.
+_XLA_FLAGS = ['--xla_backend_optimization_level=1']
 if importlib.metadata.version('jaxlib').startswith('0.10.'):  # Removed later.
   _XLA_FLAGS.append('--xla_cpu_use_fusion_emitters=false')
 if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:  # Workers inherit it.

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 import re
 
 import jax
@@ -18,6 +19,8 @@ from sgde_jax.weights import initial
 from tests.support import runs, special_runs
 
 _FLOAT64 = '-m', 'tests.support.special_runs', 'float64'
+# A single step is faster than optimizing it.
+_FLAGS = f'{os.environ["XLA_FLAGS"]} --xla_backend_optimization_level=0'
 # Fewer elements than this are no images or features.
 _SMALL = 1000
 
@@ -151,15 +154,14 @@ def fixture_workdirs(root, tmp_path_factory):
     two processes printed.
   """
   folder = tmp_path_factory.mktemp('sharding')
-  config = runs.make_config(root, **_SETTINGS)
-  processes = _start_two(root, folder / 'two')
-  with special_runs.float64():
-    loop.train_and_evaluate(config, folder / 'eight')
-  outputs = [runs.finish(process)[0] for process in processes]
-  # A process of its own, so that this one's memory stays below 3 GB.
   flags = runs.make_flags(root, **_SETTINGS)
-  runs.run_main(f'--workdir={folder / "one"}', *flags, script=_FLOAT64)
-  return folder, outputs
+  processes = _start_two(root, folder / 'two')
+  # Processes of their own, so that this one's memory stays below 3 GB.
+  for name, devices in (('eight', '8'), ('one', '1')):
+    environment = {'JAX_NUM_CPU_DEVICES': devices, 'XLA_FLAGS': _FLAGS}
+    workdir = f'--workdir={folder / name}'
+    runs.run_main(workdir, *flags, script=_FLOAT64, environment=environment)
+  return folder, [runs.finish(process)[0] for process in processes]
 
 
 def _start_two(root, workdir):
@@ -174,6 +176,7 @@ def _start_two(root, workdir):
       '--num_processes=2',
       f'--process_id={number}',
       script=_FLOAT64,
+      environment={'XLA_FLAGS': _FLAGS},
     )
     for number in range(2)
   ]

@@ -56,12 +56,12 @@ def make_flags(root, **overrides):
   return [f'--config.{name}={value}' for name, value in settings]
 
 
-def start(*arguments, script=('main.py',)):
-  """Starts main.py as a process of its own, with one device."""
+def start(*arguments, script=('main.py',), environment=None):
+  """Starts main.py as a process of its own, with one device by default."""
   return subprocess.Popen(
     [sys.executable, *script, *map(str, arguments)],
     cwd=kitti_folder.REPOSITORY,
-    env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'},
+    env=os.environ | {'JAX_NUM_CPU_DEVICES': '1'} | (environment or {}),
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,

@@ -254,7 +254,7 @@ def test_interrupted_run_waits_for_its_checkpoint(
       super().close()
       self.closed.append(self._folder)
 
-  def interrupt(*_):
+  def interrupt(*_, **__):
     assert not Saved.closed
     raise KeyboardInterrupt
 
