@@ -77,6 +77,7 @@ def test_automask_leaves_no_signal_in_a_static_scene():
     assert all(value < 1e-3 if automask else value > 1 for value in sums)
 
 
+@pytest.mark.slow
 def test_few_points_gain_less_than_all_points():
   gains = []
   for points in (60, 1000):
